@@ -1,0 +1,7 @@
+//! Starting processes in containers.
+
+#![forbid(unsafe_code)]
+
+pub mod fault;
+
+pub use fault::{At, Fault, Step};

@@ -1,0 +1,7 @@
+//! rrun: a low-level OCI runtime.
+
+pub mod error;
+pub mod launch;
+pub mod plan;
+pub mod spec;
+pub mod sys;

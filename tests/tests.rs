@@ -1,0 +1,1 @@
+//! rrun tests
