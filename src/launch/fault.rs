@@ -103,3 +103,51 @@ impl<T> At<T> for Result<T, SysError> {
         })
     }
 }
+
+impl Step {
+    /// Every step, in order.
+    pub const ALL: [Self; 25] = [
+        Self::Namespace,
+        Self::TimeOffsets,
+        Self::Session,
+        Self::Root,
+        Self::Rootfs,
+        Self::CreateContainerHook,
+        Self::Pivot,
+        Self::Console,
+        Self::Hostname,
+        Self::Sysctl,
+        Self::RootReadonly,
+        Self::ReadonlyPath,
+        Self::MaskedPath,
+        Self::Rlimit,
+        Self::Scheduling,
+        Self::Label,
+        Self::Stdio,
+        Self::Capabilities,
+        Self::User,
+        Self::Cwd,
+        Self::Lookup,
+        Self::Protocol,
+        Self::StartContainerHook,
+        Self::Seccomp,
+        Self::Exec,
+    ];
+
+    /// The step of this number, as sent by the child.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Step;
+
+    #[test]
+    fn a_step_is_its_place_in_the_list() {
+        for (i, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(step as usize, i);
+        }
+    }
+}

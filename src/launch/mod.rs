@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod fault;
+pub mod protocol;
 
 pub use fault::{At, Fault, Step};

@@ -45,7 +45,7 @@ fn finish(text: &str) -> String {
 }
 
 /// Puts one more step in front of the JSON path of an error.
-pub(super) fn at<E: Error>(step: fmt::Arguments<'_>, e: &E) -> E {
+pub(crate) fn at<E: Error>(step: fmt::Arguments<'_>, e: &E) -> E {
     let text = e.to_string();
     if text.contains(PATH_END) {
         E::custom(format_args!("{step}{text}"))
@@ -55,10 +55,10 @@ pub(super) fn at<E: Error>(step: fmt::Arguments<'_>, e: &E) -> E {
 }
 
 /// The seed that makes serde call [`Read::read`].
-pub(super) struct Seed<T>(PhantomData<T>);
+pub(crate) struct Seed<T>(PhantomData<T>);
 
 impl<T> Seed<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(PhantomData)
     }
 }
@@ -205,7 +205,7 @@ macro_rules! record {
         }
     };
 }
-pub(super) use record;
+pub(crate) use record;
 
 #[cfg(test)]
 mod tests {

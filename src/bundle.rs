@@ -1,0 +1,91 @@
+//! The bundle: a directory with a config.json (bundle.md).
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Call as _, Error, Kind, Result};
+use crate::spec::Spec;
+use crate::spec::read::document;
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+
+/// A bundle as read.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// config.json, byte for byte.
+    pub text: Vec<u8>,
+    /// config.json.
+    pub spec: Spec,
+}
+
+impl Bundle {
+    /// Reads `config` (config.json unless `--config` says otherwise) of the directory `path`.
+    ///
+    /// # Errors
+    /// `JSON specification file config.json not found`, and every error of its content.
+    pub fn open(path: &Path, config: Option<&Path>) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .call(|| format!("open {}", path.display()))
+            .map_err(|e| e.context("--bundle"))?;
+        let absolute = std::path::absolute(path).call(|| "getcwd")?;
+        let name = config.unwrap_or(Path::new("config.json"));
+        let text = read_json(&dir, name)?;
+        let spec = document(&text).map_err(|e| Error::kind(Kind::Config, format!("{}: {e}", name.display())))?;
+        Ok(Self { path: clean(&absolute), text, spec })
+    }
+}
+
+/// Reads a JSON file that a caller names.
+///
+/// # Errors
+/// Missing, not a regular file (a fifo would be waited on for ever), unreadable, or `null`.
+pub fn read_json(dir: &OwnedFd, name: &Path) -> Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            return Err(Error::new(format!("JSON specification file {} not found", name.display())));
+        }
+        other => other.call(|| format!("open {}", name.display()))?,
+    };
+    let stat = rustix::fs::fstat(&file).call(|| format!("fstat {}", name.display()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(format!("{}: not a regular file", name.display())));
+    }
+    let text = read_to_end(file).call(|| format!("read {}", name.display()))?;
+    if text.trim_ascii() == b"null" {
+        return Err(Error::kind(Kind::Config, format!("{}: must not be null", name.display())));
+    }
+    Ok(text)
+}
+
+/// Reads a file to its end.
+///
+/// # Errors
+/// Those of read(2).
+pub fn read_to_end(file: OwnedFd) -> Result<Vec<u8>, Errno> {
+    use std::io::Read as _;
+    let mut text = Vec::new();
+    std::fs::File::from(file)
+        .read_to_end(&mut text)
+        .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    Ok(text)
+}
+
+/// Removes `.` and `..` by the letters alone, as callers compare the `bundle` of a state with what they gave.
+pub fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            std::path::Component::Normal(name) => out.push(name),
+            _ => {}
+        }
+    }
+    out
+}

@@ -1,0 +1,600 @@
+//! What rrun remembers of a container: `ROOT/ID/`, made so that rrun may be killed at any instant.
+//!
+//! ```text
+//! ROOT/ID/               the reservation: mkdir decides which of two creates wins; flock'd while one works
+//! ROOT/ID/config.json    the bundle's, byte for byte: later changes have no effect (runtime.md, "create")
+//! ROOT/ID/state.json     phase creating: the intent, written before the first cgroup is made
+//!                        phase created:  the record, written when init waits for `start`
+//! ROOT/ID/start.sock     where init waits; gone once `start` succeeded
+//! ```
+//!
+//! A killed rrun leaves at most an intent whose lock is free. Such a container is `stopped`: `delete`
+//! removes its cgroups and its directory as for any other. (runc writes its record after the cgroup and the
+//! process, so a kill in between leaves both behind for good: runc #4757.) `state.json` is replaced by
+//! rename, never written in place, and a file that does not parse counts as an intent.
+//!
+//! Whether a container is `created` or `running` is not written anywhere, as no rrun can write it at the
+//! instant of execve: init holds the listening socket of start.sock close-on-exec, so the kernel knows.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Call as _, Context as _, Error, Kind, Result};
+use crate::spec::read::{document, record};
+use crate::spec::write::writes;
+use crate::spec::Spec;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+const STATE: &str = "state.json";
+const CONFIG: &str = "config.json";
+/// The socket on which init waits.
+pub const START: &str = "start.sock";
+
+record! {
+    /// The content of state.json.
+    pub struct Record {
+        /// `creating` or `created`.
+        phase: String = "phase",
+        /// Version of the specification in config.json.
+        oci_version: String = "ociVersion",
+        /// Container id.
+        id: String = "id",
+        /// Init's pid in the runtime's pid namespace; 0 while creating.
+        pid: u32 = "pid",
+        /// Field 22 of /proc/PID/stat: tells a recycled pid from init.
+        start_time: u64 = "startTime",
+        /// /proc/sys/kernel/random/boot_id: a record from before a reboot names no living process.
+        boot_id: String = "bootId",
+        /// Bundle directory.
+        bundle: String = "bundle",
+        /// Root filesystem.
+        rootfs: String = "rootfs",
+        /// When, RFC 3339 with nanoseconds.
+        created: String = "created",
+        /// User that created it.
+        owner: u32 = "owner",
+        /// Annotations of config.json.
+        annotations: BTreeMap<String, String> = "annotations",
+        /// cgroup directories by controllers.
+        cgroups: Vec<CgroupPath> = "cgroups",
+        /// `cgroupfs`, `systemd` or `disabled`: callers do not repeat the choice for kill and delete.
+        cgroup_driver: String = "cgroupDriver",
+        /// Whether it was created without privileges.
+        rootless: bool = "rootless",
+        /// resctrl directory that was made.
+        rdt: String = "intelRdtPath",
+    }
+}
+
+writes!(Record {
+    phase = "phase",
+    oci_version = "ociVersion",
+    id = "id",
+    pid = "pid",
+    start_time = "startTime",
+    boot_id = "bootId",
+    bundle = "bundle",
+    rootfs = "rootfs",
+    created = "created",
+    owner = "owner",
+    annotations = "annotations",
+    cgroups = "cgroups",
+    cgroup_driver = "cgroupDriver",
+    rootless = "rootless",
+    rdt = "intelRdtPath",
+});
+
+record! {
+    /// A cgroup directory of one hierarchy.
+    pub struct CgroupPath {
+        /// As in /proc/PID/cgroup: `cpu,cpuacct`, `name=systemd`, or empty for cgroup v2.
+        controllers: String = "controllers",
+        /// Absolute path.
+        path: String = "path",
+    }
+}
+
+writes!(CgroupPath { controllers = "controllers", path = "path" });
+
+/// `status` of the state (runtime.md, "State"), and `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// A `create` is at work.
+    Creating,
+    /// Init waits for `start`.
+    Created,
+    /// The process runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// It has ended, or its creation was interrupted.
+    Stopped,
+}
+
+impl Status {
+    /// The word in the state.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// The directory below which containers are recorded.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+/// A container's directory.
+#[derive(Debug)]
+pub struct Slot {
+    id: String,
+    root: OwnedFd,
+    dir: OwnedFd,
+}
+
+/// A directory that this process has made and removes again unless [`Reserved::keep`] is called.
+#[derive(Debug)]
+pub struct Reserved(Option<Slot>);
+
+impl Root {
+    /// Opens the directory, making it first if need be.
+    ///
+    /// # Errors
+    /// One that others could write is refused: what stands in it is trusted later.
+    pub fn open_or_make(path: &Path) -> Result<Self> {
+        if let Err(e) = rustix::fs::mkdir(path, Mode::from_raw_mode(0o711)) {
+            if e == Errno::NOENT {
+                make_parents(path)?;
+            } else if e != Errno::EXIST {
+                return Err(Error::sys(format!("mkdir {}", path.display()), e).context("--root"));
+            }
+        }
+        Self::open(path)
+    }
+
+    /// Opens an existing directory.
+    ///
+    /// # Errors
+    /// Those of open(2); also one that is not owned by this user or root, or that others may write.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(path, flags, Mode::empty())
+            .call(|| format!("open {}", path.display()))
+            .context(|| "--root")?;
+        let stat = rustix::fs::fstat(&dir).call(|| format!("fstat {}", path.display()))?;
+        let owner_ok = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
+        if !owner_ok || (stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0) {
+            return Err(Error::new(format!("--root {}: others may write there", path.display()))
+                .remedy("use a directory of your own with mode 0700"));
+        }
+        Ok(Self { path: path.to_owned(), dir })
+    }
+
+    /// The path as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reserves an id.
+    ///
+    /// # Errors
+    /// `container with given ID already exists`.
+    pub fn reserve(&self, id: &str) -> Result<Reserved> {
+        match rustix::fs::mkdirat(&self.dir, id, Mode::from_raw_mode(0o711)) {
+            Err(Errno::EXIST) => {
+                return Err(Error::kind(Kind::State, format!("container with given ID already exists: {id}")));
+            }
+            other => other.call(|| format!("mkdir {}/{id}", self.path.display()))?,
+        }
+        let slot = self.slot(id)?;
+        let reserved = Reserved(Some(slot));
+        reserved.slot()?.lock()?;
+        Ok(reserved)
+    }
+
+    /// Opens a container's directory.
+    ///
+    /// # Errors
+    /// `container does not exist`.
+    pub fn slot(&self, id: &str) -> Result<Slot> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match rustix::fs::openat(&self.dir, id, flags, Mode::empty()) {
+            Ok(dir) => {
+                let root = rustix::io::fcntl_dupfd_cloexec(&self.dir, 3).call(|| "fcntl")?;
+                Ok(Slot { id: id.to_owned(), root, dir })
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                Err(Error::kind(Kind::NoContainer, format!("container does not exist: {id}")))
+            }
+            Err(e) => Err(Error::sys(format!("open {}/{id}", self.path.display()), e)),
+        }
+    }
+
+    /// The ids of all containers, sorted.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.dir).call(|| format!("open {}", self.path.display()))? {
+            let entry = entry.call(|| format!("getdents {}", self.path.display()))?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if !matches!(entry.file_type(), rustix::fs::FileType::Directory | rustix::fs::FileType::Unknown) {
+                continue;
+            }
+            if name != "." && name != ".." {
+                ids.push(name.to_owned());
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+fn make_parents(path: &Path) -> Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.as_os_str().is_empty()).collect();
+    for dir in missing.into_iter().rev() {
+        match rustix::fs::mkdir(dir, Mode::from_raw_mode(0o711)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(Error::sys(format!("mkdir {}", dir.display()), e).context("--root")),
+        }
+    }
+    Ok(())
+}
+
+impl Reserved {
+    /// The directory.
+    ///
+    /// # Errors
+    /// None in practice: it is there until [`Reserved::keep`].
+    pub fn slot(&self) -> Result<&Slot> {
+        self.0.as_ref().ok_or_else(|| Error::new("the reservation is gone"))
+    }
+
+    /// Keeps the directory; the lock goes with the returned value.
+    ///
+    /// # Errors
+    /// As [`Reserved::slot`].
+    pub fn keep(mut self) -> Result<Slot> {
+        self.0.take().ok_or_else(|| Error::new("the reservation is gone"))
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            // The error that led here is the one to tell.
+            let _ = slot.remove();
+        }
+    }
+}
+
+impl Slot {
+    /// The id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The directory itself.
+    pub fn dir(&self) -> impl AsFd {
+        self.dir.as_fd()
+    }
+
+    /// Takes the container's lock without waiting; it is held until the last copy of the fd is closed, by
+    /// SIGKILL at the latest.
+    ///
+    /// # Errors
+    /// EWOULDBLOCK if another rrun works on this container.
+    pub fn lock(&self) -> Result<()> {
+        rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive)
+            .call(|| format!("flock: another rrun works on container {}", self.id))
+    }
+
+    /// Whether another rrun holds the lock.
+    pub fn is_locked(&self) -> bool {
+        let Ok(again) = rustix::fs::openat(&self.dir, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+            return false;
+        };
+        rustix::fs::flock(&again, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    }
+
+    /// Replaces state.json as a whole.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).map_err(|e| Error::new(format!("state.json: {e}")))?;
+        self.replace(STATE, &text)
+    }
+
+    /// Keeps the bundle's config.json.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub fn write_config(&self, text: &[u8]) -> Result<()> {
+        self.replace(CONFIG, text)
+    }
+
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        // Only the holder of the lock writes, so that one name for the half-written file is enough and one
+        // that a killed rrun left is simply overwritten.
+        let half = format!(".{name}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&self.dir, &half, flags, Mode::from_raw_mode(0o600))
+            .call(|| format!("open {}/{half}", self.id))?;
+        std::fs::File::from(file).write_all(text).call(|| format!("write {}/{half}", self.id))?;
+        rustix::fs::renameat(&self.dir, &half, &self.dir, name).call(|| format!("rename {}/{half}", self.id))
+    }
+
+    fn read_file(&self, name: &str) -> Result<Vec<u8>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty())?;
+        crate::bundle::read_to_end(file)
+    }
+
+    /// state.json; a missing or broken one reads as an intent that names nothing.
+    ///
+    /// # Errors
+    /// `container does not exist` if the directory has been removed meanwhile.
+    pub fn read(&self) -> Result<Record> {
+        let blank = || Record { phase: "creating".into(), id: self.id.clone(), ..Record::default() };
+        match self.read_file(STATE) {
+            Ok(text) => Ok(document::<Record>(&text).ok().filter(|r| !r.phase.is_empty()).unwrap_or_else(blank)),
+            Err(Errno::NOENT) => {
+                if rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0) {
+                    return Err(Error::kind(Kind::NoContainer, format!("container does not exist: {}", self.id)));
+                }
+                Ok(blank())
+            }
+            Err(e) => Err(Error::sys(format!("open {}/{STATE}", self.id), e)),
+        }
+    }
+
+    /// The kept config.json.
+    ///
+    /// # Errors
+    /// Those of open(2), or of its content, which was good at create.
+    pub fn read_config(&self) -> Result<Spec> {
+        let text = self.read_file(CONFIG).call(|| format!("open {}/{CONFIG}", self.id))?;
+        document(&text).map_err(|e| Error::new(format!("{}/{CONFIG}: {e}", self.id)))
+    }
+
+    /// Removes start.sock: `start` has succeeded.
+    pub fn started(&self) {
+        let _ = rustix::fs::unlinkat(&self.dir, START, AtFlags::empty());
+    }
+
+    /// Removes the directory with what rrun put there.
+    ///
+    /// # Errors
+    /// Those of rmdir(2), such as ENOTEMPTY for what others put there.
+    pub fn remove(self) -> Result<()> {
+        let half = [format!(".{STATE}"), format!(".{CONFIG}")];
+        // state.json goes last: until then a killed delete finds everything that it needs to be repeated.
+        for name in [half[0].as_str(), &half[1], START, "notify/notify.sock", CONFIG, STATE] {
+            match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(e) => return Err(Error::sys(format!("unlink {}/{name}", self.id), e)),
+            }
+        }
+        let _ = rustix::fs::unlinkat(&self.dir, "notify", AtFlags::REMOVEDIR);
+        match rustix::fs::unlinkat(&self.root, &self.id, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::sys(format!("rmdir {}", self.id), e)),
+        }
+    }
+}
+
+/// Identity of a process that no recycled pid shares.
+///
+/// # Errors
+/// ENOENT or ESRCH if there is no such process.
+pub fn start_time(pid: u32) -> Result<u64, Errno> {
+    stat(pid).map(|(_, time)| time)
+}
+
+/// State letter and start time of a process (proc_pid_stat(5), fields 3 and 22).
+fn stat(pid: u32) -> Result<(u8, u64), Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty())?;
+    let mut text = [0; 1024];
+    let length = rustix::io::read(&file, &mut text)?;
+    let text = String::from_utf8_lossy(&text[..length]);
+    // The second field is the name in brackets, which may itself hold brackets and blanks.
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next().and_then(|field| field.bytes().next()).ok_or(Errno::INVAL)?;
+    let time = fields.nth(18).and_then(|field| field.parse().ok()).ok_or(Errno::INVAL)?;
+    Ok((state, time))
+}
+
+/// The id of this boot.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+impl Record {
+    /// A pidfd of init, if init lives: of this boot, of this start time, and not a zombie.
+    pub fn init(&self) -> Option<OwnedFd> {
+        if self.pid == 0 || self.boot_id != boot_id() {
+            return None;
+        }
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw)?;
+        // Opened before the check, so that it is this very process that the check is about.
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        match stat(self.pid) {
+            Ok((b'Z' | b'X', _)) | Err(_) => None,
+            Ok((_, time)) => (time == self.start_time).then_some(pidfd),
+        }
+    }
+
+    /// The status but for `paused`, which only the cgroup knows.
+    pub fn status(&self, slot: &Slot) -> Status {
+        if self.phase == "creating" {
+            return if slot.is_locked() { Status::Creating } else { Status::Stopped };
+        }
+        if self.init().is_none() {
+            return Status::Stopped;
+        }
+        if waits(slot) { Status::Created } else { Status::Running }
+    }
+}
+
+/// Whether init waits at start.sock.
+fn waits(slot: &Slot) -> bool {
+    match connect(slot) {
+        Ok(_) => true,
+        // A full backlog is one of other callers that found it waiting.
+        Err(Errno::AGAIN) => true,
+        Err(_) => false,
+    }
+}
+
+/// Connects to init.
+///
+/// # Errors
+/// ENOENT or ECONNREFUSED once the process runs.
+pub fn connect(slot: &Slot) -> Result<OwnedFd, Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    // Looked up first: a running container, the common case, costs one call.
+    rustix::fs::statat(&slot.dir, START, AtFlags::SYMLINK_NOFOLLOW)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::connect(&socket, &start_address(slot)?)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket)
+}
+
+/// Makes the socket on which init will wait.
+///
+/// # Errors
+/// Those of bind(2).
+pub fn listen(slot: &Slot) -> Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let make = || -> Result<OwnedFd, Errno> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::net::bind(&socket, &start_address(slot)?)?;
+        rustix::fs::chmodat(&slot.dir, START, Mode::from_raw_mode(0o600), AtFlags::empty())?;
+        rustix::net::listen(&socket, 16)?;
+        Ok(socket)
+    };
+    make().call(|| format!("bind {}/{START}", slot.id))
+}
+
+/// By way of the directory's fd, as a whole path may not fit in the 108 bytes of an address (unix(7)).
+fn start_address(slot: &Slot) -> Result<rustix::net::SocketAddrUnix, Errno> {
+    use rustix::fd::AsRawFd;
+    rustix::net::SocketAddrUnix::new(format!("/proc/self/fd/{}/{START}", slot.dir.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(name: &str) -> (PathBuf, Root) {
+        let path = std::env::temp_dir().join(format!("rrun-state-{}-{name}", std::process::id()));
+        let root = Root::open_or_make(&path).expect("root");
+        (path, root)
+    }
+
+    #[test]
+    fn an_id_is_reserved_once_and_freed_by_drop() {
+        let (path, root) = root("once");
+        let first = root.reserve("a").expect("reserve");
+        let e = root.reserve("a").expect_err("a second time");
+        assert!(e.to_string().contains("container with given ID already exists"));
+        drop(first);
+        drop(root.reserve("a").expect("free again"));
+        std::fs::remove_dir(path).expect("nothing is left");
+    }
+
+    #[test]
+    fn an_intent_is_creating_while_its_maker_lives_and_then_stopped() {
+        let (path, root) = root("intent");
+        let reserved = root.reserve("a").expect("reserve");
+        let slot = root.slot("a").expect("open");
+        let record = slot.read().expect("read");
+        assert_eq!(record.status(&slot), Status::Creating);
+        let kept = reserved.keep().expect("keep");
+        drop(kept);
+        assert_eq!(slot.read().expect("read").status(&slot), Status::Stopped);
+        slot.remove().expect("remove");
+        std::fs::remove_dir(path).expect("nothing is left");
+    }
+
+    #[test]
+    fn a_recycled_pid_or_another_boot_is_not_init() {
+        let pid = std::process::id();
+        let record = Record {
+            phase: "created".into(),
+            pid,
+            start_time: start_time(pid).expect("own start time"),
+            boot_id: boot_id(),
+            ..Record::default()
+        };
+        assert!(record.init().is_some());
+        assert!(Record { start_time: record.start_time + 1, ..record.clone() }.init().is_none());
+        assert!(Record { boot_id: "x".into(), ..record.clone() }.init().is_none());
+    }
+
+    #[test]
+    fn created_is_what_a_listening_init_is() {
+        let (path, root) = root("listen");
+        let slot = root.reserve("a").expect("reserve").keep().expect("keep");
+        let pid = std::process::id();
+        let record = Record {
+            phase: "created".into(),
+            pid,
+            start_time: start_time(pid).expect("own start time"),
+            boot_id: boot_id(),
+            ..Record::default()
+        };
+        let socket = listen(&slot).expect("listen");
+        assert_eq!(record.status(&slot), Status::Created);
+        drop(socket);
+        assert_eq!(record.status(&slot), Status::Running);
+        slot.remove().expect("remove");
+        std::fs::remove_dir(path).expect("nothing is left");
+    }
+
+    #[test]
+    fn a_record_is_read_back_and_a_torn_one_is_an_intent() {
+        let (path, root) = root("torn");
+        let slot = root.reserve("a").expect("reserve").keep().expect("keep");
+        let record = Record {
+            phase: "created".into(),
+            id: "a".into(),
+            pid: 7,
+            cgroups: vec![CgroupPath { controllers: "memory".into(), path: "/x".into() }],
+            annotations: [("k".to_owned(), "v".to_owned())].into(),
+            ..Record::default()
+        };
+        slot.write(&record).expect("write");
+        assert_eq!(slot.read().expect("read"), record);
+        slot.replace(STATE, b"{\"phase\":\"cre").expect("write");
+        assert_eq!(slot.read().expect("read").phase, "creating");
+        slot.remove().expect("remove");
+        std::fs::remove_dir(path).expect("nothing is left");
+    }
+
+    #[test]
+    fn a_root_that_others_may_write_is_refused() {
+        let (path, _) = root("open");
+        std::process::Command::new("chmod").arg("0777").arg(&path).status().expect("chmod");
+        let e = Root::open(&path).expect_err("0777");
+        assert!(e.to_string().contains("others may write there"), "{e}");
+        std::fs::remove_dir(path).expect("rmdir");
+    }
+}

@@ -1,0 +1,200 @@
+//! Processes: clone3, namespaces, execve and what surrounds them.
+
+#![allow(unsafe_code)]
+
+use super::{Result, check};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+
+/// Who returns from [`clone3`].
+#[derive(Debug)]
+pub enum Cloned {
+    /// The caller: the child's pid in the caller's pid namespace, and a pidfd.
+    Parent(u32, OwnedFd),
+    /// The child.
+    Child,
+}
+
+/// A new process that shares nothing: fork(2) with namespaces and a pidfd (clone3(2), Linux 5.3).
+///
+/// `cgroup` is a directory of a cgroup v2 hierarchy in which the child starts (`CLONE_INTO_CGROUP`, Linux
+/// 5.7). With `CLONE_PARENT` in `flags` the child's parent is the caller's.
+///
+/// # Errors
+/// Those of clone3(2).
+pub fn clone3(flags: u32, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all fields of clone_args are integers, for which zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::from(flags) | libc::CLONE_PIDFD as u64;
+    args.pidfd = std::ptr::from_mut(&mut pidfd).addr() as u64;
+    if flags & libc::CLONE_PARENT as u32 == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(fd) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child has its own copy of the memory, and rrun has one thread, so no lock
+    // is held by a thread that the child lacks; `args` and `pidfd` outlive the call.
+    let pid = check("clone3", unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>())
+    })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel has just stored a new fd here, which nothing else owns.
+    Ok(Cloned::Parent(pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Enters namespaces: `fd` is a namespace file, or a pidfd (Linux 5.8) with several `CLONE_NEW*` in `kinds`.
+///
+/// # Errors
+/// Those of setns(2).
+pub fn setns(fd: impl AsFd, kinds: u32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    check("setns", unsafe { libc::syscall(libc::SYS_setns, fd.as_fd().as_raw_fd(), kinds) }).map(drop)
+}
+
+/// Leaves namespaces for new ones.
+///
+/// # Errors
+/// Those of unshare(2).
+pub fn unshare(kinds: u32) -> Result<()> {
+    // SAFETY: only CLONE_NEW* are passed by callers, which do not affect memory or fds.
+    check("unshare", unsafe { libc::syscall(libc::SYS_unshare, kinds) }).map(drop)
+}
+
+/// What kind of namespace an fd is (ioctl NS_GET_NSTYPE, Linux 4.11): a `CLONE_NEW*` flag.
+///
+/// # Errors
+/// ENOTTY if the file is not a namespace.
+pub fn namespace_kind(fd: impl AsFd) -> Result<u32> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: this ioctl takes no argument.
+    check("ioctl(NS_GET_NSTYPE)", unsafe { libc::c_long::from(libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE)) })
+        .map(|kind| kind as u32)
+}
+
+/// Replaces the program by `path` below `dir`, or by `dir` itself where `path` is empty.
+///
+/// # Errors
+/// Those of execveat(2); on success it does not return.
+pub fn execveat(dir: Option<BorrowedFd<'_>>, path: &CStr, argv: &[CString], envp: &[CString]) -> Result<Infallible> {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    let flags = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+    let dir = dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+    // SAFETY: both arrays end with a null pointer and live, with what they point to, until the call returns.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_execveat, dir, path.as_ptr(), argv.as_ptr(), envp.as_ptr(), flags)
+    };
+    // An exec that returns has failed.
+    check("execve", ret)?;
+    Err(super::SysError { call: "execve", errno: rustix::io::Errno::INVAL })
+}
+
+/// Ends the process at once: no destructor of the parent's memory runs in a child.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit takes no memory and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Joins a new session keyring of this name (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
+///
+/// # Errors
+/// ENOSYS where the kernel has no keys, EDQUOT over the user's quota (keyrings(7)).
+pub fn join_session_keyring(name: &CStr) -> Result<i32> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: `name` is a C string that outlives the call.
+    check("keyctl", unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
+        .map(|id| id as i32)
+}
+
+/// Adds search permission for the owner of a keyring, which a joined one lacks (keyctl(2), KEYCTL_SETPERM).
+///
+/// # Errors
+/// Those of keyctl(2).
+pub fn allow_search_of_keyring(id: i32) -> Result<()> {
+    const KEYCTL_SETPERM: libc::c_long = 5;
+    const KEYCTL_DESCRIBE: libc::c_long = 6;
+    const KEY_USR_SEARCH: u32 = 0x0008_0000;
+    let mut text = [0_u8; 512];
+    // SAFETY: the kernel writes at most `text.len()` bytes.
+    let length = check("keyctl", unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, libc::c_long::from(id), text.as_mut_ptr(), text.len())
+    })?;
+    // "type;uid;gid;perm;description"
+    let text = String::from_utf8_lossy(&text[..usize::try_from(length).unwrap_or(0).min(text.len())]).into_owned();
+    let Some(perm) = text.split(';').nth(3).and_then(|perm| u32::from_str_radix(perm, 16).ok()) else {
+        return Ok(());
+    };
+    // SAFETY: no memory is passed.
+    check("keyctl", unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, libc::c_long::from(id), perm | KEY_USR_SEARCH)
+    })
+    .map(drop)
+}
+
+/// Makes a terminal the controlling one of this session (ioctl_tty(2), TIOCSCTTY).
+///
+/// # Errors
+/// EPERM if the caller is no session leader or the terminal belongs to another session.
+pub fn set_controlling_terminal(fd: impl AsFd) -> Result<()> {
+    // SAFETY: the argument is an integer.
+    check("ioctl(TIOCSCTTY)", unsafe {
+        libc::c_long::from(libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0))
+    })
+    .map(drop)
+}
+
+/// Makes `fd` also the number `number`, without close-on-exec.
+///
+/// # Errors
+/// Those of dup2(2).
+pub fn duplicate_onto(fd: impl AsFd, number: RawFd) -> Result<()> {
+    // SAFETY: `number` is a standard stream or a number that the caller has found free; no Rust value owns it.
+    check("dup2", unsafe { libc::c_long::from(libc::dup2(fd.as_fd().as_raw_fd(), number)) }).map(drop)
+}
+
+/// Sets close-on-exec on every open fd from `first` (close_range(2), Linux 5.11).
+///
+/// # Errors
+/// ENOSYS or EINVAL on older kernels.
+pub fn cloexec_from(first: u32) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: close-on-exec changes no fd's owner.
+    check("close_range", unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
+}
+
+/// Takes ownership of an fd that this process was given by number (`--preserve-fds`, `--status-fd`).
+///
+/// # Errors
+/// EBADF if it is not open.
+pub fn inherited(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    check("fcntl", unsafe { libc::c_long::from(libc::fcntl(number, libc::F_GETFD)) })?;
+    // SAFETY: it is open, and it came from the caller of rrun, so that no other value here owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Whether an fd number is open.
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
+}
+
+/// Clears or sets close-on-exec of a number.
+///
+/// # Errors
+/// EBADF if it is not open.
+pub fn set_cloexec(number: RawFd, on: bool) -> Result<()> {
+    let flags = if on { libc::FD_CLOEXEC } else { 0 };
+    // SAFETY: no memory is passed.
+    check("fcntl", unsafe { libc::c_long::from(libc::fcntl(number, libc::F_SETFD, flags)) }).map(drop)
+}
