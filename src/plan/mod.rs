@@ -4,6 +4,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod annotations;
+pub mod bitmask;
+pub mod capabilities;
+pub mod hooks;
+pub mod ids;
 pub mod namespaces;
+pub mod netdev;
+pub mod passwd;
+pub mod process;
+pub mod scheduling;
+pub mod sysctl;
+pub mod uts;
 
 pub use namespaces::{Choice, Kind, Namespaces};
