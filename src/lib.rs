@@ -1,8 +1,9 @@
 //! rrun: a low-level OCI runtime.
 
 pub mod bundle;
+pub mod cli;
 pub mod error;
-pub mod launch;
+pub mod log;
 pub mod plan;
 pub mod spec;
 pub mod state;
