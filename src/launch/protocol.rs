@@ -242,6 +242,27 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     .call(|| "socketpair")
 }
 
+/// As [`send`], by write(2), for a process that a filter confines.
+///
+/// # Errors
+/// Those of write(2).
+pub fn write(socket: impl AsFd, message: &Message) -> Result<(), Errno> {
+    retry(|| rustix::io::write(&socket, &message.encode())).map(drop)
+}
+
+/// As [`receive`], by read(2), for a process that a filter confines; without fds.
+///
+/// # Errors
+/// [`Lost`].
+pub fn receive_by_read(socket: impl AsFd) -> Result<Message, Lost> {
+    let mut bytes = [0; SIZE];
+    match retry(|| rustix::io::read(&socket, &mut bytes)).map_err(Lost::Broken)? {
+        0 => Err(Lost::Closed),
+        SIZE => Message::decode(&bytes).ok_or(Lost::Broken(Errno::PROTO)),
+        _ => Err(Lost::Broken(Errno::PROTO)),
+    }
+}
+
 /// Repeats a call that a signal interrupted.
 pub fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {

@@ -7,14 +7,264 @@
 pub mod annotations;
 pub mod bitmask;
 pub mod capabilities;
+pub mod cgroup;
+pub mod exec;
 pub mod hooks;
 pub mod ids;
 pub mod namespaces;
 pub mod netdev;
 pub mod passwd;
 pub mod process;
+pub mod rootfs;
 pub mod scheduling;
+pub mod seccomp;
 pub mod sysctl;
 pub mod uts;
 
 pub use namespaces::{Choice, Kind, Namespaces};
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::spec::{self, Spec};
+use cgroup::{CgroupPlan, Driver};
+use hooks::Hooks;
+use ids::Ids;
+use netdev::NetDevice;
+use process::ProcessPlan;
+use rootfs::RootfsPlan;
+use scheduling::MemoryPolicy;
+use seccomp::Filter;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use sysctl::Sysctls;
+use uts::{Names, TimeOffset};
+
+/// What the command line adds to config.json.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Container id.
+    pub id: &'a str,
+    /// Bundle, absolute.
+    pub bundle: &'a Path,
+    /// Who makes cgroups.
+    pub driver: Driver,
+    /// `--no-pivot`
+    pub no_pivot: bool,
+    /// `--no-new-keyring`
+    pub no_new_keyring: bool,
+    /// How many fds from 3 on the process keeps.
+    pub preserve_fds: u32,
+    /// Entries that socket activation or readiness notification add to the environment.
+    pub environment: &'a [CString],
+    /// A directory of the host that appears inside, for readiness notification: source and destination.
+    pub notify: Option<(&'a Path, &'a str)>,
+    /// Whether the caller says that it has no privileges on the host.
+    pub rootless: bool,
+}
+
+/// Everything that `create` and `start` will do.
+#[derive(Debug)]
+pub struct Plan {
+    /// Container id.
+    pub id: String,
+    /// `ociVersion` of config.json.
+    pub oci_version: String,
+    /// Bundle, absolute.
+    pub bundle: PathBuf,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Namespaces.
+    pub namespaces: Namespaces,
+    /// User and group ids.
+    pub ids: Ids,
+    /// Offsets of a new time namespace.
+    pub time_offsets: Vec<TimeOffset>,
+    /// Host and domain name.
+    pub names: Names,
+    /// Kernel parameters.
+    pub sysctls: Sysctls,
+    /// The root filesystem.
+    pub rootfs: RootfsPlan,
+    /// cgroups and limits.
+    pub cgroup: CgroupPlan,
+    /// The process.
+    pub process: ProcessPlan,
+    /// Its execution domain (personality(2)).
+    pub personality: Option<u32>,
+    /// Its memory policy.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// Its system call filter.
+    pub seccomp: Option<Filter>,
+    /// Hooks.
+    pub hooks: Hooks,
+    /// Network devices to move in.
+    pub net_devices: Vec<NetDevice>,
+    /// Cache and memory bandwidth.
+    pub intel_rdt: Option<spec::IntelRdt>,
+    /// Name of the session keyring.
+    pub keyring: Option<CString>,
+    /// How many fds from 3 on the process keeps.
+    pub preserve_fds: u32,
+    /// Whether privileges of the initial user namespace are missing.
+    pub rootless: bool,
+    /// What is ignored, and why.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Decides everything.
+    ///
+    /// # Errors
+    /// The first value of config.json that is wrong or that this machine cannot do.
+    pub fn build(spec: &Spec, request: &Request<'_>, host: &Host) -> Result<Self> {
+        let none = spec::Linux::default();
+        let linux = spec.linux.as_ref().unwrap_or(&none);
+        annotations::check(&spec.annotations)?;
+        let rootless = request.rootless || host.rootless();
+        let namespaces = Namespaces::build(&linux.namespaces)?;
+        if rootless && host.euid != 0 && !namespaces.has(Kind::User) {
+            return Err(Error::config("linux.namespaces", "rootless containers need a user namespace")
+                .remedy("add {\"type\": \"user\"} and mappings, or start from `rrun spec --rootless`"));
+        }
+        let mut process = ProcessPlan::build(spec.process.as_ref())?;
+        process.envp.extend_from_slice(request.environment);
+        check_labels(&process, linux, host)?;
+        let ids = Ids::build(linux, &namespaces)?;
+        ids.check(&process.user)?;
+        let mut warnings = process.warnings.clone();
+        if matches!(ids, Ids::Inherit) {
+            warnings.extend(process.capabilities.restrict(host.bounding));
+        }
+        let cgroup = cgroup::build(spec.linux.as_ref(), request.id, &host.cgroup, request.driver, rootless)?;
+        if process.scheduler.is_some() && linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).is_some_and(|cpu| !cpu.cpus.is_empty())
+            && process.scheduler.as_ref().is_some_and(|s| s.name == "SCHED_DEADLINE")
+        {
+            return Err(Error::config("process.scheduler", scheduling::CPUS_CONFLICT));
+        }
+        let (personality, warning) = match &linux.personality {
+            Some(given) => {
+                let (domain, warning) = scheduling::personality(given)?;
+                (Some(domain), warning)
+            }
+            None => (None, None),
+        };
+        warnings.extend(warning);
+        let given = rootfs::Given {
+            bundle: request.bundle,
+            namespaces: &namespaces,
+            ids: &ids,
+            cgroup: &cgroup,
+            layout: &host.cgroup,
+            no_pivot: request.no_pivot,
+            notify: request.notify,
+        };
+        let rootfs = rootfs::build(spec, &given)?;
+        let seccomp = linux.seccomp.as_ref().map(seccomp::build).transpose()?.flatten();
+        warnings.extend(rootfs.warnings.iter().chain(&cgroup.warnings).cloned());
+        warnings.extend(seccomp.iter().flat_map(|filter| &filter.warnings).cloned());
+        Ok(Self {
+            id: request.id.to_owned(),
+            oci_version: spec.oci_version.clone(),
+            bundle: request.bundle.to_owned(),
+            annotations: spec.annotations.clone(),
+            time_offsets: uts::time_offsets(linux, &namespaces)?,
+            names: Names::build(spec, &namespaces)?,
+            sysctls: Sysctls::build(linux, &namespaces)?,
+            net_devices: netdev::build(linux, &namespaces)?,
+            intel_rdt: linux.intel_rdt.clone(),
+            memory_policy: linux.memory_policy.as_ref().map(MemoryPolicy::build).transpose()?,
+            hooks: Hooks::build(&spec.hooks)?,
+            keyring: keyring(request.id, request.no_new_keyring),
+            preserve_fds: request.preserve_fds,
+            namespaces,
+            ids,
+            rootfs,
+            cgroup,
+            process,
+            personality,
+            seccomp,
+            rootless,
+            warnings,
+        })
+    }
+
+    /// Whether the kernel refuses setgroups(2) inside: a group map that an unprivileged process has written
+    /// itself (user_namespaces(7)).
+    pub fn setgroups_denied(&self) -> bool {
+        self.rootless && matches!(&self.ids, Ids::New { gid, .. } if gid.lines().len() == 1)
+    }
+}
+
+/// The session keyring of a container; exec joins the same.
+pub(crate) fn keyring(id: &str, none: bool) -> Option<CString> {
+    if none { None } else { CString::new(format!("_ses.{id}")).ok() }
+}
+
+/// A label that nothing would enforce is an error: the caller believes the container confined.
+fn check_labels(process: &ProcessPlan, linux: &spec::Linux, host: &Host) -> Result<()> {
+    if process.apparmor_profile.is_some() && !host.apparmor {
+        return Err(Error::config("process.apparmorProfile", "apparmor is not enabled on this host"));
+    }
+    for (at, given) in [
+        ("process.selinuxLabel", process.selinux_label.is_some()),
+        ("linux.mountLabel", !linux.mount_label.is_empty()),
+    ] {
+        if given && !host.selinux {
+            return Err(Error::config(at, "selinux label is specified in config, but selinux is disabled"));
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for Plan {
+    /// One decision a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "container {} from {}", self.id, self.bundle.display())?;
+        writeln!(f, "namespaces {}", self.namespaces)?;
+        if let Ids::New { uid, gid } = &self.ids {
+            for (name, map) in [("uid_map", uid), ("gid_map", gid)] {
+                for line in map.to_string().lines() {
+                    writeln!(f, "{name} {line}")?;
+                }
+            }
+        }
+        for offset in &self.time_offsets {
+            writeln!(f, "time offset {offset}")?;
+        }
+        write!(f, "{}", self.cgroup)?;
+        write!(f, "{}", self.rootfs)?;
+        for (name, value) in [("hostname", &self.names.hostname), ("domainname", &self.names.domainname)] {
+            if let Some(value) = value {
+                writeln!(f, "{name} {value}")?;
+            }
+        }
+        for sysctl in &self.sysctls.list {
+            writeln!(f, "{sysctl}")?;
+        }
+        for device in &self.net_devices {
+            writeln!(f, "{device}")?;
+        }
+        for (name, list) in self.hooks.lists() {
+            for hook in list {
+                writeln!(f, "hook {name} {hook}")?;
+            }
+        }
+        write!(f, "{}", self.process)?;
+        if let Some(domain) = self.personality {
+            writeln!(f, "personality {domain:#x}")?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            writeln!(f, "{policy}")?;
+        }
+        match &self.seccomp {
+            Some(filter) => writeln!(f, "{filter}")?,
+            None => writeln!(f, "seccomp none")?,
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        Ok(())
+    }
+}

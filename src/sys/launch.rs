@@ -198,3 +198,48 @@ pub fn set_cloexec(number: RawFd, on: bool) -> Result<()> {
     // SAFETY: no memory is passed.
     check("fcntl", unsafe { libc::c_long::from(libc::fcntl(number, libc::F_SETFD, flags)) }).map(drop)
 }
+
+/// Closes every fd but those in `keep`: what is open in a container's first process is an allow-list.
+///
+/// # Errors
+/// ENOSYS before Linux 5.9.
+pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut first = 0;
+    for last in keep.into_iter().map(Some).chain(std::iter::once(None)) {
+        let end = last.map_or(u32::MAX, |fd| fd.saturating_sub(1));
+        if last.is_none_or(|fd| fd > first) {
+            // SAFETY: the caller is a child that never returns to the owners of these fds.
+            check("close_range", unsafe { libc::syscall(libc::SYS_close_range, first, end, 0) })?;
+        }
+        first = last.map_or(u32::MAX, |fd| fd + 1);
+    }
+    Ok(())
+}
+
+/// Soft and hard limit of a process (prlimit(2)).
+///
+/// # Errors
+/// ESRCH if it is gone.
+pub fn limit_of(pid: u32, resource: u32) -> Result<(u64, u64)> {
+    let mut limit = [0_u64; 2];
+    let new = std::ptr::null::<u64>();
+    // SAFETY: the kernel writes one struct rlimit64, which is two u64.
+    check("prlimit", unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, limit.as_mut_ptr()) })?;
+    Ok((limit[0], limit[1]))
+}
+
+/// Lets SIGPIPE act as by default again.
+///
+/// # Errors
+/// None in practice.
+pub fn default_sigpipe() -> Result<()> {
+    // SAFETY: SIG_DFL is no function of ours.
+    let old = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    if old == libc::SIG_ERR {
+        return check("signal", -1).map(drop);
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Keeps the host's rrun binary out of containers (CVE-2019-5736).
+//!
+//! A container that gets rrun executed inside it (`#!/proc/self/exe` as its entry point is enough) can open
+//! /proc/self/exe and write to that file once nothing runs it. So `create`, `run`, `exec` and `restore`
+//! first execute themselves again from a copy in a sealed memfd, and everything that ever enters a container
+//! has that as its /proc/PID/exe: it cannot be written through any fd, and its pages are not those of the
+//! file on disk, so that a page cache bug (CVE-2022-0847, CVE-2026-31431) does not reach the host either.
+//!
+//! The other variants, and what they cost here, stand in the crate documentation.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Call as _, Error, Result};
+use rustix::fd::OwnedFd;
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+const SEALS: SealFlags =
+    SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+
+/// Returns if this process already runs the sealed copy; otherwise becomes it.
+///
+/// # Errors
+/// Those of memfd_create(2), the copy and execveat(2): without the copy nothing may enter a container.
+pub fn protect() -> Result<()> {
+    let exe = rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open /proc/self/exe")
+        .map_err(|e| e.remedy("rrun needs /proc"))?;
+    if rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SEALS)) {
+        return Ok(());
+    }
+    let copy = sealed_copy(&exe).map_err(|e| e.context("sealed copy of rrun"))?;
+    let argv: Vec<CString> = std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
+    let envp: Vec<CString> = std::env::vars_os().filter_map(|(name, value)| variable(&name, &value)).collect();
+    let failed = crate::sys::launch::execveat(Some(rustix::fd::AsFd::as_fd(&copy)), c"", &argv, &envp);
+    Err(Error::from(failed.err().unwrap_or(crate::sys::SysError { call: "execve", errno: Errno::INVAL }))
+        .context("sealed copy of rrun"))
+}
+
+fn variable(name: &OsStr, value: &OsStr) -> Option<CString> {
+    CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+}
+
+fn sealed_copy(exe: &OwnedFd) -> Result<OwnedFd> {
+    let size = rustix::fs::fstat(exe).call(|| "fstat /proc/self/exe")?.st_size;
+    let mut left = usize::try_from(size).unwrap_or(0);
+    // MFD_EXEC is due since Linux 6.3, where vm.memfd_noexec=1 makes the default unexecutable; before, it is
+    // an unknown flag.
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = match rustix::fs::memfd_create(c"rrun", flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(c"rrun", flags),
+        other => other,
+    }
+    .call(|| "memfd_create")?;
+    while left > 0 {
+        match rustix::fs::sendfile(&copy, exe, None, left).call(|| "sendfile")? {
+            0 => return Err(Error::new("/proc/self/exe ended early")),
+            sent => left -= sent.min(left),
+        }
+    }
+    rustix::fs::fcntl_add_seals(&copy, SEALS).call(|| "fcntl(F_ADD_SEALS)")?;
+    Ok(copy)
+}

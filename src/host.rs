@@ -1,0 +1,61 @@
+//! Facts about this machine: read once, and only those that a plan asks for.
+
+#![forbid(unsafe_code)]
+
+use crate::cgroup::Layout;
+use crate::error::Result;
+use crate::spec::Spec;
+
+/// What a plan needs to know of the machine.
+#[derive(Debug)]
+pub struct Host {
+    /// Effective user id of the runtime.
+    pub euid: u32,
+    /// Effective group id of the runtime.
+    pub egid: u32,
+    /// Whether the runtime itself is in a user namespace that does not map every id.
+    pub in_user_namespace: bool,
+    /// The cgroup hierarchies.
+    pub cgroup: Layout,
+    /// Whether AppArmor is enabled; asked only for a profile.
+    pub apparmor: bool,
+    /// Whether SELinux is enabled; asked only for a label.
+    pub selinux: bool,
+}
+
+impl Host {
+    /// Reads what a plan for `spec` needs.
+    ///
+    /// # Errors
+    /// Those of the cgroup hierarchies.
+    pub fn read(spec: &Spec) -> Result<Self> {
+        let process = spec.process.as_ref();
+        let profile = process.is_some_and(|process| !process.apparmor_profile.is_empty());
+        let label = process.is_some_and(|process| !process.selinux_label.is_empty())
+            || spec.linux.as_ref().is_some_and(|linux| !linux.mount_label.is_empty());
+        Ok(Self {
+            euid: rustix::process::geteuid().as_raw(),
+            egid: rustix::process::getegid().as_raw(),
+            in_user_namespace: in_user_namespace(),
+            cgroup: Layout::read()?,
+            apparmor: profile && starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
+            selinux: label && std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+        })
+    }
+
+    /// Whether privileges are missing that only the initial user namespace gives.
+    pub fn rootless(&self) -> bool {
+        self.euid != 0 || self.in_user_namespace
+    }
+}
+
+fn starts_with(path: &str, text: &str) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|content| content.starts_with(text))
+}
+
+/// Whether this process is in a user namespace other than the initial one, which maps all ids to themselves
+/// (user_namespaces(7)).
+pub fn in_user_namespace() -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
+    map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
+}

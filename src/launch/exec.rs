@@ -1,0 +1,52 @@
+//! A further process in a running container, from clone3 to execve, top to bottom.
+
+#![forbid(unsafe_code)]
+
+use super::fault::{At, Fault, Step};
+use super::protocol::{self, Message};
+use super::{Child, steps};
+use crate::plan::exec::ExecPlan;
+use crate::sys::{self, Named as _};
+use rustix::fd::AsFd as _;
+use std::convert::Infallible;
+
+/// Runs in the child; does not return.
+pub fn main(plan: &ExecPlan, child: &Child) -> ! {
+    let Err(fault) = enter(plan, child);
+    let _ = protocol::send(&child.socket, &Message::Fault(fault.into()), &[]);
+    sys::launch::exit_now(255)
+}
+
+fn enter(plan: &ExecPlan, child: &Child) -> Result<Infallible, Fault> {
+    // Not dumpable before the first process of the container can see this one (CVE-2016-9962).
+    sys::task::set_dumpable(false).at(Step::Session)?;
+    child.begin(&child.keep())?;
+    child.expect(&Message::Go)?;
+
+    let proc = steps::open_proc(&plan.process, false)?;
+    if let (Some(pidfd), false) = (&child.target, child.relayed) {
+        sys::launch::setns(pidfd, plan.joined).at(Step::Namespace)?;
+    }
+    steps::session(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
+    if plan.process.terminal {
+        let console = crate::rootfs::exec_console(plan.process.console_size)?;
+        protocol::send(&child.socket, &Message::Console, &[console.master.as_fd()])
+            .named("sendmsg")
+            .at(Step::Console)?;
+        drop(console.master);
+        steps::attach_terminal(&console.slave)?;
+    }
+    steps::scheduling(&plan.process, plan.personality, plan.memory_policy.as_ref())?;
+    steps::own_stdio(&plan.process)?;
+    let entered = steps::change_directory(&plan.process, false)?;
+    steps::become_user(&plan.process, plan.setgroups_denied)?;
+    if !entered {
+        steps::change_directory(&plan.process, true)?;
+    }
+    let program = steps::look_up(&plan.process)?;
+    let envp = steps::environment(&plan.process);
+    sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
+    steps::limit_resources(&plan.process.rlimits)?;
+    let seccomp = plan.seccomp.as_ref();
+    steps::confine_and_execute(&plan.process, seccomp, &proc, &program, &envp, child.socket.as_fd())
+}

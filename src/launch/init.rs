@@ -1,0 +1,246 @@
+//! The first process of a container, from clone3 to execve, top to bottom.
+
+#![forbid(unsafe_code)]
+
+use super::fault::{At, Fault, Step};
+use super::protocol::{self, Message};
+use super::{Child, steps};
+use crate::plan::{Kind, Plan};
+use crate::rootfs::{Rootfs, Sources};
+use crate::sys::launch::{Cloned, clone3};
+use crate::sys::{self, Named as _, SysError};
+use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use rustix::io::Errno;
+use std::convert::Infallible;
+
+/// Runs in the child; does not return.
+pub fn main(plan: &Plan, child: Child, listener: OwnedFd) -> ! {
+    let fault = match create(plan, &child, &listener) {
+        Ok(prepared) => {
+            drop(child);
+            start(plan, prepared, listener)
+        }
+        Err(fault) => {
+            let _ = protocol::send(&child.socket, &Message::Fault(fault.into()), &[]);
+            sys::launch::exit_now(1)
+        }
+    };
+    let (Err(Started { fault, connection }) | Ok(Started { fault, connection })) = fault;
+    // 127 and 126 are what a shell and the engines make of a program that cannot be run.
+    let status = if fault.errno == Errno::NOENT { 127 } else { 126 };
+    let _ = protocol::send(&connection, &Message::Fault(fault.into()), &[]);
+    sys::launch::exit_now(status)
+}
+
+/// What `create` leaves for `start`.
+struct Prepared {
+    proc: steps::Proc,
+    program: std::ffi::CString,
+    envp: Vec<std::ffi::CString>,
+}
+
+/// A start that came to nothing, and who asked for it.
+struct Started {
+    fault: Fault,
+    connection: OwnedFd,
+}
+
+/// Everything up to the state `created`.
+fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fault> {
+    let mut keep = child.keep();
+    keep.push(listener.as_raw_fd());
+    child.begin(&keep)?;
+    let sources = sources(child)?;
+
+    // Ids are mapped now: as root inside, what is made from here on belongs to the container's root.
+    if plan.namespaces.has(Kind::User) {
+        child.become_root_inside()?;
+    }
+    let proc = steps::open_proc(&plan.process, !plan.sysctls.list.is_empty())?;
+    steps::join(&child.joins)?;
+    time_namespace(plan)?;
+    if plan.namespaces.creates(Kind::Cgroup) {
+        // Only now, as its root is the cgroup that the parent has meanwhile put this process into.
+        sys::launch::unshare(Kind::Cgroup.flag()).at_index(Step::Namespace, Kind::Cgroup as usize)?;
+    }
+    // From here on nothing needs /proc/self as its owner, and processes of the container may come to see us.
+    sys::task::set_dumpable(false).at(Step::Session)?;
+    steps::session(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
+    if plan.namespaces.creates(Kind::Network) {
+        // The loopback of a new network namespace is down; every runtime brings it up.
+        let _ = crate::netdev::loopback_up();
+    }
+
+    let mut rootfs = Rootfs::enter(&plan.rootfs)?;
+    rootfs.populate(&plan.rootfs, sources)?;
+
+    if !(plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty()) {
+        child.ask(&Message::Hooks)?;
+    }
+    // After the root filesystem is made and before pivot_root: these hooks resolve on the host's tree.
+    create_container_hooks(plan)?;
+
+    if plan.process.terminal {
+        let console = rootfs.console(plan.process.console_size)?;
+        protocol::send(&child.socket, &Message::Console, &[console.master.as_fd()])
+            .named("sendmsg")
+            .at(Step::Console)?;
+        drop(console.master);
+        steps::attach_terminal(&console.slave)?;
+    }
+    rootfs.pivot(&plan.rootfs)?;
+
+    if let Some(name) = &plan.names.hostname {
+        sys::task::sethostname(name.as_bytes()).at(Step::Hostname)?;
+    }
+    if let Some(name) = &plan.names.domainname {
+        sys::task::setdomainname(name.as_bytes()).at_index(Step::Hostname, 1)?;
+    }
+    for (i, sysctl) in plan.sysctls.list.iter().enumerate() {
+        steps::set_sysctl(proc.sys.as_ref(), sysctl).at_index(Step::Sysctl, i)?;
+    }
+    rootfs.finish(&plan.rootfs)?;
+    drop(rootfs);
+
+    steps::scheduling(&plan.process, plan.personality, plan.memory_policy.as_ref())?;
+    steps::own_stdio(&plan.process)?;
+    let entered = steps::change_directory(&plan.process, false)?;
+    steps::become_user(&plan.process, plan.setgroups_denied())?;
+    if !entered {
+        steps::change_directory(&plan.process, true)?;
+    }
+    let program = steps::look_up(&plan.process)?;
+    let envp = steps::environment(&plan.process);
+
+    // The change of user has cleared it, and the parent is still all that keeps this process from being
+    // forgotten.
+    sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
+    protocol::send(&child.socket, &Message::Ready, &[]).named("send").at(Step::Protocol)?;
+    child.expect(&Message::Committed)?;
+    sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
+    Ok(Prepared { proc, program, envp })
+}
+
+/// From the state `created` to execve, for the one `start` that is accepted.
+fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, Started> {
+    let connection = accept(&listener);
+    let outcome = (|| -> Result<Infallible, Fault> {
+        drop(listener);
+        run_start_hooks(plan, &prepared)?;
+        steps::limit_resources(&plan.process.rlimits)?;
+        let Prepared { proc, program, envp } = &prepared;
+        let seccomp = plan.seccomp.as_ref();
+        steps::confine_and_execute(&plan.process, seccomp, proc, program, envp, connection.as_fd())
+    })();
+    match outcome {
+        Err(fault) => Err(Started { fault, connection }),
+        Ok(never) => match never {},
+    }
+}
+
+/// Waits for a caller that says Start: one that only looks, as `state` does, goes away again.
+fn accept(listener: &OwnedFd) -> OwnedFd {
+    loop {
+        let connection = match protocol::retry(|| rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)) {
+            Ok(connection) => connection,
+            // The caller was gone before it was served.
+            Err(Errno::CONNABORTED) => continue,
+            Err(_) => sys::launch::exit_now(1),
+        };
+        if matches!(protocol::receive(&connection), Ok((Message::Start, _)))
+            && protocol::send(&connection, &Message::Accepted, &[]).is_ok()
+        {
+            return connection;
+        }
+    }
+}
+
+fn create_container_hooks(plan: &Plan) -> Result<(), Fault> {
+    let hooks = &plan.hooks.create_container;
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let state = state_of(plan, "creating");
+    let options = crate::hooks::Options::default();
+    super::hook_fault(Step::CreateContainerHook, crate::hooks::run("createContainer", hooks, &state, &options))
+}
+
+/// Runs the startContainer hooks from a child that first gives up what the process will give up: the hook's
+/// program is found in the container, so it must have no right that the container has not. The filter is
+/// left out, as it is the process's and not the hooks'.
+fn run_start_hooks(plan: &Plan, prepared: &Prepared) -> Result<(), Fault> {
+    let hooks = &plan.hooks.start_container;
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let (ours, theirs) = protocol::pair()
+        .map_err(|e| SysError { call: "socketpair", errno: e.errno().unwrap_or(Errno::MFILE) })
+        .at(Step::StartContainerHook)?;
+    let state = state_of(plan, "created");
+    let Cloned::Parent(_, pidfd) = clone3(0, None).at(Step::StartContainerHook)? else {
+        let run = || -> Result<(), Fault> {
+            steps::set_final_capabilities(&plan.process)?;
+            let options = crate::hooks::Options { env: &prepared.envp, ..Default::default() };
+            super::hook_fault(Step::StartContainerHook, crate::hooks::run("startContainer", hooks, &state, &options))
+        };
+        let message = run().map_or_else(|fault| Message::Fault(fault.into()), |()| Message::Ready);
+        let _ = protocol::send(&theirs, &message, &[]);
+        sys::launch::exit_now(0)
+    };
+    drop(theirs);
+    let answer = protocol::receive(&ours);
+    let fd = rustix::process::WaitId::PidFd(pidfd.as_fd());
+    let _ = protocol::retry(|| rustix::process::waitid(fd, rustix::process::WaitIdOptions::EXITED));
+    match answer {
+        Ok((Message::Ready, _)) => Ok(()),
+        Ok((Message::Fault(report), _)) => {
+            Err(Fault { step: report.step, index: 0, call: "hook", errno: report.errno, note: report.note })
+        }
+        _ => Err(SysError { call: "recvmsg", errno: Errno::CHILD }).at(Step::StartContainerHook),
+    }
+}
+
+fn state_of(plan: &Plan, status: &str) -> Vec<u8> {
+    crate::oci_state::of_plan(plan, status, own_pid())
+}
+
+/// The pid as the container sees it, which is what these hooks are told (runtime.md, "State").
+fn own_pid() -> u32 {
+    rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()
+}
+
+/// The detached mounts that the parent has opened.
+fn sources(child: &Child) -> Result<Sources, Fault> {
+    let mut sources = Sources::default();
+    loop {
+        match child.receive()? {
+            (Message::Go, _) => return Ok(sources),
+            (Message::Sources(indices), fds) => {
+                for (index, fd) in indices.into_iter().zip(fds) {
+                    sources.insert(index, fd);
+                }
+            }
+            _ => return Err(SysError { call: "recvmsg", errno: Errno::PROTO }).at(Step::Protocol),
+        }
+    }
+}
+
+/// A new time namespace takes its offsets only before a process is in it, and unshare(2) puts only future
+/// children there; setns(2) brings this process in as well, which saves a fork (time_namespaces(7)).
+fn time_namespace(plan: &Plan) -> Result<(), Fault> {
+    if !plan.namespaces.creates(Kind::Time) {
+        return Ok(());
+    }
+    let step = Kind::Time as usize;
+    sys::launch::unshare(Kind::Time.flag()).at_index(Step::Namespace, step)?;
+    let open = |path, flags| {
+        rustix::fs::open(path, flags | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).named("open")
+    };
+    if !plan.time_offsets.is_empty() {
+        let offsets: String = plan.time_offsets.iter().map(|offset| format!("{offset}\n")).collect();
+        let file = open(c"/proc/self/timens_offsets", rustix::fs::OFlags::WRONLY).at(Step::TimeOffsets)?;
+        steps::write_all(&file, offsets.as_bytes()).at(Step::TimeOffsets)?;
+    }
+    let own = open(c"/proc/self/ns/time_for_children", rustix::fs::OFlags::RDONLY).at_index(Step::Namespace, step)?;
+    sys::launch::setns(&own, Kind::Time.flag()).at_index(Step::Namespace, step)
+}

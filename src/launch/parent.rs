@@ -1,0 +1,376 @@
+//! rrun's side of a launch: clone, prepare what needs rrun's privileges, talk, and either hand over a
+//! process that waits or leave none behind.
+
+#![forbid(unsafe_code)]
+
+use super::protocol::{self, Lost, Message, Report};
+use super::{Child, exec, init, relay, words};
+use crate::cgroup::Cgroup;
+use crate::error::{Call as _, Context as _, Error, Result};
+use crate::plan::bitmask::Bitmask;
+use crate::plan::exec::ExecPlan;
+use crate::plan::process::RlimitPlan;
+use crate::plan::{Kind, Plan};
+use crate::sys::signal::Signals;
+use crate::state::Slot;
+use crate::sys::launch::{Cloned, clone3, namespace_kind, setns};
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use std::path::Path;
+
+/// A process that was started and is not yet handed over: dropping it kills and reaps it.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its pid here.
+    pub pid: u32,
+    /// A pidfd of it.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal.
+    pub console: Option<OwnedFd>,
+    socket: OwnedFd,
+    armed: bool,
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+            let _ = self.reap();
+        }
+    }
+}
+
+impl Launched {
+    fn reap(&self) -> Option<i32> {
+        let fd = self.pidfd.as_fd();
+        let status = protocol::retry(|| rustix::process::waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED)).ok()??;
+        status.terminating_signal()
+    }
+
+    /// Lets init wait for `start` by itself; until then it dies with rrun.
+    ///
+    /// # Errors
+    /// The process has died.
+    pub fn commit(mut self) -> Result<(u32, OwnedFd, Option<OwnedFd>)> {
+        protocol::send(&self.socket, &Message::Committed, &[])
+            .call(|| "send")
+            .context(|| "the container's first process has died")?;
+        self.armed = false;
+        let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
+        Ok((self.pid, pidfd, self.console.take()))
+    }
+
+    fn send(&self, message: &Message) -> Result<()> {
+        // A child that has failed has said why before it closed its end.
+        match protocol::send(&self.socket, message, &[]) {
+            Ok(()) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
+            Err(e) => Err(Error::sys("sendmsg", e)),
+        }
+    }
+
+    /// The next message but Console, whose fd is kept.
+    fn receive(&mut self, cgroup: &Cgroup, failed: impl Fn(&Report) -> Error) -> Result<Option<Message>> {
+        loop {
+            match protocol::receive(&self.socket) {
+                Ok((Message::Console, fds)) => self.console = fds.into_iter().next(),
+                Ok((Message::Fault(report), _)) => return Err(out_of_memory(cgroup).unwrap_or_else(|| failed(&report))),
+                Ok((message, _)) => return Ok(Some(message)),
+                Err(Lost::Closed) => return Ok(None),
+                Err(Lost::Broken(e)) => return Err(Error::sys("recvmsg", e)),
+            }
+        }
+    }
+
+    /// The process has ended without a word.
+    fn died(&mut self, cgroup: &Cgroup) -> Error {
+        let signal = self.reap();
+        self.armed = false;
+        out_of_memory(cgroup).unwrap_or_else(|| match signal {
+            Some(signal) => Error::new(format!("container init was killed by signal {signal}")),
+            None => Error::new("container init ended before it was ready"),
+        })
+    }
+}
+
+fn out_of_memory(cgroup: &Cgroup) -> Option<Error> {
+    (cgroup.oom_kills() > 0).then(|| Error::new("container init was OOM-killed (memory limit too low?)"))
+}
+
+/// Starts init and brings it to the point where it waits for the state to be recorded.
+///
+/// # Errors
+/// What the plan asked for could not be done, worded with its place in config.json; nothing is left then.
+pub fn init(plan: &Plan, slot: &Slot, cgroup: &Cgroup, signals: Option<&Signals>) -> Result<Launched> {
+    let listener = crate::state::listen(slot)?;
+    let mut joins = open_joined(plan)?;
+    let (socket, theirs) = protocol::pair()?;
+    let create = plan.namespaces.create_flags() & !(Kind::Cgroup.flag() | Kind::Time.flag());
+
+    // A pid namespace takes children only; rrun comes back to its own right after, for its hooks' sake.
+    let relayed = plan.namespaces.joins(Kind::User).is_some();
+    let own_pid_namespace = match take(&mut joins, Kind::Pid) {
+        Some(fd) if !relayed => {
+            let own = open(Path::new("/proc/self/ns/pid"))?;
+            setns(&fd, Kind::Pid.flag()).context(|| "linux.namespaces: pid")?;
+            Some(own)
+        }
+        Some(fd) => {
+            joins.push((Kind::Pid, fd));
+            None
+        }
+        None => None,
+    };
+    let by_relay: Vec<(OwnedFd, u32)> = match relayed {
+        true => [Kind::User, Kind::Pid]
+            .into_iter()
+            .filter_map(|kind| take(&mut joins, kind).map(|fd| (fd, kind.flag())))
+            .collect(),
+        false => Vec::new(),
+    };
+    let child = Child { socket: theirs, joins, target: None, relayed, preserve: plan.preserve_fds };
+    let cloned = clone3(if relayed { 0 } else { create }, None).context(|| clone_remedy(plan))?;
+    let Cloned::Parent(pid, pidfd) = cloned else {
+        if relayed {
+            relay::through(&by_relay, create, &child.socket);
+        }
+        if let Some(signals) = signals {
+            signals.restore_in_child();
+        }
+        init::main(plan, child, listener)
+    };
+    drop((child, listener, by_relay));
+    let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
+    if let Some(own) = own_pid_namespace {
+        setns(&own, Kind::Pid.flag()).context(|| "return to the runtime's pid namespace")?;
+    }
+    if relayed {
+        launched = after_relay(launched, |report| words::of_init(plan, report))?;
+    }
+    prepare(plan, &launched, cgroup)?;
+    converse(plan, launched, cgroup)
+}
+
+/// What needs rrun's own privileges, done before init goes on.
+fn prepare(plan: &Plan, launched: &Launched, cgroup: &Cgroup) -> Result<()> {
+    let pid = launched.pid;
+    cgroup.add(pid)?;
+    cgroup.apply(&plan.cgroup)?;
+    crate::ids::write(plan, pid)?;
+    if let Some(score) = plan.process.oom_score_adj {
+        write_oom_score(pid, score, plan.rootless)?;
+    }
+    // The runtime may itself be bound to few CPUs, and a cpuset does not widen what is inherited (runc #4858).
+    reset_affinity(pid);
+    if !plan.net_devices.is_empty() {
+        let namespace = match plan.namespaces.joins(Kind::Network) {
+            Some(path) => open(path)?,
+            None => open(Path::new(&format!("/proc/{pid}/ns/net")))?,
+        };
+        crate::netdev::move_in(&plan.net_devices, namespace.as_fd())?;
+    }
+    for (i, limit) in plan.process.rlimits.iter().enumerate() {
+        raise(pid, limit).context(|| format!("process.rlimits[{i}]"))?;
+    }
+    if plan.rootfs.needs_parent {
+        send_sources(plan, launched)?;
+    }
+    launched.send(&Message::Go)
+}
+
+fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Launched> {
+    loop {
+        match launched.receive(cgroup, |report| words::of_init(plan, report))? {
+            Some(Message::Hooks) => {
+                let state = crate::oci_state::of_plan(plan, "creating", launched.pid);
+                let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
+                let env = crate::hooks::own_environment();
+                let options = outputs.options(&env);
+                crate::hooks::run("prestart", &plan.hooks.prestart, &state, &options)?;
+                crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &options)?;
+                launched.send(&Message::Go)?;
+            }
+            Some(Message::Ready) => return Ok(launched),
+            Some(other) => return Err(protocol::unexpected(&other)),
+            None => return Err(launched.died(cgroup)),
+        }
+    }
+}
+
+/// Starts a further process; on return it has executed its program.
+///
+/// # Errors
+/// As [`init`].
+pub fn exec(
+    plan: &ExecPlan,
+    target: OwnedFd,
+    cgroup: &Cgroup,
+    signals: Option<&Signals>,
+    listener: impl Fn(&OwnedFd, i32) -> Result<()>,
+) -> Result<Launched> {
+    let (socket, theirs) = protocol::pair()?;
+    let relayed = plan.joined & Kind::User.flag() != 0;
+    let into_pid = plan.joined & Kind::Pid.flag() != 0 && !relayed;
+    let by_relay = match relayed {
+        true => vec![(target.try_clone().call(|| "fcntl")?, plan.joined)],
+        false => Vec::new(),
+    };
+    if into_pid {
+        setns(&target, Kind::Pid.flag()).context(|| "pid namespace of the container")?;
+    }
+    let child = Child { socket: theirs, joins: Vec::new(), target: Some(target), relayed, preserve: plan.preserve_fds };
+    let Cloned::Parent(pid, pidfd) = clone3(0, None)? else {
+        if relayed {
+            relay::through(&by_relay, 0, &child.socket);
+        }
+        if let Some(signals) = signals {
+            signals.restore_in_child();
+        }
+        exec::main(plan, &child)
+    };
+    drop((child, by_relay));
+    let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
+    if relayed {
+        launched = after_relay(launched, |report| words::of_exec(plan, report))?;
+    }
+    if let Some(cpus) = &plan.process.exec_affinity.initial {
+        set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.initial")?;
+    }
+    cgroup.add_exec(launched.pid, &plan.sub_cgroups)?;
+    match &plan.process.exec_affinity.last {
+        Some(cpus) => {
+            set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.final")?;
+        }
+        None if plan.process.exec_affinity.initial.is_none() => {
+            reset_affinity(launched.pid);
+        }
+        None => {}
+    }
+    if let Some(score) = plan.process.oom_score_adj {
+        write_oom_score(launched.pid, score, plan.rootless)?;
+    }
+    for (i, limit) in plan.process.rlimits.iter().enumerate() {
+        raise(launched.pid, limit).context(|| format!("process.rlimits[{i}]"))?;
+    }
+    launched.send(&Message::Go)?;
+    loop {
+        match launched.receive(cgroup, |report| words::of_exec(plan, report))? {
+            Some(Message::Listener(number)) => {
+                listener(&launched.pidfd, number)?;
+                launched.send(&Message::Go)?;
+            }
+            Some(other) => return Err(protocol::unexpected(&other)),
+            // The end of file that execve makes; a process that was killed before it ends as killed.
+            None => return Ok(launched),
+        }
+    }
+}
+
+impl Launched {
+    /// Hands an exec'd process over: it lives on without rrun.
+    pub fn release(mut self) -> (u32, Result<OwnedFd>, Option<OwnedFd>) {
+        self.armed = false;
+        (self.pid, self.pidfd.try_clone().call(|| "fcntl"), self.console.take())
+    }
+}
+
+/// Replaces the relay by the process that it has made, which is rrun's child too.
+fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<Launched> {
+    let pid = match protocol::receive(&relay.socket) {
+        Ok((Message::Pid(pid), _)) => pid,
+        Ok((Message::Fault(report), _)) => return Err(failed(&report)),
+        Ok((other, _)) => return Err(protocol::unexpected(&other)),
+        Err(_) => return Err(Error::new("the process that enters the user namespace has died")),
+    };
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
+    let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).call(|| "pidfd_open")?;
+    let socket = relay.socket.try_clone().call(|| "fcntl")?;
+    // The relay has ended by itself, or is about to.
+    let _ = relay.reap();
+    let mut relay = relay;
+    relay.armed = false;
+    Ok(Launched { pid, pidfd, console: None, socket, armed: true })
+}
+
+/// Opens every namespace to join, once: the fd that was checked is the one that is entered.
+fn open_joined(plan: &Plan) -> Result<Vec<(Kind, OwnedFd)>> {
+    let mut joins = Vec::new();
+    for kind in Kind::ALL {
+        let Some(path) = plan.namespaces.joins(kind) else { continue };
+        let fd = open(path).context(|| format!("linux.namespaces: {}", kind.name()))?;
+        match namespace_kind(&fd) {
+            Ok(flag) if flag == kind.flag() => joins.push((kind, fd)),
+            _ => {
+                let text = format!("{} is not a {} namespace", path.display(), kind.name());
+                return Err(Error::config("linux.namespaces", text));
+            }
+        }
+    }
+    Ok(joins)
+}
+
+fn take(joins: &mut Vec<(Kind, OwnedFd)>, kind: Kind) -> Option<OwnedFd> {
+    let at = joins.iter().position(|(have, _)| *have == kind)?;
+    Some(joins.remove(at).1)
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+        .call(|| format!("open {}", path.display()))
+}
+
+fn clone_remedy(plan: &Plan) -> String {
+    format!("create namespaces ({})", plan.namespaces)
+}
+
+fn write_oom_score(pid: u32, score: i32, rootless: bool) -> Result<()> {
+    match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+        Err(e) if rootless && e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        other => other
+            .call(|| format!("write {score} to oom_score_adj"))
+            .context(|| "process.oomScoreAdj")
+            .map_err(|e| e.remedy("lowering it needs CAP_SYS_RESOURCE")),
+    }
+}
+
+/// Raises a hard limit while there is the privilege to: inside, the process will lack it.
+fn raise(pid: u32, limit: &RlimitPlan) -> Result<()> {
+    let (soft, hard) = crate::sys::launch::limit_of(pid, limit.resource)?;
+    if limit.hard <= hard {
+        return Ok(());
+    }
+    crate::sys::task::prlimit(signed(pid), limit.resource, soft, limit.hard)
+        .context(|| format!("raise the hard limit of {} from {hard} to {}", limit.name, limit.hard))
+        .map_err(|e| e.remedy("needs CAP_SYS_RESOURCE, or a higher limit of the caller"))
+}
+
+fn send_sources(plan: &Plan, launched: &Launched) -> Result<()> {
+    let namespace = match plan.namespaces.joins(Kind::User) {
+        Some(path) => Some(open(path)?),
+        None if plan.namespaces.creates(Kind::User) => {
+            Some(open(Path::new(&format!("/proc/{}/ns/user", launched.pid)))?)
+        }
+        None => None,
+    };
+    let sources = crate::rootfs::open_sources(&plan.rootfs, namespace.as_ref().map(|fd| fd.as_fd()))?;
+    for part in sources.chunks(protocol::FDS_PER_MESSAGE) {
+        let indices = part.iter().map(|(index, _)| *index).collect();
+        let fds: Vec<_> = part.iter().map(|(_, fd)| fd.as_fd()).collect();
+        protocol::send(&launched.socket, &Message::Sources(indices), &fds).call(|| "sendmsg")?;
+    }
+    Ok(())
+}
+
+fn set_affinity(pid: u32, cpus: &Bitmask) -> Result<()> {
+    Ok(crate::sys::task::sched_setaffinity(signed(pid), cpus.words())?)
+}
+
+/// Widens the affinity to all CPUs, which the kernel cuts down to those of the cpuset: what rrun is itself
+/// bound to must not become the container's, and a cpuset does not widen what is inherited (runc #4858).
+fn reset_affinity(pid: u32) {
+    let _ = crate::sys::task::sched_setaffinity(signed(pid), &[usize::MAX; 128]);
+}
+
+fn signed(pid: u32) -> i32 {
+    i32::try_from(pid).unwrap_or(0)
+}

@@ -1,0 +1,35 @@
+//! The third process, for a container that joins a user namespace: capabilities over the other namespaces
+//! come only with that one, so somebody has to enter it before they are created or joined; and a pid
+//! namespace takes only children of whoever entered it (pid_namespaces(7)). So this process enters, makes
+//! the real one with `CLONE_PARENT`, as a child of rrun, says its pid and ends.
+
+#![forbid(unsafe_code)]
+
+use super::fault::{At as _, Fault, Step};
+use super::protocol::{self, Message};
+use crate::sys::launch::{Cloned, clone3, exit_now, setns};
+use rustix::fd::{AsFd, OwnedFd};
+
+/// Returns in the final process only.
+pub fn through(namespaces: &[(impl AsFd, u32)], create: u32, socket: &OwnedFd) {
+    let made = (|| -> Result<Cloned, Fault> {
+        crate::sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
+        // Processes of a joined pid namespace see this one as soon as it is in their user namespace.
+        crate::sys::task::set_dumpable(false).at(Step::Session)?;
+        for (fd, kinds) in namespaces {
+            setns(fd, *kinds).at(Step::Namespace)?;
+        }
+        clone3(create | libc::CLONE_PARENT as u32, None).at(Step::Namespace)
+    })();
+    match made {
+        Ok(Cloned::Child) => {}
+        Ok(Cloned::Parent(pid, _)) => {
+            let _ = protocol::send(socket, &Message::Pid(pid), &[]);
+            exit_now(0)
+        }
+        Err(fault) => {
+            let _ = protocol::send(socket, &Message::Fault(fault.into()), &[]);
+            exit_now(1)
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What init and an exec'd process both do, each step a function.
+
+#![forbid(unsafe_code)]
+
+use super::fault::{At, Fault, Step};
+use super::protocol::{self, Message};
+use crate::plan::Kind;
+use crate::plan::process::{HomeRule, ProcessPlan, RlimitPlan};
+use crate::plan::scheduling::MemoryPolicy;
+use crate::plan::seccomp::Filter;
+use crate::plan::sysctl::Sysctl;
+use crate::sys::{self, Named as _, SysError};
+use rustix::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+
+/// Files of the host's /proc that are needed later, opened before the first mount that the container
+/// controls: a path into /proc means whatever the container's volumes make of it afterwards (CVE-2025-52881).
+#[derive(Debug, Default)]
+pub struct Proc {
+    /// /proc/sys; the kernel looks the opener's namespaces up at each open below it.
+    pub sys: Option<OwnedFd>,
+    /// /proc/self/attr/exec, where a label waits for execve.
+    pub label: Option<OwnedFd>,
+    /// /proc/self/attr/keycreate.
+    pub keyring: Option<OwnedFd>,
+}
+
+/// Opens what `process` will need of /proc.
+pub fn open_proc(process: &ProcessPlan, sysctl: bool) -> Result<Proc, Fault> {
+    let open = |path: &CStr, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).named("open");
+    let mut proc = Proc::default();
+    if sysctl {
+        proc.sys = Some(open(c"/proc/sys", OFlags::PATH | OFlags::DIRECTORY).at(Step::Sysctl)?);
+    }
+    if process.apparmor_profile.is_some() {
+        let own = open(c"/proc/self/attr/apparmor/exec", OFlags::WRONLY);
+        // The directory is there since Linux 5.8, when AppArmor and SELinux could be stacked.
+        let file = own.or_else(|_| open(c"/proc/self/attr/exec", OFlags::WRONLY));
+        proc.label = Some(file.at(Step::Label)?);
+    }
+    if process.selinux_label.is_some() {
+        proc.label = Some(open(c"/proc/self/attr/exec", OFlags::WRONLY).at(Step::Label)?);
+        proc.keyring = open(c"/proc/self/attr/keycreate", OFlags::WRONLY).ok();
+    }
+    Ok(proc)
+}
+
+/// Enters joined namespaces.
+pub fn join(namespaces: &[(Kind, OwnedFd)]) -> Result<(), Fault> {
+    for (kind, fd) in namespaces {
+        sys::launch::setns(fd, kind.flag()).at_index(Step::Namespace, *kind as usize)?;
+    }
+    Ok(())
+}
+
+/// A session of its own, and a session keyring, so that neither terminal nor keys are the caller's.
+pub fn session(keyring: Option<&CStr>, label: Option<&OwnedFd>, process: &ProcessPlan) -> Result<(), Fault> {
+    match rustix::process::setsid() {
+        // Already the leader: a process that clone3 made the first of a pid namespace is not, yet EPERM
+        // means no more than that.
+        Ok(_) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(SysError { call: "setsid", errno }).at(Step::Session),
+    }
+    let Some(name) = keyring else { return Ok(()) };
+    if let (Some(file), Some(text)) = (label, &process.selinux_label) {
+        write_all(file, text.as_bytes()).at(Step::Label)?;
+    }
+    let joined = sys::launch::join_session_keyring(name);
+    if let Some(file) = label {
+        // The label is for this one key.
+        let _ = rustix::io::write(file, b"");
+    }
+    match joined {
+        Ok(id) => sys::launch::allow_search_of_keyring(id).or_else(|e| match e.errno {
+            // The keyring of this name belongs to another user of the same id range.
+            Errno::ACCESS | Errno::PERM => Ok(()),
+            _ => Err(e).at(Step::Session),
+        }),
+        // A kernel without keys, or a seccomp profile around rrun itself, as in a nested container.
+        Err(SysError { errno: Errno::NOSYS | Errno::PERM, .. }) => Ok(()),
+        Err(e) => Err(e).at(Step::Session),
+    }
+}
+
+/// Writes a whole, short file in one call, as files of /proc want it.
+pub fn write_all(file: impl AsFd, bytes: &[u8]) -> sys::Result<()> {
+    match protocol::retry(|| rustix::io::write(&file, bytes)).named("write")? {
+        n if n == bytes.len() => Ok(()),
+        _ => Err(SysError { call: "write", errno: Errno::IO }),
+    }
+}
+
+/// Makes the terminal the standard streams and the controlling terminal.
+pub fn attach_terminal(slave: &OwnedFd) -> Result<(), Fault> {
+    for number in 0..3 {
+        sys::launch::duplicate_onto(slave, number).at(Step::Console)?;
+    }
+    sys::launch::set_controlling_terminal(slave).at(Step::Console)
+}
+
+/// Gives the standard streams to the process's user, who could otherwise not reopen /dev/stdout.
+///
+/// Only the owner is set: the group of a terminal is `tty` on purpose. /dev/null is left alone, which is the
+/// host's own (runc #3674), and so is what cannot be owned: an unmapped id, a read-only file system.
+pub fn own_stdio(process: &ProcessPlan) -> Result<(), Fault> {
+    let uid = rustix::process::Uid::from_raw(process.user.uid);
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = rustix::fs::fstat(fd) else { continue };
+        let null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == rustix::fs::makedev(1, 3);
+        if stat.st_uid == process.user.uid || null {
+            continue;
+        }
+        match rustix::fs::fchown(fd, Some(uid), None) {
+            Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS | Errno::ACCESS) => {}
+            Err(errno) => return Err(SysError { call: "fchown", errno }).at(Step::Stdio),
+        }
+    }
+    Ok(())
+}
+
+/// Scheduler, I/O priority, execution domain and memory policy; the index tells which.
+pub fn scheduling(
+    process: &ProcessPlan,
+    personality: Option<u32>,
+    memory: Option<&MemoryPolicy>,
+) -> Result<(), Fault> {
+    use sys::task;
+    if let Some(scheduler) = &process.scheduler {
+        let attr = task::SchedAttr {
+            size: size_of::<task::SchedAttr>() as u32,
+            policy: scheduler.policy,
+            flags: scheduler.flags,
+            nice: scheduler.nice,
+            priority: scheduler.priority,
+            runtime: scheduler.runtime,
+            deadline: scheduler.deadline,
+            period: scheduler.period,
+            ..task::SchedAttr::default()
+        };
+        task::sched_setattr(attr).at_index(Step::Scheduling, 0)?;
+    }
+    if let Some(priority) = &process.io_priority {
+        task::ioprio_set(priority.value).at_index(Step::Scheduling, 1)?;
+    }
+    if let Some(domain) = personality {
+        task::personality(domain).at_index(Step::Scheduling, 2)?;
+    }
+    if let Some(policy) = memory {
+        let nodes = policy.nodes.as_ref().map_or(&[][..], |nodes| nodes.words());
+        task::set_mempolicy(policy.mode, nodes).at_index(Step::Scheduling, 3)?;
+    }
+    Ok(())
+}
+
+/// Becomes the process's user while the permitted capabilities stay, so that what must still be looked up is
+/// looked up with that user's rights and seccomp can still be loaded without no_new_privs.
+pub fn become_user(process: &ProcessPlan, setgroups_denied: bool) -> Result<(), Fault> {
+    use sys::task;
+    for cap in 0..u32::BITS * 2 {
+        if process.capabilities.bounding & (1 << cap) == 0 {
+            match task::bounding_drop(cap) {
+                Ok(()) => {}
+                // Beyond the last one of this kernel.
+                Err(SysError { errno: Errno::INVAL, .. }) => break,
+                // Without CAP_SETPCAP the set is what it is; it matters only if something is to be dropped.
+                Err(e) => return Err(e).at(Step::Capabilities),
+            }
+        }
+    }
+    task::set_keep_caps(true).at(Step::Capabilities)?;
+    // Always set, even to none: the runtime's own groups must not remain (CVE-2022-36109).
+    if !(setgroups_denied && process.user.groups.is_empty()) {
+        task::setgroups(&process.user.groups).at(Step::User)?;
+    }
+    task::setresgid(process.user.gid).at(Step::User)?;
+    task::setresuid(process.user.uid).at(Step::User)?;
+    task::set_keep_caps(false).at(Step::Capabilities)?;
+    if let Some(umask) = process.user.umask {
+        rustix::process::umask(Mode::from_raw_mode(umask));
+    }
+    let now = task::capget().at(Step::Capabilities)?;
+    let set = task::CapSets { effective: process.capabilities.effective & now.permitted, ..now };
+    task::capset(set).at(Step::Capabilities)
+}
+
+/// Changes to `process.cwd`, creating it if it is missing, as dockerd expects of images' WORKDIR.
+///
+/// Tried before and after the change of user: root may lack access (a network file system) and so may the
+/// user. `retry` is the second time.
+pub fn change_directory(process: &ProcessPlan, retry: bool) -> Result<bool, Fault> {
+    match rustix::process::chdir(&*process.cwd) {
+        Ok(()) => {}
+        Err(Errno::ACCESS | Errno::PERM) if !retry => return Ok(false),
+        Err(errno) => return Err(SysError { call: "chdir", errno }).at(Step::Cwd),
+    }
+    // A cwd such as /proc/self/fd/7 leads out of the container if the runtime leaks a directory; then the
+    // kernel cannot name it from this root and the path does not begin with "/" (CVE-2024-21626). The raw
+    // call is asked, as libc's getcwd falls back to walking upwards.
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(path) if path.as_bytes().first() == Some(&b'/') => Ok(true),
+        Ok(_) => Err(SysError { call: "getcwd", errno: Errno::NOENT }).at(Step::Cwd),
+        Err(errno) => Err(SysError { call: "getcwd", errno }).at(Step::Cwd),
+    }
+}
+
+/// Finds the program as execvp(3) would, before anything irrevocable, with the user's rights.
+pub fn look_up(process: &ProcessPlan) -> Result<CString, Fault> {
+    let mut first = Errno::NOENT;
+    for path in &process.candidates {
+        match executable(path) {
+            Ok(()) => return Ok(path.clone()),
+            Err(Errno::NOENT | Errno::NOTDIR) if process.candidates.len() > 1 => {}
+            // A hit without permission is remembered, but a later directory may have a good one.
+            Err(errno) if first == Errno::NOENT => first = errno,
+            Err(_) => {}
+        }
+    }
+    Err(SysError { call: "stat", errno: first }).at(Step::Lookup)
+}
+
+fn executable(path: &CStr) -> Result<(), Errno> {
+    let stat = rustix::fs::statat(CWD, path, AtFlags::empty())?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => return Err(Errno::ISDIR),
+        FileType::RegularFile => {}
+        _ => return Err(Errno::ACCESS),
+    }
+    // faccessat2 (Linux 5.8) judges the effective ids and capabilities; older kernels judge the mode alone.
+    match rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) if stat.st_mode & 0o111 != 0 => Ok(()),
+        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Err(Errno::ACCESS),
+        other => other,
+    }
+}
+
+/// Sets resource limits to their final values; the parent has raised what needed raising.
+pub fn limit_resources(rlimits: &[RlimitPlan]) -> Result<(), Fault> {
+    for (i, limit) in rlimits.iter().enumerate() {
+        sys::task::prlimit(0, limit.resource, limit.soft, limit.hard).at_index(Step::Rlimit, i)?;
+    }
+    Ok(())
+}
+
+/// Capabilities, no_new_privs and the filter, then execve: nothing but these, as the filter may forbid
+/// whatever comes behind it.
+pub fn confine_and_execute(
+    process: &ProcessPlan,
+    seccomp: Option<&Filter>,
+    proc: &Proc,
+    program: &CStr,
+    envp: &[CString],
+    channel: BorrowedFd<'_>,
+) -> Result<std::convert::Infallible, Fault> {
+    use sys::task;
+    if let Some(file) = &proc.label {
+        let text = match (&process.apparmor_profile, &process.selinux_label) {
+            (Some(profile), _) => [b"exec ", profile.as_bytes()].concat(),
+            (None, Some(label)) => label.as_bytes().to_vec(),
+            (None, None) => Vec::new(),
+        };
+        write_all(file, &text).at(Step::Label)?;
+    }
+    if process.no_new_privileges {
+        task::set_no_new_privs().at(Step::Seccomp)?;
+        set_final_capabilities(process)?;
+        load(seccomp, channel)?;
+    } else {
+        // Without no_new_privs the kernel asks for CAP_SYS_ADMIN, which the process itself may not have.
+        if seccomp.is_some() {
+            let now = task::capget().at(Step::Capabilities)?;
+            let set = task::CapSets { effective: now.permitted, ..now };
+            task::capset(set).at(Step::Capabilities)?;
+        }
+        load(seccomp, channel)?;
+        set_final_capabilities(process)?;
+    }
+    let failed = sys::launch::execveat(None, program, &process.argv, envp);
+    failed.at(Step::Exec).map_err(|fault| Fault { note: super::diagnose::program(program), ..fault })
+}
+
+/// The capability sets of config.json.
+pub fn set_final_capabilities(process: &ProcessPlan) -> Result<(), Fault> {
+    use sys::task;
+    let caps = &process.capabilities;
+    // What the runtime itself lacks is left out: the plan has warned about it (config.md asks for a warning).
+    let now = task::capget().at(Step::Capabilities)?;
+    let permitted = caps.permitted & now.permitted;
+    let set = task::CapSets {
+        effective: caps.effective & now.permitted,
+        permitted,
+        inheritable: caps.inheritable & (now.permitted | now.inheritable),
+    };
+    task::capset(set).at(Step::Capabilities)?;
+    task::ambient_clear().or_else(|e| if e.errno == Errno::INVAL { Ok(()) } else { Err(e) }).at(Step::Capabilities)?;
+    for cap in 0..u32::BITS * 2 {
+        if caps.ambient & set.inheritable & permitted & (1 << cap) != 0 {
+            task::ambient_raise(cap).at(Step::Capabilities)?;
+        }
+    }
+    Ok(())
+}
+
+fn load(seccomp: Option<&Filter>, channel: BorrowedFd<'_>) -> Result<(), Fault> {
+    let Some(filter) = seccomp else { return Ok(()) };
+    let Some(listener) = sys::seccomp::load(&filter.program, filter.flags).at(Step::Seccomp)? else {
+        return Ok(());
+    };
+    // write and read and no socket call: filters notify about sendmsg, and the answer of such a
+    // notification waits for the agent that does not have the fd yet.
+    let told = protocol::write(channel, &Message::Listener(listener.as_raw_fd()));
+    told.named("write").at(Step::Seccomp)?;
+    match protocol::receive_by_read(channel) {
+        Ok(Message::Go) => Ok(()),
+        _ => Err(SysError { call: "read", errno: Errno::CONNABORTED }).at(Step::Seccomp),
+    }
+}
+
+/// The environment, with HOME from the container's /etc/passwd where config.json gives none.
+pub fn environment(process: &ProcessPlan) -> Vec<CString> {
+    let mut envp = process.envp.clone();
+    if process.home == HomeRule::FromPasswd {
+        let text = passwd().unwrap_or_default();
+        let home = crate::plan::passwd::home(&text, process.user.uid);
+        envp.extend(CString::new([b"HOME=", home].concat()));
+    }
+    envp
+}
+
+/// /etc/passwd of the container, if it is a file of sane size.
+fn passwd() -> Option<Vec<u8>> {
+    // Nonblocking and checked: an image may ship a fifo or a device here.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::open(c"/etc/passwd", flags, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&file).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size > 16 << 20 {
+        return None;
+    }
+    crate::bundle::read_to_end(file).ok()
+}
+
+/// Writes a kernel parameter below the /proc/sys that was opened before any mount of the container's: by
+/// components, and never through a link, so that nothing else of /proc can be hit (CVE-2025-52881).
+pub fn set_sysctl(root: Option<&OwnedFd>, sysctl: &Sysctl) -> sys::Result<()> {
+    use rustix::fs::ResolveFlags;
+    let root = root.ok_or(SysError { call: "open", errno: Errno::NOENT })?;
+    let path = sysctl.path.join("/");
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let file = match rustix::fs::openat2(root, &path, flags, Mode::empty(), resolve) {
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(root, &path, flags, Mode::empty()).named("openat")?,
+        other => other.named("openat2")?,
+    };
+    write_all(&file, &sysctl.value)
+}

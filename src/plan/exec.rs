@@ -1,0 +1,65 @@
+//! What `exec` will do, from the container's kept config.json and what was asked for.
+
+#![forbid(unsafe_code)]
+
+use super::ids::Ids;
+use super::process::ProcessPlan;
+use super::scheduling::{self, MemoryPolicy};
+use super::seccomp::Filter;
+use super::{Kind, Namespaces};
+use crate::error::Result;
+use crate::spec::{self, Spec};
+use std::ffi::CString;
+
+/// Everything about a further process.
+#[derive(Debug)]
+pub struct ExecPlan {
+    /// `CLONE_NEW*` of the namespaces that the container has of its own.
+    pub joined: u32,
+    /// The process.
+    pub process: ProcessPlan,
+    /// Its execution domain.
+    pub personality: Option<u32>,
+    /// Its memory policy.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// The container's filter: without it, exec would be a way around it.
+    pub seccomp: Option<Filter>,
+    /// The container's session keyring.
+    pub keyring: Option<CString>,
+    /// How many fds from 3 on the process keeps.
+    pub preserve_fds: u32,
+    /// `--cgroup`: controllers and path below the container's cgroup.
+    pub sub_cgroups: Vec<(Option<String>, String)>,
+    /// Whether privileges of the initial user namespace are missing.
+    pub rootless: bool,
+    /// Whether the kernel refuses setgroups(2) inside.
+    pub setgroups_denied: bool,
+}
+
+impl ExecPlan {
+    /// Decides it for `process`, which the caller has put together.
+    ///
+    /// # Errors
+    /// The first value that is wrong.
+    pub fn build(spec: &Spec, id: &str, process: &spec::Process, rootless: bool) -> Result<Self> {
+        let none = spec::Linux::default();
+        let linux = spec.linux.as_ref().unwrap_or(&none);
+        let namespaces = Namespaces::build(&linux.namespaces)?;
+        let ids = Ids::build(linux, &namespaces)?;
+        let process = ProcessPlan::build(Some(process))?;
+        ids.check(&process.user)?;
+        let personality = linux.personality.as_ref().map(scheduling::personality).transpose()?;
+        Ok(Self {
+            joined: Kind::ALL.into_iter().filter(|kind| namespaces.has(*kind)).map(Kind::flag).sum(),
+            personality: personality.map(|(domain, _)| domain),
+            memory_policy: linux.memory_policy.as_ref().map(MemoryPolicy::build).transpose()?,
+            seccomp: linux.seccomp.as_ref().map(super::seccomp::build).transpose()?.flatten(),
+            keyring: super::keyring(id, false),
+            preserve_fds: 0,
+            sub_cgroups: Vec::new(),
+            rootless,
+            setgroups_denied: rootless && matches!(&ids, Ids::New { gid, .. } if gid.lines().len() == 1),
+            process,
+        })
+    }
+}
