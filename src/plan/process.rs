@@ -227,7 +227,8 @@ fn user(user: &spec::User) -> Result<UserPlan> {
     Ok(UserPlan { uid: user.uid, gid: user.gid, groups: groups.clone(), umask: user.umask })
 }
 
-/// Names and numbers; the numbers differ between architectures.
+/// Names and numbers; the numbers differ between architectures, and their type between C libraries.
+#[allow(clippy::unnecessary_cast)]
 const RLIMITS: [(&str, u32); 16] = [
     ("RLIMIT_AS", libc::RLIMIT_AS as u32),
     ("RLIMIT_CORE", libc::RLIMIT_CORE as u32),

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod launch;
+pub mod task;
 
 use rustix::io::Errno;
 
