@@ -1,6 +1,7 @@
 //! rrun: a low-level OCI runtime.
 
 pub mod error;
+pub mod hooks;
 pub mod launch;
 pub mod plan;
 pub mod spec;

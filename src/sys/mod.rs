@@ -6,6 +6,9 @@
 
 #![allow(unsafe_code)]
 
+pub mod signal;
+pub mod spawn;
+
 use rustix::io::Errno;
 
 /// A failed system call.
