@@ -3,6 +3,8 @@
 pub mod bundle;
 pub mod cli;
 pub mod error;
+pub mod hooks;
+pub mod launch;
 pub mod log;
 pub mod plan;
 pub mod spec;

@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 pub mod launch;
+pub mod signal;
+pub mod spawn;
 pub mod task;
 
 use rustix::io::Errno;
