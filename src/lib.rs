@@ -1,5 +1,6 @@
 //! rrun: a low-level OCI runtime.
 
+pub mod cgroup;
 pub mod error;
 pub mod launch;
 pub mod plan;

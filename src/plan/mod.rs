@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 pub mod namespaces;
 
 pub use namespaces::{Choice, Kind, Namespaces};
