@@ -1,6 +1,7 @@
 //! rrun: a low-level OCI runtime.
 
 pub mod bundle;
+pub mod cgroup;
 pub mod cli;
 pub mod error;
 pub mod hooks;

@@ -24,6 +24,7 @@ impl Always for u32 {}
 impl Always for u64 {}
 impl Always for i32 {}
 impl Always for i64 {}
+impl Always for f64 {}
 impl Always for String {}
 impl Always for &str {}
 impl<T: serde::Serialize> Always for Vec<T> {}

@@ -1,0 +1,196 @@
+//! One cgroup directory, held open: its files and children are reached through it and nowhere else.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Call, Error, Result};
+use rustix::fs::{AtFlags, Dir as Entries, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat};
+use rustix::io::Errno;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Nothing below a cgroup is a link or a mount; a container that may write to its cgroups must not be able to
+/// lead the runtime out of them.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// A cgroup.
+#[derive(Debug)]
+pub(super) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// The cgroup is gone or going: its directory or file is not there, or a file of it answers ENODEV.
+pub(super) fn is_gone(e: &Error) -> bool {
+    matches!(e.errno(), Some(Errno::NOENT | Errno::NODEV))
+}
+
+/// The caller may not.
+pub(super) fn is_refused(e: &Error) -> bool {
+    matches!(e.errno(), Some(Errno::PERM | Errno::ACCESS | Errno::ROFS))
+}
+
+impl Dir {
+    /// Opens a cgroup or a mount point by its path on the host.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let fd = openat2(rustix::fs::CWD, path, DIR, Mode::empty(), resolve)
+            .call(|| format!("openat2 {}", path.display()))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// The path on the host.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is still there; an open directory outlives its removal.
+    pub(super) fn exists(&self) -> bool {
+        self.file("cgroup.procs", OFlags::PATH).is_ok()
+    }
+
+    /// Opens a descendant; `name` may have several components.
+    pub(super) fn child(&self, name: &str) -> Result<Self> {
+        let path = self.path.join(name);
+        let fd = openat2(&self.fd, name, DIR, Mode::empty(), BENEATH)
+            .call(|| format!("openat2 {}", path.display()))?;
+        Ok(Self { fd, path })
+    }
+
+    /// Makes a child and opens it; says whether it was made.
+    pub(super) fn make(&self, name: &str) -> Result<(Self, bool)> {
+        let made = match mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(e) => return Err(Error::sys(format!("mkdirat {}", self.path.join(name).display()), e)),
+        };
+        Ok((self.child(name)?, made))
+    }
+
+    /// Removes a child that has neither processes nor children; absent is well.
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        match unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::sys(format!("rmdir {}", self.path.join(name).display()), e)),
+        }
+    }
+
+    /// Opens a file.
+    pub(super) fn file(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
+        openat2(&self.fd, name, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH)
+            .call(|| format!("open {}", self.path.join(name).display()))
+    }
+
+    /// Reads a file.
+    pub(super) fn read(&self, name: &str) -> Result<String> {
+        let mut text = String::new();
+        std::fs::File::from(self.file(name, OFlags::RDONLY)?)
+            .read_to_string(&mut text)
+            .call(|| format!("read {}", self.path.join(name).display()))?;
+        Ok(text)
+    }
+
+    /// Writes a value, each line with a write(2) of its own, as the kernel takes one setting at a time.
+    pub(super) fn write(&self, name: &str, value: &str) -> Result<()> {
+        let file = self.file(name, OFlags::WRONLY)?;
+        value
+            .split('\n')
+            .filter(|line| !line.is_empty())
+            .try_for_each(|line| self.write_line(&file, name, line))
+    }
+
+    /// Writes one line to an open file of this cgroup.
+    pub(super) fn write_line(&self, file: &OwnedFd, name: &str, line: &str) -> Result<()> {
+        rustix::io::write(file, line.as_bytes())
+            .map(drop)
+            .call(|| format!("write {line:?} to {}", self.path.join(name).display()))
+    }
+
+    /// Names of the children.
+    pub(super) fn children(&self) -> Result<Vec<String>> {
+        let listed = || -> rustix::io::Result<Vec<String>> {
+            let fd = openat2(
+                &self.fd,
+                ".",
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+                BENEATH,
+            )?;
+            let mut names = Vec::new();
+            for entry in Entries::new(fd)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy();
+                if entry.file_type() == FileType::Directory && name != "." && name != ".." {
+                    names.push(name.into_owned());
+                }
+            }
+            Ok(names)
+        };
+        listed().call(|| format!("list {}", self.path.display()))
+    }
+
+    /// Process ids directly in this cgroup.
+    pub(super) fn own_procs(&self) -> Result<Vec<u32>> {
+        let text = match self.read("cgroup.procs") {
+            // A threaded cgroup of v2 lists threads only.
+            Err(e) if e.errno() == Some(Errno::OPNOTSUPP) => self.read("cgroup.threads")?,
+            text => text?,
+        };
+        // 0 is a process of another PID namespace, and kill(2) of 0 would be the runtime's own group.
+        Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0).collect())
+    }
+
+    /// Process ids in this cgroup and below; what vanishes meanwhile is left out.
+    pub(super) fn procs(&self) -> Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        let mut found = Ok(());
+        self.walk(&mut |dir| match dir.own_procs() {
+            Ok(more) => pids.extend(more),
+            Err(e) if is_gone(&e) => {}
+            Err(e) => found = Err(e),
+        })?;
+        found.map(|()| pids)
+    }
+
+    /// Calls for this cgroup and each below, parents first.
+    fn walk(&self, each: &mut dyn FnMut(&Self)) -> Result<()> {
+        each(self);
+        let names = match self.children() {
+            Err(e) if is_gone(&e) => return Ok(()),
+            names => names?,
+        };
+        for name in names {
+            match self.child(&name) {
+                Ok(child) => child.walk(each)?,
+                Err(e) if is_gone(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything below, leaves first.
+    pub(super) fn remove_children(&self) -> Result<()> {
+        for name in self.children()? {
+            let Err(e) = self.remove(&name) else { continue };
+            match self.child(&name) {
+                Ok(child) => child.remove_children()?,
+                Err(e) if is_gone(&e) => continue,
+                Err(_) => return Err(e),
+            }
+            self.remove(&name)?;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,637 @@
+//! The cgroups of a container: made, limited, joined, frozen, killed and removed through the cgroup file
+//! system, v1, hybrid or v2.
+//!
+//! A container has one cgroup in every hierarchy, all at the path that [`crate::plan::cgroup`] decided. The
+//! systemd driver is not here: it will hand out the same [`Cgroup`], made by another hand.
+
+#![forbid(unsafe_code)]
+
+mod dir;
+pub mod layout;
+pub mod oom;
+pub mod stats;
+mod v1;
+mod v2;
+
+use crate::error::{Call, Error, Result};
+use crate::plan::cgroup::{CgroupPlan, Place, Write, v1_devices};
+use dir::{Dir, is_gone, is_refused};
+use layout::Version;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The longest that anything here waits.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// When waiting ends.
+struct Deadline(Instant);
+
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        let now = Instant::now();
+        Self(now.checked_add(time).unwrap_or(now))
+    }
+
+    /// For poll(2); `None` when the time is over.
+    fn left(&self) -> Option<Timespec> {
+        let left = self.0.checked_duration_since(Instant::now())?;
+        Timespec::try_from(left).ok()
+    }
+
+    /// Gives way to others for a moment, where the kernel has no event to wait for.
+    fn pause(&self) -> Result<(), ()> {
+        self.left().ok_or(())?;
+        let moment = Timespec { tv_sec: 0, tv_nsec: 500_000 };
+        let _ = poll(&mut [], Some(&moment));
+        Ok(())
+    }
+}
+
+/// The cgroup in one hierarchy.
+#[derive(Debug)]
+struct Group {
+    version: Version,
+    controllers: Vec<String>,
+    // Absent where the cgroup is gone.
+    dir: Option<Dir>,
+    path: PathBuf,
+    // Directories made here, outermost first; the last is the cgroup itself if it was made.
+    made: Vec<PathBuf>,
+}
+
+/// The cgroups of one container.
+///
+/// Dropped without [`Cgroup::keep`], it removes what [`create`] made.
+#[derive(Debug)]
+pub struct Cgroup {
+    groups: Vec<Group>,
+    best_effort: bool,
+}
+
+/// Makes the container's cgroup in every hierarchy; no process joins and no limit is set yet.
+///
+/// # Errors
+/// A cgroup that already has processes or is frozen, or one that cannot be made.
+pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
+    let mut cgroup = Cgroup { groups: Vec::with_capacity(plan.places.len()), best_effort: plan.best_effort };
+    for place in &plan.places {
+        let i = cgroup.groups.len();
+        cgroup.groups.push(Group {
+            version: place.hierarchy.version,
+            controllers: place.hierarchy.controllers.clone(),
+            dir: None,
+            path: place.hierarchy.mount.join(place.path.trim_start_matches('/')),
+            made: Vec::new(),
+        });
+        let Some(group) = cgroup.groups.get_mut(i) else { continue };
+        match make(place, plan, group) {
+            Ok(()) => {}
+            Err(e) if plan.best_effort && is_refused(&e) => {
+                let limited = plan.limits.iter().any(|limit| group.has(&limit.controller));
+                if limited && group.version == Version::V2 {
+                    return Err(e.context(
+                        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
+                    ));
+                }
+                group.undo();
+                group.dir = None;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(cgroup)
+}
+
+fn make(place: &Place, plan: &CgroupPlan, group: &mut Group) -> Result<()> {
+    let mount = Dir::open(&place.hierarchy.mount)?;
+    let must: Vec<&str> = plan.limits.iter().map(|limit| limit.controller.as_str()).collect();
+    let parts: Vec<&str> = place.path.split('/').filter(|part| !part.is_empty()).collect();
+    let (mut dir, mut made) = (Dir::open(&place.hierarchy.mount)?, false);
+    // The way down is walked only as far as needed: the parent mostly exists.
+    let parent = parts.split_last().map_or(String::new(), |(_, parents)| parents.join("/"));
+    let mut rest = parts.as_slice();
+    if place.enable.is_empty() && !parent.is_empty() {
+        match mount.child(&parent) {
+            Ok(found) => (dir, rest) = (found, parts.last().map_or(&[][..], std::slice::from_ref)),
+            Err(e) if e.errno() == Some(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    for part in rest {
+        v2_enable(place, &dir, &must)?;
+        (dir, made) = dir.make(part)?;
+        if made {
+            group.made.push(dir.path().to_owned());
+        }
+    }
+    if group.version == Version::V2 {
+        let limited = place.enable.iter().any(|name| {
+            must.contains(&name.as_str()) && !["cpu", "cpuset", "pids", "perf_event"].contains(&name.as_str())
+        });
+        v2::check_type(&dir, limited)?;
+    }
+    if !made {
+        match dir.procs()?.len() {
+            0 => {}
+            n => {
+                let text = format!("container's cgroup is not empty: {n} process(es) found");
+                return Err(Error::new(text)
+                    .context(dir.path().display())
+                    .remedy("choose another cgroupsPath"));
+            }
+        }
+    }
+    // A frozen cgroup above would freeze init before it can answer, and so hang create.
+    if (group.version == Version::V2 || group.has("freezer")) && frozen(group.version, &dir)? {
+        let e = Error::new("container's cgroup unexpectedly frozen");
+        return Err(e.context(dir.path().display()).remedy("thaw it"));
+    }
+    if group.version == Version::V1 && group.has("cpuset") {
+        v1::fill_cpuset(&mount, &place.path)?;
+    }
+    group.dir = Some(dir);
+    Ok(())
+}
+
+fn v2_enable(place: &Place, dir: &Dir, must: &[&str]) -> Result<()> {
+    match place.hierarchy.version {
+        Version::V1 => Ok(()),
+        Version::V2 => v2::enable(dir, &place.enable, must),
+    }
+}
+
+fn frozen(version: Version, dir: &Dir) -> Result<bool> {
+    match version {
+        Version::V1 => v1::is_frozen(dir),
+        Version::V2 => v2::is_frozen(dir),
+    }
+}
+
+impl Group {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+
+    fn key(&self) -> String {
+        match self.version {
+            Version::V1 => self.controllers.join(","),
+            Version::V2 => String::new(),
+        }
+    }
+
+    /// Whether the cgroup itself was made here, so that its files hold the kernel's defaults.
+    fn is_new(&self) -> bool {
+        self.made.last() == Some(&self.path)
+    }
+
+    fn undo(&mut self) {
+        for path in self.made.drain(..).rev() {
+            if let (Some(parent), Some(name)) =
+                (path.parent(), path.file_name().and_then(|name| name.to_str()))
+            {
+                let _ = Dir::open(parent).and_then(|parent| parent.remove(name));
+            }
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        self.groups.iter_mut().for_each(Group::undo);
+    }
+}
+
+impl Cgroup {
+    /// Opens the cgroups of a container from its state: those of [`Cgroup::paths`]. One that is gone is no error.
+    ///
+    /// # Errors
+    /// One that cannot be opened for another reason, or a path that is not in a cgroup file system.
+    pub fn open<P: AsRef<Path>>(paths: &[(String, P)]) -> Result<Self> {
+        let mut groups = Vec::with_capacity(paths.len());
+        for (key, path) in paths {
+            let path = path.as_ref();
+            let dir = match Dir::open(path) {
+                Err(e) if is_gone(&e) => None,
+                dir => Some(dir?),
+            };
+            let version = if key.is_empty() { Version::V2 } else { Version::V1 };
+            let controllers = match (version, &dir) {
+                (Version::V1, _) => key.split(',').map(str::to_owned).collect(),
+                (Version::V2, Some(dir)) => {
+                    let text = dir.read("cgroup.controllers")?;
+                    text.split_whitespace().map(str::to_owned).collect()
+                }
+                (Version::V2, None) => Vec::new(),
+            };
+            groups.push(Group { version, controllers, dir, path: path.to_owned(), made: Vec::new() });
+        }
+        Ok(Self { groups, best_effort: false })
+    }
+
+    /// For state.json: the v1 controllers with commas (empty for v2) and the path on the host, without those that
+    /// a rootless runtime goes without.
+    pub fn paths(&self) -> Vec<(String, PathBuf)> {
+        let held = self.groups.iter().filter(|group| group.dir.is_some());
+        held.map(|group| (group.key(), group.path.clone())).collect()
+    }
+
+    /// Where [`create`] makes its directories; for state.json before [`create`], so that a runtime killed
+    /// meanwhile leaves nothing unknown.
+    pub fn planned(plan: &CgroupPlan) -> Vec<(String, PathBuf)> {
+        let path = |place: &Place| place.hierarchy.mount.join(place.path.trim_start_matches('/'));
+        plan.places.iter().map(|place| (place.hierarchy.key(), path(place))).collect()
+    }
+
+    /// Leaves the directories in place.
+    pub fn keep(&mut self) {
+        self.groups.iter_mut().for_each(|group| group.made.clear());
+    }
+
+    /// Whether any of the directories is there.
+    pub fn exists(&self) -> bool {
+        self.groups.iter().any(|group| group.dir.as_ref().is_some_and(Dir::exists))
+    }
+
+    /// The v2 directory, for clone3(2) with `CLONE_INTO_CGROUP`.
+    pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
+        let group = self.groups.iter().find(|group| group.version == Version::V2)?;
+        group.dir.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The group that holds a controller.
+    fn group(&self, controller: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.has(controller))
+    }
+
+    fn dir(&self, controller: &str) -> Option<&Dir> {
+        self.group(controller)?.dir.as_ref()
+    }
+
+    /// The directory that tells the container's processes: one that nothing but a runtime moves them out of.
+    fn main(&self) -> Option<(Version, &Dir)> {
+        let of = |group: &'_ Group| group.dir.is_some();
+        let v1 =
+            ["freezer", "devices", "pids"].into_iter().find_map(|name| self.group(name).filter(|g| of(g)));
+        let group = v1
+            .filter(|group| group.version == Version::V1)
+            .or_else(|| self.groups.iter().find(|group| group.version == Version::V2 && of(group)))
+            .or_else(|| self.groups.iter().find(|group| of(group)))?;
+        group.dir.as_ref().map(|dir| (group.version, dir))
+    }
+
+    /// Moves a process into every cgroup of the container.
+    ///
+    /// # Errors
+    /// `failed to write PID` with the file and the errno.
+    pub fn add(&self, pid: u32) -> Result<()> {
+        for dir in self.groups.iter().filter_map(|group| group.dir.as_ref()) {
+            match add(dir, pid) {
+                Err(e) if self.best_effort && is_refused(&e) => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a process for `exec` into the cgroups, or into sub-cgroups of them.
+    ///
+    /// `sub` are the values of `--cgroup`, taken apart: a controller, or `None` for all, and a path. `init` is
+    /// the container's init: on v2 it may have moved itself to another cgroup, and its own is used where the
+    /// container's takes no process any more (runc #2356, #5101).
+    ///
+    /// # Errors
+    /// A path that leaves the container's cgroup, an unknown controller, or a failed write.
+    pub fn add_exec(&self, pid: u32, sub: &[(Option<&str>, &str)], init: u32) -> Result<()> {
+        for (_, path) in sub {
+            if path.split('/').any(|part| part == "..") {
+                return Err(Error::new(format!("bad sub cgroup path: {path}")));
+            }
+        }
+        let unknown = sub.iter().filter_map(|(name, _)| *name).find(|name| self.group(name).is_none());
+        if let Some(name) = unknown {
+            return Err(Error::new(format!("unknown controller {name} in SubCgroupPaths")));
+        }
+        let adding = |e: Error| e.context(format!("error adding pid {pid} to cgroups"));
+        for group in &self.groups {
+            let Some(dir) = &group.dir else { continue };
+            let asked = sub.iter().find(|(name, _)| name.is_none_or(|name| group.has(name)));
+            let path = asked.map_or("", |(_, path)| path.trim_matches('/'));
+            let result = match path {
+                "" => add(dir, pid),
+                path => dir.child(path).and_then(|dir| add(&dir, pid)),
+            };
+            match result {
+                Err(e) if self.best_effort && is_refused(&e) => {}
+                Err(e) if group.version == Version::V2 && path.is_empty() => {
+                    add_beside(init, &group.path, pid).map_err(|_| adding(e))?;
+                }
+                result => result.map_err(adding)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies device rules and limits. Best before any process joins.
+    ///
+    /// # Errors
+    /// The first value that the kernel refuses, with file, value and JSON path.
+    pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
+        if let Some(group) = self.group("devices")
+            && !plan.devices.is_empty()
+        {
+            match &group.dir {
+                Some(dir) => v1::write_devices(dir, &v1_devices(&plan.devices)?)?,
+                None => {
+                    return Err(Error::new(
+                        "cannot set devices limit: container could not join or create cgroup",
+                    ));
+                }
+            }
+        }
+        self.write(&plan.limits, true)
+    }
+
+    /// Writes the values of an `update`.
+    ///
+    /// # Errors
+    /// Those of [`Cgroup::apply`].
+    pub fn set(&self, writes: &[Write]) -> Result<()> {
+        self.write(writes, false)
+    }
+
+    fn write(&self, writes: &[Write], skip_defaults: bool) -> Result<()> {
+        let mut again = Vec::new();
+        for write in writes {
+            let group = self.group(&write.controller);
+            if skip_defaults && write.default && group.is_some_and(Group::is_new) {
+                continue;
+            }
+            let Some(dir) = group.and_then(|group| group.dir.as_ref()) else {
+                let name = &write.controller;
+                let text = format!("cannot set {name} limit: container could not join or create cgroup");
+                return Err(Error::new(text).context(&write.at));
+            };
+            match write_one(dir, write) {
+                // The kernel refuses a value that contradicts another's old value, such as a memory limit above
+                // that of memory and swap, or a period too short for the quota: once more after the rest.
+                Err(e) if e.errno() == Some(Errno::INVAL) => again.push((dir, write)),
+                result => result.map_err(|e| explain(e, write))?,
+            }
+        }
+        again.into_iter().try_for_each(|(dir, write)| write_one(dir, write).map_err(|e| explain(e, write)))
+    }
+
+    /// Every process of the container, those of sub-cgroups too. A cgroup that is gone has none.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn procs(&self) -> Result<Vec<u32>> {
+        self.main().map_or(Ok(Vec::new()), |(_, dir)| dir.procs())
+    }
+
+    /// Freezes every process; waits until they are, ten seconds at most.
+    ///
+    /// # Errors
+    /// No freezer, or a process that does not stop; then everything is thawed.
+    pub fn freeze(&self) -> Result<()> {
+        match self.freezer()? {
+            (Version::V1, dir) => v1::freeze(dir),
+            (Version::V2, dir) => v2::freeze(dir),
+        }
+    }
+
+    /// Lets every process run again.
+    ///
+    /// # Errors
+    /// No freezer, or a failed write.
+    pub fn thaw(&self) -> Result<()> {
+        match self.freezer()? {
+            (Version::V1, dir) => v1::thaw(dir),
+            (Version::V2, dir) => v2::thaw(dir),
+        }
+    }
+
+    /// Whether the processes are frozen, by the container's cgroup or one above; false without a freezer.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn is_frozen(&self) -> Result<bool> {
+        self.freezer().map_or(Ok(false), |(version, dir)| frozen(version, dir))
+    }
+
+    fn freezer(&self) -> Result<(Version, &Dir)> {
+        if let Some(dir) = self.dir("freezer") {
+            return Ok((Version::V1, dir));
+        }
+        let v2 = self.groups.iter().find(|group| group.version == Version::V2);
+        v2.and_then(|group| group.dir.as_ref())
+            .map(|dir| (Version::V2, dir))
+            .ok_or_else(|| Error::new("the container has no cgroup with a freezer"))
+    }
+
+    /// Signals every process of the container.
+    ///
+    /// A paused container stays paused, except for SIGKILL: a frozen v1 process would not die.
+    ///
+    /// # Errors
+    /// The processes cannot be listed, or one may not be signalled.
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        let Some((version, dir)) = self.main() else { return Ok(()) };
+        if version == Version::V2 && signal == Signal::KILL && v2::kill(dir)? {
+            return Ok(());
+        }
+        let paused = self.is_frozen().unwrap_or(false);
+        // Otherwise a process that forks faster than it is killed escapes. Where freezing fails, a few
+        // rounds are the next best.
+        let held = paused || self.freeze().is_ok();
+        let rounds = if held || signal != Signal::KILL { 1 } else { 100 };
+        let mut result = Ok(());
+        for _ in 0..rounds {
+            match dir.procs() {
+                Ok(pids) if pids.is_empty() => break,
+                Ok(pids) => result = signal_all(&pids, signal),
+                Err(e) => result = Err(e),
+            }
+        }
+        // Always, or an error would leave the container frozen for ever.
+        if held && (!paused || signal == Signal::KILL) {
+            match self.thaw() {
+                Err(e) if !is_gone(&e) => result = result.and(Err(e)),
+                _ => {}
+            }
+        }
+        result
+    }
+
+    /// Removes the cgroups with everything below them, waiting up to ten seconds for processes that are dying.
+    /// Parents stay, as other containers may be in them.
+    ///
+    /// # Errors
+    /// A cgroup that still has processes then, or one that may not be removed.
+    pub fn remove(mut self) -> Result<()> {
+        self.keep();
+        let deadline = Deadline::after(LIMIT);
+        self.groups.iter().try_for_each(|group| remove(group, &deadline))
+    }
+
+    /// How many processes the OOM killer killed; 0 where the kernel does not tell.
+    pub fn oom_kills(&self) -> u64 {
+        let Some(group) = self.group("memory") else { return 0 };
+        let file = if group.version == Version::V1 { "memory.oom_control" } else { "memory.events" };
+        let text = group.dir.as_ref().and_then(|dir| dir.read(file).ok()).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
+fn add(dir: &Dir, pid: u32) -> Result<()> {
+    let failed = |e: Error| e.context(format!("failed to write {pid}"));
+    let file = dir.file("cgroup.procs", rustix::fs::OFlags::WRONLY).map_err(failed)?;
+    let value = pid.to_string();
+    let mut rounds = 0;
+    loop {
+        match dir.write_line(&file, "cgroup.procs", &value) {
+            // A process that clone(2) has not finished yet.
+            Err(e) if e.errno() == Some(Errno::INVAL) && rounds < 5 => {
+                rounds += 1;
+                rustix::thread::sched_yield();
+            }
+            Err(e) if e.errno() == Some(Errno::OPNOTSUPP) => {
+                return dir.write("cgroup.threads", &value).map_err(failed);
+            }
+            result => return result.map_err(failed),
+        }
+    }
+}
+
+/// Joins the v2 cgroup in which `init` is, found by the difference to that of the container's own cgroup.
+fn add_beside(init: u32, group: &Path, pid: u32) -> Result<()> {
+    let memberships = format!("/proc/{init}/cgroup");
+    let text = std::fs::read_to_string(&memberships).call(|| format!("read {memberships}"))?;
+    let path = layout::unified_path(&text).ok_or_else(|| Error::new("init has no v2 cgroup"))?;
+    // The mount point is the ancestor under which that path exists.
+    let place = group
+        .ancestors()
+        .map(|mount| mount.join(path.trim_start_matches('/')))
+        .filter(|place| place.join("cgroup.procs").exists())
+        .last()
+        .ok_or_else(|| Error::new(format!("no cgroup {path}")))?;
+    add(&Dir::open(&place)?, pid)
+}
+
+fn write_one(dir: &Dir, write: &Write) -> Result<()> {
+    if let Some((what, bytes)) = write.above_usage
+        && let Some(usage) = dir.read("memory.current").ok().and_then(|text| text.trim().parse::<u64>().ok())
+        && bytes <= usage
+    {
+        return Err(Error::new(format!("rejecting {what} limit {bytes} <= usage {usage}")));
+    }
+    let result = if write.keeps_first {
+        let old = dir.read(&write.file)?;
+        let first = old.split_whitespace().next().unwrap_or("max");
+        dir.write(&write.file, &format!("{first} {}", write.value))
+    } else {
+        dir.write(&write.file, &write.value)
+    };
+    match (result, &write.otherwise) {
+        (Err(e), Some((file, value))) if e.errno() == Some(Errno::NOENT) => dir.write(file, value),
+        (Err(e), _) if e.errno() == Some(Errno::NOENT) && write.optional => Ok(()),
+        (result, _) => result,
+    }
+}
+
+fn explain(e: Error, write: &Write) -> Error {
+    let remedy = match (e.errno(), write.file.as_str()) {
+        (Some(Errno::BUSY), "memory.limit_in_bytes" | "memory.memsw.limit_in_bytes") => {
+            "more memory is in use than the new limit allows"
+        }
+        (Some(Errno::NOENT), "memory.memsw.limit_in_bytes" | "memory.swap.max") => {
+            "this kernel does not account swap: boot with swapaccount=1"
+        }
+        (Some(Errno::NOENT), file) if file.contains("weight") => {
+            "this needs the BFQ I/O scheduler: modprobe bfq"
+        }
+        (Some(Errno::NOENT), file) if file.starts_with("hugetlb.") => "not a huge page size of this machine",
+        (Some(Errno::NOENT), _) => "this kernel has no such setting",
+        (Some(Errno::NODEV), file) if file.contains("blkio") || file == "io.max" => "no such block device",
+        _ => return e.context(&write.at),
+    };
+    e.context(&write.at).remedy(remedy)
+}
+
+fn signal_all(pids: &[u32], signal: Signal) -> Result<()> {
+    let mut result = Ok(());
+    for pid in pids.iter().filter(|&&pid| pid != std::process::id()) {
+        let Some(target) = i32::try_from(*pid).ok().and_then(Pid::from_raw) else { continue };
+        match kill_process(target, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(e) => result = Err(Error::sys(format!("kill {pid}"), e)),
+        }
+    }
+    result
+}
+
+fn remove(group: &Group, deadline: &Deadline) -> Result<()> {
+    let (Some(parent), Some(name)) =
+        (group.path.parent(), group.path.file_name().and_then(|name| name.to_str()))
+    else {
+        return Ok(());
+    };
+    let parent = match Dir::open(parent) {
+        Err(e) if is_gone(&e) => return Ok(()),
+        parent => parent?,
+    };
+    loop {
+        let Err(e) = parent.remove(name) else { return Ok(()) };
+        // A read-only cgroup file system refuses even the removal of what is not there (runc #4518).
+        let dir = match parent.child(name) {
+            Err(gone) if is_gone(&gone) => return Ok(()),
+            Err(_) => return Err(e),
+            Ok(dir) => dir,
+        };
+        if e.errno() != Some(Errno::BUSY) {
+            return Err(e);
+        }
+        match dir.remove_children() {
+            Err(busy) if busy.errno() != Some(Errno::BUSY) && !is_gone(&busy) => return Err(busy),
+            _ => {}
+        }
+        if !wait_empty(group.version, &dir, deadline)? {
+            let pids = dir.procs().unwrap_or_default();
+            return Err(e.remedy(format!("{} process(es) remain: {pids:?}", pids.len())));
+        }
+    }
+}
+
+/// Waits for an event after which removal is worth another try; false when the time is over.
+fn wait_empty(version: Version, dir: &Dir, deadline: &Deadline) -> Result<bool> {
+    let pids = dir.procs()?;
+    let Some(pid) = pids.first().and_then(|&pid| Pid::from_raw(i32::try_from(pid).ok()?)) else {
+        // On v1 a process leaves cgroup.procs a moment before it lets go of the cgroup.
+        return match version {
+            Version::V2 if !v2::wait_event(dir, "populated", false, deadline)? => Ok(false),
+            _ => Ok(deadline.pause().is_ok()),
+        };
+    };
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(deadline.pause().is_ok()),
+        pidfd => pidfd.call(|| "pidfd_open")?,
+    };
+    let Some(left) = deadline.left() else { return Ok(false) };
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1) {
+        // Dead, but not gone from the list.
+        return Ok(deadline.pause().is_ok());
+    }
+    match poll(&mut fds, Some(&left)) {
+        Ok(0) => Ok(false),
+        Ok(_) | Err(Errno::INTR) => Ok(true),
+        Err(e) => Err(Error::sys("poll pidfd", e)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

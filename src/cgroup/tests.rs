@@ -1,0 +1,329 @@
+//! On this machine's real hierarchies, as root.
+
+use super::*;
+use crate::plan::cgroup::{Driver, build, update};
+use crate::spec::{self, read::document};
+use layout::Layout;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A machine with cgroups to make, and a path that no one else uses.
+fn ready(test: &str) -> Option<(Layout, String)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let layout = Layout::read().expect("a layout");
+    let writable = layout.hierarchies.first().is_some_and(|h| {
+        rustix::fs::access(&h.mount, rustix::fs::Access::WRITE_OK).is_ok()
+            && rustix::process::geteuid().is_root()
+    });
+    if !writable {
+        eprintln!("skipped {test}: needs root and a writable cgroup file system");
+        return None;
+    }
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    Some((layout, format!("/rrun-test-{}-{n}", std::process::id())))
+}
+
+fn plan_of(json: &str, layout: &Layout, path: &str) -> Result<CgroupPlan> {
+    let mut linux: spec::Linux = document(json.as_bytes()).expect("valid JSON");
+    linux.cgroups_path = path.to_owned();
+    build(Some(&linux), "id", layout, Driver::Cgroupfs, false)
+}
+
+/// A process that sleeps, killed and reaped at the end.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Self {
+        Self(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("sleep"))
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn leftovers(layout: &Layout, path: &str) -> Vec<PathBuf> {
+    let place = |h: &layout::Hierarchy| h.mount.join(path.trim_start_matches('/'));
+    layout.hierarchies.iter().map(place).filter(|path| path.exists()).collect()
+}
+
+#[test]
+fn a_dropped_cgroup_leaves_nothing_not_even_parents() {
+    let Some((layout, path)) = ready("a_dropped_cgroup_leaves_nothing_not_even_parents") else { return };
+    let cgroup = create(&plan_of("{}", &layout, &format!("{path}/a/b")).expect("planned")).expect("created");
+    assert_eq!(leftovers(&layout, &format!("{path}/a/b")).len(), layout.hierarchies.len());
+    drop(cgroup);
+    assert!(leftovers(&layout, &path).is_empty());
+}
+
+#[test]
+fn limits_reach_their_files() {
+    let Some((layout, path)) = ready("limits_reach_their_files") else { return };
+    let json = r#"{"resources":{"cpu":{"shares":512,"quota":50000,"period":20000,"cpus":"0","mems":"0"},
+        "memory":{"limit":67108864,"swap":134217728},"pids":{"limit":0}}}"#;
+    let plan = plan_of(json, &layout, &path).expect("planned");
+    let cgroup = create(&plan).expect("created");
+    cgroup.apply(&plan).expect("applied");
+    for write in &plan.limits {
+        let dir = cgroup.dir(&write.controller).expect("a directory");
+        assert_eq!(dir.read(&write.file).expect("readable").trim(), write.value, "{}", write.file);
+    }
+    let list = cgroup.dir("devices").map(|dir| dir.read("devices.list").expect("readable"));
+    assert!(list.is_none_or(|list| list.contains("c 1:3 rwm") && !list.contains("a *:*")));
+}
+
+#[test]
+fn update_grows_and_shrinks_in_whatever_order_the_kernel_needs() {
+    let Some((layout, path)) = ready("update_grows_and_shrinks") else { return };
+    let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
+    for (limit, swap, quota, period) in [
+        (1 << 26, 1 << 26, 50_000, 100_000),
+        (1 << 28, 1 << 29, 500_000, 1_000_000),
+        (1 << 24, 1 << 24, 2_000, 2_000),
+        (-1, -1, -1, 100_000),
+    ] {
+        let json = format!(
+            r#"{{"memory":{{"limit":{limit},"swap":{swap}}},"cpu":{{"quota":{quota},"period":{period}}}}}"#
+        );
+        let resources: spec::Resources = document(json.as_bytes()).expect("valid JSON");
+        cgroup.set(&update(&resources, &layout).expect("planned")).expect("updated");
+    }
+}
+
+#[test]
+fn a_refused_value_names_file_value_and_path() {
+    let Some((layout, path)) = ready("a_refused_value_names_file_value_and_path") else { return };
+    let plan = plan_of(r#"{"resources":{"cpu":{"cpus":"4000"}}}"#, &layout, &path).expect("planned");
+    let cgroup = create(&plan).expect("created");
+    let e = cgroup.apply(&plan).expect_err("no such CPU").to_string();
+    assert!(
+        e.starts_with("linux.resources.cpu.cpus: write \"4000\" to ") && e.contains("cpuset.cpus: "),
+        "{e}"
+    );
+}
+
+#[test]
+fn processes_join_freeze_and_die_together() {
+    let Some((layout, path)) = ready("processes_join_freeze_and_die_together") else { return };
+    let mut cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
+    let (mut one, mut two) = (Sleeper::new(), Sleeper::new());
+    cgroup.add(one.0.id()).expect("joined");
+    cgroup.add(two.0.id()).expect("joined");
+    let (_, main) = cgroup.main().expect("a main cgroup");
+    let (sub, _) = main.make("sub").expect("a sub-cgroup");
+    add(&sub, two.0.id()).expect("moved");
+    let mut pids = cgroup.procs().expect("listed");
+    pids.sort_unstable();
+    let mut expected = [one.0.id(), two.0.id()];
+    expected.sort_unstable();
+    assert_eq!(pids, expected);
+
+    let again = plan_of("{}", &layout, &path).expect("planned");
+    let e = create(&again).expect_err("in use").to_string();
+    assert!(e.contains("container's cgroup is not empty: 2 process(es) found"), "{e}");
+
+    cgroup.freeze().expect("frozen");
+    assert!(cgroup.is_frozen().expect("readable"));
+    cgroup.kill(Signal::KILL).expect("killed, although frozen");
+    assert!(one.0.wait().is_ok() && two.0.wait().is_ok());
+    cgroup.keep();
+    cgroup.remove().expect("removed");
+    assert!(leftovers(&layout, &path).is_empty());
+}
+
+#[test]
+fn removal_waits_for_a_dying_process_and_takes_sub_cgroups_along() {
+    let Some((layout, path)) = ready("removal_waits_for_a_dying_process") else { return };
+    let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
+    let mut sleeper = Sleeper::new();
+    for dir in cgroup.groups.iter().filter_map(|group| group.dir.as_ref()) {
+        if let (Ok((child, _)), true) = (dir.make("inner"), dir.path().starts_with("/sys/fs/cgroup/pids")) {
+            child.make("innermost").expect("nested");
+        }
+    }
+    cgroup.add(sleeper.0.id()).expect("joined");
+    cgroup.kill(Signal::KILL).expect("killed");
+    // Not reaped yet: a zombie must not hold the cgroup.
+    cgroup.remove().expect("removed");
+    assert!(leftovers(&layout, &path).is_empty());
+    let _ = sleeper.0.wait();
+}
+
+#[test]
+fn a_frozen_cgroup_is_refused() {
+    let Some((layout, path)) = ready("a_frozen_cgroup_is_refused") else { return };
+    let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
+    cgroup.freeze().expect("frozen");
+    for path in [path.clone(), format!("{path}/below")] {
+        let e = create(&plan_of("{}", &layout, &path).expect("planned")).expect_err("frozen").to_string();
+        assert!(e.contains("container's cgroup unexpectedly frozen"), "{e}");
+    }
+    cgroup.thaw().expect("thawed");
+}
+
+#[test]
+fn the_root_cgroup_is_not_a_containers() {
+    let Some((layout, _)) = ready("the_root_cgroup_is_not_a_containers") else { return };
+    let e = create(&plan_of("{}", &layout, "/").expect("planned")).expect_err("not empty").to_string();
+    assert!(e.contains("container's cgroup is not empty"), "{e}");
+    let long = plan_of("{}", &layout, &format!("/{}", "x".repeat(5000))).expect("planned");
+    create(&long).expect_err("too long");
+}
+
+#[test]
+fn exec_joins_sub_cgroups_and_no_others() {
+    let Some((layout, path)) = ready("exec_joins_sub_cgroups_and_no_others") else { return };
+    let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
+    let sleeper = Sleeper::new();
+    let (pid, init) = (sleeper.0.id(), std::process::id());
+    for bad in ["../x", "a/../../x"] {
+        let e = cgroup.add_exec(pid, &[(None, bad)], init).expect_err(bad).to_string();
+        assert_eq!(e, format!("bad sub cgroup path: {bad}"));
+    }
+    let e = cgroup.add_exec(pid, &[(Some("nope"), "x")], init).expect_err("unknown").to_string();
+    assert_eq!(e, "unknown controller nope in SubCgroupPaths");
+    let e = cgroup.add_exec(pid, &[(None, "absent")], init).expect_err("absent").to_string();
+    assert!(e.contains(&format!(" adding pid {pid} to cgroups: ")), "{e}");
+    if let Some(dir) = cgroup.dir("pids") {
+        let (sub, _) = dir.make("sub").expect("made");
+        cgroup.add_exec(pid, &[(Some("pids"), "sub")], init).expect("joined");
+        assert_eq!(sub.own_procs().expect("listed"), [pid]);
+    }
+    cgroup.kill(Signal::KILL).expect("killed");
+    drop(sleeper);
+    cgroup.remove().expect("removed");
+}
+
+#[test]
+fn state_reopens_what_was_made() {
+    let Some((layout, path)) = ready("state_reopens_what_was_made") else { return };
+    let plan = plan_of("{}", &layout, &path).expect("planned");
+    let cgroup = create(&plan).expect("created");
+    assert_eq!(cgroup.paths(), Cgroup::planned(&plan));
+    let reopened = Cgroup::open(&cgroup.paths()).expect("opened");
+    assert!(reopened.exists());
+    let stats = reopened.stats().expect("stats");
+    assert!(stats.pids.current.is_none() && stats.memory.usage.is_some());
+    drop(cgroup);
+    assert!(!reopened.exists());
+    assert_eq!(reopened.procs().expect("gone is empty"), [0u32; 0]);
+    Cgroup::open(&reopened.paths()).expect("opened").remove().expect("gone is removed");
+}
+
+#[test]
+fn running_out_of_memory_is_noticed() {
+    let Some((layout, path)) = ready("running_out_of_memory_is_noticed") else { return };
+    let plan = plan_of(r#"{"resources":{"memory":{"limit":8388608}}}"#, &layout, &path).expect("planned");
+    let cgroup = create(&plan).expect("created");
+    cgroup.apply(&plan).expect("applied");
+    let mut watch = cgroup.watch_oom().expect("watched");
+    // Waits for its input, so that it has joined before it eats.
+    let mut eater = Command::new("sh")
+        .args(["-c", "read go; exec head -c 100000000 /dev/zero | tail -c 100000000"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("sh");
+    cgroup.add(eater.id()).expect("joined");
+    drop(eater.stdin.take());
+    let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::from_borrowed_fd(watch.fd(), PollFlags::IN)], Some(&limit));
+    let _ = eater.wait();
+    assert_eq!(ready, Ok(1));
+    assert_eq!(watch.next().expect("read"), oom::Event::Oom);
+    assert!(cgroup.oom_kills() >= 1);
+    cgroup.kill(Signal::KILL).expect("killed");
+    cgroup.remove().expect("removed");
+}
+
+/// The layout of a machine with nothing but v2, made of the v2 hierarchy of this one.
+fn only_v2(layout: &Layout, test: &str) -> Option<Layout> {
+    let hierarchy = layout.hierarchies.iter().find(|h| h.version == Version::V2).cloned();
+    if hierarchy.is_none() {
+        eprintln!("skipped {test}: no cgroup v2 hierarchy");
+    }
+    hierarchy.map(|hierarchy| Layout { hierarchies: vec![hierarchy] })
+}
+
+#[test]
+fn v2_alone_freezes_kills_and_removes_by_events() {
+    let test = "v2_alone_freezes_kills_and_removes_by_events";
+    let Some((layout, path)) = ready(test) else { return };
+    let Some(mut layout) = only_v2(&layout, test) else { return };
+    // Enabled in the root only where a test of limits undoes it.
+    layout.hierarchies[0].controllers.clear();
+    let mut plan = plan_of("{}", &layout, &path).expect("planned");
+    plan.devices.clear();
+    let cgroup = create(&plan).expect("created");
+    let mut sleeper = Sleeper::new();
+    cgroup.add(sleeper.0.id()).expect("joined");
+    let e = create(&plan).expect_err("in use").to_string();
+    assert!(e.contains("container's cgroup is not empty: 1 process(es) found"), "{e}");
+    cgroup.freeze().expect("frozen");
+    assert!(cgroup.is_frozen().expect("readable"));
+    cgroup.kill(Signal::TERM).expect("signalled");
+    assert!(cgroup.is_frozen().expect("readable"), "a paused container stays paused");
+    let stats = cgroup.stats().expect("stats");
+    assert_eq!(stats.pids.current, Some(1));
+    assert!(stats.cpu.usage.is_some());
+    cgroup.kill(Signal::KILL).expect("killed");
+    cgroup.remove().expect("removed");
+    assert!(leftovers(&layout, &path).is_empty());
+    let _ = sleeper.0.wait();
+}
+
+#[test]
+fn exec_follows_init_where_v2_takes_no_process() {
+    let test = "exec_follows_init_where_v2_takes_no_process";
+    let Some((layout, path)) = ready(test) else { return };
+    let Some(mut layout) = only_v2(&layout, test) else { return };
+    layout.hierarchies[0].controllers.clear();
+    let plan = plan_of("{}", &layout, &path).expect("planned");
+    let cgroup = create(&plan).expect("created");
+    let (init, other) = (Sleeper::new(), Sleeper::new());
+    let (_, dir) = cgroup.main().expect("a main cgroup");
+    let (leaf, _) = dir.make("init").expect("made");
+    add(&leaf, init.0.id()).expect("joined");
+    // A threaded child makes its parent a threaded domain only if it has no controllers; a cgroup that is
+    // "domain invalid" takes no process at all.
+    let (threaded, _) = dir.make("threaded").expect("made");
+    threaded.write("cgroup.type", "threaded").expect("threaded");
+    let (invalid, _) = dir.make("invalid").expect("made");
+    assert_eq!(invalid.read("cgroup.type").expect("readable"), "domain invalid\n");
+    let paths = [(String::new(), invalid.path().to_owned())];
+    let broken = Cgroup::open(&paths).expect("opened");
+    broken.add(other.0.id()).expect_err("domain invalid");
+    broken.add_exec(other.0.id(), &[], init.0.id()).expect("joined init's");
+    assert!(leaf.own_procs().expect("listed").contains(&other.0.id()));
+    cgroup.kill(Signal::KILL).expect("killed");
+    cgroup.remove().expect("removed");
+}
+
+#[test]
+fn a_huge_page_limit_is_enabled_on_the_way_down() {
+    let Some((layout, path)) = ready("a_huge_page_limit_is_enabled_on_the_way_down") else { return };
+    let held = layout.find("hugetlb").filter(|h| h.version == Version::V2 && !layout.is_v2());
+    let Some(held) = held else {
+        eprintln!(
+            "skipped a_huge_page_limit_is_enabled_on_the_way_down: hugetlb is not in a hybrid v2 hierarchy"
+        );
+        return;
+    };
+    let root = Dir::open(&held.mount).expect("opened");
+    let before = root.read("cgroup.subtree_control").expect("readable");
+    let json = r#"{"resources":{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}}"#;
+    let plan = plan_of(json, &layout, &format!("{path}/x")).expect("planned");
+    let cgroup = create(&plan).expect("created");
+    cgroup.apply(&plan).expect("applied");
+    let dir = cgroup.dir("hugetlb").expect("a directory");
+    assert_eq!(dir.read("hugetlb.2MB.max").expect("readable"), "4194304\n");
+    assert_eq!(dir.read("hugetlb.2MB.rsvd.max").expect("readable"), "4194304\n");
+    assert!(cgroup.stats().expect("stats").hugetlb.contains_key("2MB"));
+    drop(cgroup);
+    if !before.contains("hugetlb") {
+        root.write("cgroup.subtree_control", "-hugetlb").expect("as before");
+    }
+}
