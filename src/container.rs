@@ -1,0 +1,210 @@
+//! A container on record, and what commands do to it.
+
+#![forbid(unsafe_code)]
+
+use crate::cgroup::Cgroup;
+use crate::error::{Call as _, Error, Kind, Result};
+use crate::hooks::{Options, Outputs};
+use crate::plan::hooks::Hooks;
+use crate::plan::{Kind as Namespace, Namespaces};
+use crate::spec::Spec;
+use crate::state::{Record, Root, Slot, Status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::process::Signal;
+use std::path::{Path, PathBuf};
+
+/// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// A container on record.
+#[derive(Debug)]
+pub struct Container {
+    /// Its directory.
+    pub slot: Slot,
+    /// Its record.
+    pub record: Record,
+}
+
+/// Where containers are recorded unless `--root` says otherwise.
+pub fn default_root() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    // A user who is root only in a user namespace, as under podman unshare, cannot write to /run.
+    match runtime {
+        Some(dir) if !rustix::process::geteuid().is_root() || crate::host::in_user_namespace() => {
+            Path::new(&dir).join("rrun")
+        }
+        _ => PathBuf::from("/run/rrun"),
+    }
+}
+
+impl Container {
+    /// Finds a container.
+    ///
+    /// # Errors
+    /// `container does not exist`.
+    pub fn open(root: Option<&Path>, id: &str) -> Result<Self> {
+        crate::cli::id(id)?;
+        let path = root.map_or_else(default_root, Path::to_owned);
+        let root = match Root::open(&path) {
+            Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => {
+                return Err(Error::kind(Kind::NoContainer, format!("container does not exist: {id}")));
+            }
+            other => other?,
+        };
+        let slot = root.slot(id)?;
+        let record = slot.read()?;
+        Ok(Self { slot, record })
+    }
+
+    /// Its status.
+    pub fn status(&self) -> Status {
+        match self.record.status(&self.slot) {
+            status @ (Status::Running | Status::Created) if self.is_frozen() => {
+                if status == Status::Running { Status::Paused } else { status }
+            }
+            status => status,
+        }
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+    }
+
+    /// Its cgroups.
+    ///
+    /// # Errors
+    /// Those of opening them.
+    pub fn cgroup(&self) -> Result<Cgroup> {
+        let paths: Vec<(String, PathBuf)> =
+            self.record.cgroups.iter().map(|c| (c.controllers.clone(), c.path.clone().into())).collect();
+        Cgroup::open(&paths)
+    }
+
+    /// A pidfd of init.
+    ///
+    /// # Errors
+    /// `container not running`.
+    pub fn init(&self) -> Result<OwnedFd> {
+        self.record.init().ok_or_else(|| Error::kind(Kind::State, "container not running"))
+    }
+
+    /// Refuses a container that is not in one of these states.
+    ///
+    /// # Errors
+    /// `container not running`, `container paused` and so on, as callers know them.
+    pub fn require(&self, allowed: &[Status]) -> Result<Status> {
+        let status = self.status();
+        if allowed.contains(&status) {
+            return Ok(status);
+        }
+        Err(Error::kind(
+            Kind::State,
+            match status {
+                Status::Stopped => "container not running",
+                Status::Paused => "container paused",
+                Status::Creating => "container is being created",
+                Status::Created | Status::Running => "container not paused",
+            },
+        ))
+    }
+
+    /// Sends a signal to init, or to every process where init's end does not end the others.
+    ///
+    /// # Errors
+    /// `container not running`; those of kill(2).
+    pub fn kill(&self, signal: i32, spec: Option<&Spec>) -> Result<()> {
+        let kills = signal == libc::SIGKILL;
+        let shares_pids = spec.is_some_and(|spec| !has_own_pids(spec));
+        if kills && shares_pids && !self.record.cgroups.is_empty() {
+            // Nothing but the cgroup tells which processes of a shared pid namespace are the container's.
+            let cgroup = self.cgroup()?;
+            if cgroup.procs()?.is_empty() {
+                self.init()?;
+            }
+            return cgroup.kill(Signal::KILL);
+        }
+        let init = self.init()?;
+        crate::sys::signal::send(init.as_fd(), signal)
+            .map_err(|e| Error::from(e).context(format!("signal {signal} to init {}", self.record.pid)))?;
+        if kills {
+            // A frozen process of cgroup v1 dies only when it thaws.
+            let cgroup = self.cgroup()?;
+            if cgroup.is_frozen().unwrap_or(false) {
+                cgroup.thaw()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every process, and waits for it.
+    ///
+    /// # Errors
+    /// `container init still running` after ten seconds.
+    pub fn kill_all(&self) -> Result<()> {
+        let init = self.record.init();
+        if let Some(init) = &init {
+            match crate::sys::signal::send(init.as_fd(), libc::SIGKILL) {
+                Ok(()) => {}
+                Err(e) if e.errno == rustix::io::Errno::SRCH => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let cgroup = self.cgroup()?;
+        if cgroup.is_frozen().unwrap_or(false) {
+            cgroup.thaw()?;
+        }
+        cgroup.kill(Signal::KILL)?;
+        if let Some(init) = &init {
+            wait_end(init)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything that belongs to a container that has ended, its record last, and runs its poststop
+    /// hooks. Their failures are returned: they are warnings (runtime.md, "Lifecycle", step 13).
+    ///
+    /// # Errors
+    /// A cgroup or file that cannot be removed: the record stays, so that `delete` can be repeated.
+    pub fn destroy(self) -> Result<Vec<Error>> {
+        let spec = self.slot.read_config().ok();
+        self.cgroup()?.remove()?;
+        if !self.record.rdt.is_empty() {
+            crate::rdt::remove(Path::new(&self.record.rdt))?;
+        }
+        let state = crate::oci_state::of_record(&self.record, Status::Stopped);
+        let hooks = spec.as_ref().map(|spec| Hooks::build(&spec.hooks)).transpose().ok().flatten().unwrap_or_default();
+        self.slot.remove()?;
+        if hooks.poststop.is_empty() {
+            return Ok(Vec::new());
+        }
+        run_poststop(&self.record, &hooks, &state)
+    }
+}
+
+fn run_poststop(record: &Record, hooks: &Hooks, state: &[u8]) -> Result<Vec<Error>> {
+    let env = crate::hooks::own_environment();
+    match Outputs::open(&record.annotations) {
+        Ok(outputs) => Ok(crate::hooks::run_all("poststop", &hooks.poststop, state, &outputs.options(&env))),
+        Err(e) => {
+            let options = Options { env: &env, ..Options::default() };
+            let mut failures = crate::hooks::run_all("poststop", &hooks.poststop, state, &options);
+            failures.push(e);
+            Ok(failures)
+        }
+    }
+}
+
+/// Whether the container has a pid namespace of its own, whose end ends its processes.
+pub fn has_own_pids(spec: &Spec) -> bool {
+    let listed = spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces);
+    Namespaces::build(listed).is_ok_and(|namespaces| namespaces.creates(Namespace::Pid))
+}
+
+fn wait_end(pidfd: &OwnedFd) -> Result<()> {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    match crate::launch::protocol::retry(|| poll(&mut fds, Some(&PATIENCE))).call(|| "poll")? {
+        0 => Err(Error::new("container init still running")),
+        _ => Ok(()),
+    }
+}

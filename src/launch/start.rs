@@ -1,0 +1,66 @@
+//! The side of `start`: tells the waiting init to go on and hears what becomes of it.
+
+#![forbid(unsafe_code)]
+
+use super::fault::Step;
+use super::protocol::{self, Lost, Message, Report};
+use crate::error::{Call as _, Error, Kind, Result};
+use crate::state::{Slot, connect};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+/// Why a start came to nothing.
+#[derive(Debug)]
+pub enum Failed {
+    /// The process reports this.
+    Reported(Report),
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(e: Error) -> Self {
+        Self::Other(e)
+    }
+}
+
+/// Lets init go on; returns once it has executed the process. `listener` is given the number of the seccomp
+/// notification fd in that process.
+///
+/// # Errors
+/// Somebody else has started it, or the process could not be executed.
+pub fn start(slot: &Slot, listener: impl Fn(i32) -> Result<()>) -> Result<(), Failed> {
+    let running = || Error::kind(Kind::State, "cannot start an already running container");
+    let socket: OwnedFd = match connect(slot) {
+        Ok(socket) => socket,
+        Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(running().into()),
+        Err(e) => return Err(Error::sys("connect to start.sock", e).into()),
+    };
+    protocol::send(&socket, &Message::Start, &[]).call(|| "send to init")?;
+    match protocol::receive(&socket) {
+        Ok((Message::Accepted, _)) => {}
+        // Init has accepted another start and closed the socket behind it.
+        Ok(_) | Err(Lost::Closed) => return Err(running().into()),
+        Err(Lost::Broken(e)) => return Err(Error::sys("receive from init", e).into()),
+    }
+    loop {
+        match protocol::receive(&socket) {
+            Ok((Message::Listener(number), _)) => {
+                listener(number)?;
+                protocol::send(&socket, &Message::Go, &[]).call(|| "send to init")?;
+            }
+            Ok((Message::Fault(report), _)) => return Err(Failed::Reported(report)),
+            Ok((other, _)) => return Err(protocol::unexpected(&other).into()),
+            Err(Lost::Closed) => {
+                slot.started();
+                return Ok(());
+            }
+            Err(Lost::Broken(e)) => return Err(Error::sys("receive from init", e).into()),
+        }
+    }
+}
+
+/// Whether the container must be destroyed, and not merely be stopped (runtime.md, "Lifecycle", step 8).
+pub fn is_fatal(report: &Report) -> bool {
+    report.step == Step::StartContainerHook
+}

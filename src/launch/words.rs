@@ -1,0 +1,106 @@
+//! Words for the numbers that a child reports: the parent has the same plan.
+//!
+//! Some are other programs' to read: dockerd and podman make exit code 127 of `executable file not found in
+//! $PATH` and `no such file or directory`, and 126 of `permission denied`.
+
+#![forbid(unsafe_code)]
+
+use super::fault::Step;
+use super::protocol::Report;
+use crate::error::Error;
+use crate::plan::exec::ExecPlan;
+use crate::plan::process::ProcessPlan;
+use crate::plan::{Kind, Plan};
+use rustix::io::Errno;
+
+/// A failure of init.
+pub fn of_init(plan: &Plan, report: &Report) -> Error {
+    let index = usize::from(report.index);
+    let doing = match report.step {
+        Step::Rootfs => plan.rootfs.ops.get(index).map(|op| format!("mounts: {op}")),
+        Step::Root => Some(format!("root.path: {}", plan.rootfs.path.display())),
+        Step::Pivot => Some("pivot_root".into()),
+        Step::RootReadonly => Some("root.readonly".into()),
+        Step::Sysctl => plan.sysctls.list.get(index).map(|sysctl| format!("linux.sysctl: {}", sysctl.name)),
+        Step::ReadonlyPath => {
+            plan.rootfs.readonly_paths.get(index).map(|path| format!("linux.readonlyPaths: {}", path.to_string_lossy()))
+        }
+        Step::MaskedPath => {
+            plan.rootfs.masked_paths.get(index).map(|path| format!("linux.maskedPaths: {}", path.to_string_lossy()))
+        }
+        Step::Hostname => Some(["hostname", "domainname"].get(index).map_or("hostname", |name| name).to_owned()),
+        Step::TimeOffsets => Some("linux.timeOffsets".into()),
+        _ => None,
+    };
+    let error = match doing {
+        Some(doing) => with_note(report, call(report)).context(doing),
+        None => of_process(&plan.process, report),
+    };
+    error.context("unable to start container process: error during container init")
+}
+
+/// A failure of an exec'd process.
+pub fn of_exec(plan: &ExecPlan, report: &Report) -> Error {
+    of_process(&plan.process, report).context("unable to start container process")
+}
+
+/// A failure of a step that only needs the process.
+pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
+    let name = process.argv.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+    let doing = match report.step {
+        Step::Lookup => return not_found(&name, report.errno),
+        Step::Exec => {
+            return with_note(report, Error::sys(format!("exec {name:?}"), report.errno));
+        }
+        Step::CreateContainerHook | Step::StartContainerHook if !report.note.is_empty() => {
+            return Error::new(report.note.clone());
+        }
+        Step::Cwd if report.call == "getcwd" => {
+            let text = format!("process.cwd: {:?} is outside of the container", process.cwd.to_string_lossy());
+            return Error::new(text);
+        }
+        Step::Cwd => format!("process.cwd: chdir to cwd ({:?}) set in config.json failed", process.cwd.to_string_lossy()),
+        Step::Namespace => {
+            let kind = Kind::ALL.get(usize::from(report.index)).map_or("", |kind| kind.name());
+            format!("linux.namespaces: {kind}")
+        }
+        Step::Rlimit => match process.rlimits.get(usize::from(report.index)) {
+            Some(limit) => format!("process.rlimits: {} soft {} hard {}", limit.name, limit.soft, limit.hard),
+            None => "process.rlimits".into(),
+        },
+        Step::Scheduling => {
+            let names = ["process.scheduler", "process.ioPriority", "linux.personality", "linux.memoryPolicy"];
+            (*names.get(usize::from(report.index)).unwrap_or(&"process")).to_owned()
+        }
+        Step::Label => match process.apparmor_profile.as_ref().or(process.selinux_label.as_ref()) {
+            Some(label) => format!("process: security label {label:?}"),
+            None => "process: security label".into(),
+        },
+        Step::Capabilities => "process.capabilities".into(),
+        Step::User => format!("process.user: uid {} gid {}", process.user.uid, process.user.gid),
+        Step::Seccomp => "linux.seccomp".into(),
+        Step::Console => "process.terminal".into(),
+        Step::Stdio => "standard streams".into(),
+        Step::Session => "session keyring".into(),
+        _ => return with_note(report, call(report)),
+    };
+    with_note(report, call(report)).context(doing)
+}
+
+fn call(report: &Report) -> Error {
+    Error::sys(report.call.clone(), report.errno)
+}
+
+fn with_note(report: &Report, error: Error) -> Error {
+    if report.note.is_empty() { error } else { error.remedy(&report.note) }
+}
+
+fn not_found(name: &str, errno: Errno) -> Error {
+    match errno {
+        Errno::NOENT if !name.contains('/') => {
+            Error::new(format!("exec: {name:?}: executable file not found in $PATH"))
+        }
+        Errno::NOENT => Error::sys(format!("exec: {name:?}: stat {name}"), errno),
+        errno => Error::sys(format!("exec: {name:?}"), errno),
+    }
+}
