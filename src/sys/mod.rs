@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod seccomp;
+
 use rustix::io::Errno;
 
 /// A failed system call.
