@@ -321,8 +321,8 @@ record! {
         default_errno_ret: Option<u32> = "defaultErrnoRet",
         /// `SCMP_ARCH_*`; empty means the native one.
         architectures: Vec<String> = "architectures",
-        /// `SECCOMP_FILTER_FLAG_*`; absent and empty differ for no one but runc, which sets SPEC_ALLOW for both.
-        flags: Vec<String> = "flags",
+        /// `SECCOMP_FILTER_FLAG_*`; absent means SPEC_ALLOW, empty means none, as in runc.
+        flags: Option<Vec<String>> = "flags",
         /// Socket that receives the notification fd.
         listener_path: String = "listenerPath",
         /// Opaque text sent with it.
