@@ -1,6 +1,7 @@
 //! rrun: a low-level OCI runtime.
 
 pub mod cli;
+pub mod commands;
 pub mod error;
 pub mod launch;
 pub mod log;

@@ -11,6 +11,7 @@ use crate::error::{Call, OneLine, Result};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
@@ -65,6 +66,8 @@ pub enum Format {
     Text,
     /// `{"level":"error","msg":"…","time":"…"}`, in one line.
     Json,
+    /// `error: …`, for a person: what `Text` becomes on a terminal.
+    Plain,
 }
 
 impl Format {
@@ -171,7 +174,9 @@ impl Log {
             Some(Target::Journald(id)) => Sink::Journal(connect("/run/systemd/journal/socket")?, id.clone()),
             Some(Target::Syslog(id)) => Sink::Syslog(connect("/dev/log")?, id.clone()),
         };
-        Ok(Self { sink, format, level })
+        let person =
+            matches!(sink, Sink::Stderr) && format == Format::Text && std::io::stderr().is_terminal();
+        Ok(Self { sink, format: if person { Format::Plain } else { format }, level })
     }
 
     /// Makes it the log of this process; a second one is ignored.
@@ -274,6 +279,7 @@ fn now() -> u64 {
 fn line(format: Format, level: Level, text: &str, seconds: u64) -> Vec<u8> {
     let (time, level) = (rfc3339(seconds), level.word());
     match format {
+        Format::Plain => format!("{level}: {}\n", OneLine(text)).into_bytes(),
         Format::Text => format!("time=\"{time}\" level={level} msg={}\n", Quoted(text)).into_bytes(),
         Format::Json => {
             let text = serde_json::Value::from(text);

@@ -388,14 +388,11 @@ mod tests {
         assert!(matches!(command(&["--help", "foo"]), Command::Help(None)));
         for line in [
             &["state", "-h"][..],
-            &["state", "--bundle=x", "-h"],
             &["help", "state"],
             &["state", "x", "-help"],
+            &["state", "--debug", "--help"],
         ] {
-            match args(line).map(|i| i.command) {
-                Ok(Command::Help(Some(topic))) => assert_eq!(topic.name, "state"),
-                other => assert!(line.contains(&"--bundle=x"), "{line:?}: {other:?}"),
-            }
+            assert!(matches!(command(line), Command::Help(Some(topic)) if topic.name == "state"), "{line:?}");
         }
         assert!(matches!(command(&["-v"]), Command::Version));
         assert!(matches!(command(&["--root", "/x", "-version", "list"]), Command::Version));
