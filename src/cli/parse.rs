@@ -578,6 +578,91 @@ mod tests {
         }
     }
 
+    /// A value that the flag takes and that is not its default.
+    fn sample(flag: &Flag, metavar: &str) -> &'static str {
+        match (flag.name, flag.offer, metavar) {
+            (_, flags::Offer::Words(words), _) => {
+                words.iter().find(|w| !["text", "table", "auto"].contains(w)).unwrap()
+            }
+            (_, _, "UID[:GID]" | "GID" | "N" | "FD" | "WEIGHT" | "SHARES" | "MICROSECONDS") => "7",
+            (_, _, "SIZE") => "8M",
+            (_, _, "DURATION") => "9s",
+            (_, _, "ADDRESS:PORT") => "a:10",
+            _ => "sample",
+        }
+    }
+
+    #[test]
+    fn every_flag_arrives_in_its_command() {
+        for flag in flags::FLAGS {
+            for on in flag.on {
+                let command = if *on == GLOBAL { "list" } else { on };
+                let topic = flags::topic(command).unwrap();
+                let operands =
+                    ["x", "y"].get(..topic.count.0.max(usize::from(command == "exec") * 2)).unwrap();
+                let option = match flag.set {
+                    Set::Switch(_) => format!("--{}", flag.name),
+                    Set::Value(metavar, _) => format!("--{}={}", flag.name, sample(flag, metavar)),
+                };
+                let without = format!("{:?}", args(&[&[command], operands].concat()).unwrap());
+                let with = format!("{:?}", args(&[&[command, option.as_str()], operands].concat()).unwrap());
+                assert_eq!(with != without, !with_no_effect(flag), "{command} {option}");
+            }
+        }
+    }
+
+    /// Hidden flags are those that have no effect, but for two.
+    fn with_no_effect(flag: &Flag) -> bool {
+        flag.hidden && flag.name != "all" && !flag.name.starts_with("kernel-memory")
+    }
+
+    #[test]
+    fn values_of_update_have_their_types() {
+        let Command::Update(u) = command(&[
+            "update",
+            "--memory=512M",
+            "--memory-swap",
+            "-1",
+            "--memory-reservation=1.5g",
+            "--cpu-idle=1",
+            "--cpu-share",
+            "1024",
+            "--cpu-rt-runtime=-1",
+            "--pids-limit",
+            "-1",
+            "--blkio-weight=10",
+            "--cpuset-cpus",
+            "0-3,5",
+            "x",
+        ]) else {
+            panic!()
+        };
+        assert_eq!(
+            (u.memory, u.memory_swap, u.memory_reservation),
+            (Some(512 << 20), Some(-1), Some(3 << 29))
+        );
+        assert_eq!((u.cpu_idle, u.cpu_share, u.cpu_rt_runtime), (Some(1), Some(1024), Some(-1)));
+        assert_eq!(
+            (u.pids_limit, u.blkio_weight, u.cpuset_cpus.as_deref()),
+            (Some(-1), Some(10), Some("0-3,5"))
+        );
+        assert_eq!((u.cpu_quota, u.cpu_period, u.kernel_memory), (None, None, false));
+    }
+
+    #[test]
+    fn an_argument_that_is_not_utf8_is_refused_where_it_is_text_and_taken_where_it_is_a_path() {
+        use std::os::unix::ffi::OsStringExt;
+        let bad = || OsString::from_vec(vec![0xff, b'a']);
+        let line = |args: Vec<OsString>| read(std::iter::once("rrun".into()).chain(args)).command;
+        assert!(
+            matches!(line(vec!["create".into(), "-b".into(), bad(), "x".into()]), Ok(Command::Create(c)) if c.bundle == Some(bad().into()))
+        );
+        assert!(line(vec!["state".into(), bad()]).is_err());
+        assert!(line(vec![bad()]).is_err());
+        assert!(line(vec!["exec".into(), "-e".into(), bad(), "x".into(), "y".into()]).is_err());
+        assert!(line(vec!["list".into(), OsString::from_vec(vec![b'-', 0xff])]).is_err());
+    }
+
     fn wrong_or_help(line: &[&str]) -> String {
         args(line).map_or_else(|e| e.to_string(), |_| String::new())
     }
