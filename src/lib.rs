@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod cli;
+pub mod commands;
 pub mod error;
 pub mod hooks;
 pub mod launch;

@@ -1,1 +1,70 @@
-fn main() {}
+//! The program: parses, dispatches, prints, and ends. Nothing else prints.
+//!
+//! Standard input, output and error are open here: Rust's runtime opens /dev/null for those that the caller
+//! closed, so that no file of ours takes their place. It also ignores SIGPIPE, so `rrun state x | true` ends
+//! here with EPIPE and not with a signal.
+
+#![forbid(unsafe_code)]
+
+use rrun::cli::{self, Command, Invocation, Parsed, help};
+use rrun::error::{Error, Kind};
+use rrun::log::{self, Format, Log};
+use rustix::io::Errno;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let Parsed { name, global, topic, command } = cli::read(std::env::args_os());
+    let logged = Log::open(global.log.as_ref(), global.log_format, global.log_level).map(Log::install);
+    // exec's own failures must not look like a status of the process.
+    let failure = if matches!(command, Ok(Command::Exec(_))) { 255 } else { 1 };
+
+    let mut out = Out { broken: false };
+    let done = logged.and_then(|()| {
+        let status = rrun::commands::run(
+            Invocation { name: name.clone(), global: global.clone(), command: command? },
+            &mut out,
+        )?;
+        out.flush().map_err(|e| Error::new(format!("write standard output: {e}")))?;
+        Ok(status)
+    });
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(e) if out.broken && e.errno() == Some(Errno::PIPE) => ExitCode::SUCCESS,
+        Err(e) => {
+            let mut text = String::new();
+            let message = e.to_string();
+            if !log::error(&message) {
+                text = format!("{message}\n");
+            }
+            if e.what() == Kind::Usage && global.log_format == Format::Text {
+                text.push_str(&help::usage(&name, topic));
+            }
+            let _ = io::stderr().write_all(text.as_bytes());
+            ExitCode::from(failure)
+        }
+    }
+}
+
+/// Standard output, which remembers that its reader went away: nobody is left to be told.
+struct Out {
+    broken: bool,
+}
+
+impl Out {
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.broken |= matches!(&result, Err(e) if e.kind() == io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = io::stdout().write(bytes);
+        self.note(result)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        let result = io::stdout().flush();
+        self.note(result)
+    }
+}

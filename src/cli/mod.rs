@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod flags;
+pub mod generate;
+pub mod help;
 pub mod parse;
 pub mod values;
 

@@ -1,0 +1,59 @@
+//! What the commands do.
+
+#![forbid(unsafe_code)]
+
+use crate::cli::{Command, Invocation, generate, help};
+use crate::error::{Call, Error, Result};
+use rustix::fs::{Mode, OFlags};
+use std::io::Write;
+use std::path::Path;
+
+/// Runs a command, prints what it has to say to `out`, and returns the exit status.
+///
+/// # Errors
+/// Those of the command; as runc's, those of create, run and exec begin with what failed.
+pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
+    let Invocation { name, command, .. } = inv;
+    match command {
+        Command::Help(topic) => print(out, &help::help(&name, topic)),
+        Command::Version => print(out, &help::version(&name)),
+        Command::Completion(shell) => print(out, &generate::completion(shell, &name)),
+        Command::GenerateMan(dir) => man(&dir),
+        Command::Create(_) => Err(Error::new("not yet").context(format!("{name} create failed"))),
+        Command::Run(_) => Err(Error::new("not yet").context(format!("{name} run failed"))),
+        Command::Exec(_) => Err(Error::new("not yet").context("exec failed")),
+        Command::Start(_)
+        | Command::State(_)
+        | Command::Kill(_)
+        | Command::Delete(_)
+        | Command::List(_)
+        | Command::Ps(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Update(_)
+        | Command::Events(_)
+        | Command::Spec(_)
+        | Command::Features
+        | Command::Checkpoint(_)
+        | Command::Restore(_)
+        | Command::Plan(_)
+        | Command::Check(_) => Err(Error::new("not yet")),
+    }
+}
+
+fn print(out: &mut dyn Write, text: &str) -> Result<u8> {
+    out.write_all(text.as_bytes()).call(|| "write standard output")?;
+    Ok(0)
+}
+
+/// Writes the man pages to an existing directory, over older ones.
+fn man(dir: &Path) -> Result<u8> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for (name, page) in generate::man_pages() {
+        let path = dir.join(name);
+        let fd = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644));
+        let fd = fd.call(|| format!("open {}", path.display()))?;
+        std::fs::File::from(fd).write_all(page.as_bytes()).call(|| format!("write {}", path.display()))?;
+    }
+    Ok(0)
+}
