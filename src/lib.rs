@@ -1,6 +1,8 @@
 //! rrun: a low-level OCI runtime.
 
+pub mod default_spec;
 pub mod error;
+pub mod features;
 pub mod launch;
 pub mod plan;
 pub mod spec;
