@@ -188,6 +188,11 @@ impl Group {
         self.made.last() == Some(&self.path)
     }
 
+    /// The parent directory and the name in it; none for the root.
+    fn place(&self) -> (Option<&Path>, Option<&str>) {
+        (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
+    }
+
     fn undo(&mut self) {
         for path in self.made.drain(..).rev() {
             if let (Some(parent), Some(name)) =
@@ -340,9 +345,9 @@ impl Cgroup {
     /// # Errors
     /// The first value that the kernel refuses, with file, value and JSON path.
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
-        if let Some(group) = self.group("devices")
-            && !plan.devices.is_empty()
-        {
+        if !plan.devices.is_empty() {
+            let text = "device rules on cgroup v2 need a BPF program, which this version does not load";
+            let group = self.group("devices").ok_or_else(|| Error::new(text))?;
             match &group.dir {
                 Some(dir) => v1::write_devices(dir, &v1_devices(&plan.devices)?)?,
                 None => {
@@ -371,6 +376,9 @@ impl Cgroup {
                 continue;
             }
             let Some(dir) = group.and_then(|group| group.dir.as_ref()) else {
+                if write.default && self.best_effort {
+                    continue;
+                }
                 let name = &write.controller;
                 let text = format!("cannot set {name} limit: container could not join or create cgroup");
                 return Err(Error::new(text).context(&write.at));
@@ -398,9 +406,13 @@ impl Cgroup {
     /// # Errors
     /// No freezer, or a process that does not stop; then everything is thawed.
     pub fn freeze(&self) -> Result<()> {
+        self.freeze_within(LIMIT)
+    }
+
+    fn freeze_within(&self, limit: Duration) -> Result<()> {
         match self.freezer()? {
-            (Version::V1, dir) => v1::freeze(dir),
-            (Version::V2, dir) => v2::freeze(dir),
+            (Version::V1, dir) => v1::freeze(dir, limit),
+            (Version::V2, dir) => v2::freeze(dir, limit),
         }
     }
 
@@ -445,9 +457,9 @@ impl Cgroup {
             return Ok(());
         }
         let paused = self.is_frozen().unwrap_or(false);
-        // Otherwise a process that forks faster than it is killed escapes. Where freezing fails, a few
-        // rounds are the next best.
-        let held = paused || self.freeze().is_ok();
+        // Otherwise a process that forks faster than it is killed escapes. Where freezing fails, as with a
+        // process in an uninterruptible sleep, a few rounds are the next best.
+        let held = paused || self.freeze_within(Duration::from_millis(500)).is_ok();
         let rounds = if held || signal != Signal::KILL { 1 } else { 100 };
         let mut result = Ok(());
         for _ in 0..rounds {
@@ -472,10 +484,27 @@ impl Cgroup {
     ///
     /// # Errors
     /// A cgroup that still has processes then, or one that may not be removed.
-    pub fn remove(mut self) -> Result<()> {
-        self.keep();
+    pub fn remove(self) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
         self.groups.iter().try_for_each(|group| remove(group, &deadline))
+    }
+
+    /// Removes the cgroups that are empty and leaves the others alone.
+    ///
+    /// For what a killed `create` may have left at the [`Cgroup::planned`] paths: it may not have got as far as
+    /// finding out that they are another's, so a process in them must not be touched.
+    ///
+    /// # Errors
+    /// A cgroup that may not be removed.
+    pub fn discard(self) -> Result<()> {
+        for group in &self.groups {
+            let (Some(parent), Some(name)) = group.place() else { continue };
+            match Dir::open(parent).and_then(|parent| parent.remove(name)) {
+                Err(e) if e.errno() != Some(Errno::BUSY) && !is_gone(&e) => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// How many processes the OOM killer killed; 0 where the kernel does not tell.

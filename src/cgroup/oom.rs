@@ -35,7 +35,7 @@ pub struct OomWatch<'a> {
 }
 
 impl Cgroup {
-    /// Watches for OOM: poll [`OomWatch::fd`] for reading, then [`OomWatch::next`].
+    /// Watches for OOM: poll [`OomWatch::fd`] for reading, then [`OomWatch::take`].
     ///
     /// # Errors
     /// No memory controller, or the kernel refuses the watch.
@@ -75,7 +75,7 @@ impl OomWatch<'_> {
     ///
     /// # Errors
     /// The fd or the cgroup cannot be read.
-    pub fn next(&mut self) -> Result<Event> {
+    pub fn take(&mut self) -> Result<Event> {
         let mut buffer = [0u8; 4096];
         match rustix::io::read(&self.fd, &mut buffer) {
             Ok(_) => {}

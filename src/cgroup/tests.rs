@@ -7,8 +7,22 @@ use layout::Layout;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Kills and removes what a failed test left at its path.
+struct Clean(Layout, String);
+
+impl Drop for Clean {
+    fn drop(&mut self) {
+        let place = |h: &layout::Hierarchy| (h.key(), h.mount.join(self.1.trim_start_matches('/')));
+        let paths: Vec<_> = self.0.hierarchies.iter().map(place).collect();
+        if let Ok(cgroup) = Cgroup::open(&paths) {
+            let _ = cgroup.kill(Signal::KILL);
+            let _ = cgroup.remove();
+        }
+    }
+}
+
 /// A machine with cgroups to make, and a path that no one else uses.
-fn ready(test: &str) -> Option<(Layout, String)> {
+fn ready(test: &str) -> Option<(Layout, String, Clean)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let layout = Layout::read().expect("a layout");
     let writable = layout.hierarchies.first().is_some_and(|h| {
@@ -20,7 +34,8 @@ fn ready(test: &str) -> Option<(Layout, String)> {
         return None;
     }
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    Some((layout, format!("/rrun-test-{}-{n}", std::process::id())))
+    let path = format!("/rrun-test-{}-{n}", std::process::id());
+    Some((layout.clone(), path.clone(), Clean(layout, path)))
 }
 
 fn plan_of(json: &str, layout: &Layout, path: &str) -> Result<CgroupPlan> {
@@ -52,7 +67,9 @@ fn leftovers(layout: &Layout, path: &str) -> Vec<PathBuf> {
 
 #[test]
 fn a_dropped_cgroup_leaves_nothing_not_even_parents() {
-    let Some((layout, path)) = ready("a_dropped_cgroup_leaves_nothing_not_even_parents") else { return };
+    let Some((layout, path, _clean)) = ready("a_dropped_cgroup_leaves_nothing_not_even_parents") else {
+        return;
+    };
     let cgroup = create(&plan_of("{}", &layout, &format!("{path}/a/b")).expect("planned")).expect("created");
     assert_eq!(leftovers(&layout, &format!("{path}/a/b")).len(), layout.hierarchies.len());
     drop(cgroup);
@@ -61,7 +78,7 @@ fn a_dropped_cgroup_leaves_nothing_not_even_parents() {
 
 #[test]
 fn limits_reach_their_files() {
-    let Some((layout, path)) = ready("limits_reach_their_files") else { return };
+    let Some((layout, path, _clean)) = ready("limits_reach_their_files") else { return };
     let json = r#"{"resources":{"cpu":{"shares":512,"quota":50000,"period":20000,"cpus":"0","mems":"0"},
         "memory":{"limit":67108864,"swap":134217728},"pids":{"limit":0}}}"#;
     let plan = plan_of(json, &layout, &path).expect("planned");
@@ -77,7 +94,7 @@ fn limits_reach_their_files() {
 
 #[test]
 fn update_grows_and_shrinks_in_whatever_order_the_kernel_needs() {
-    let Some((layout, path)) = ready("update_grows_and_shrinks") else { return };
+    let Some((layout, path, _clean)) = ready("update_grows_and_shrinks") else { return };
     let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
     for (limit, swap, quota, period) in [
         (1 << 26, 1 << 26, 50_000, 100_000),
@@ -95,7 +112,7 @@ fn update_grows_and_shrinks_in_whatever_order_the_kernel_needs() {
 
 #[test]
 fn a_refused_value_names_file_value_and_path() {
-    let Some((layout, path)) = ready("a_refused_value_names_file_value_and_path") else { return };
+    let Some((layout, path, _clean)) = ready("a_refused_value_names_file_value_and_path") else { return };
     let plan = plan_of(r#"{"resources":{"cpu":{"cpus":"4000"}}}"#, &layout, &path).expect("planned");
     let cgroup = create(&plan).expect("created");
     let e = cgroup.apply(&plan).expect_err("no such CPU").to_string();
@@ -107,7 +124,7 @@ fn a_refused_value_names_file_value_and_path() {
 
 #[test]
 fn processes_join_freeze_and_die_together() {
-    let Some((layout, path)) = ready("processes_join_freeze_and_die_together") else { return };
+    let Some((layout, path, _clean)) = ready("processes_join_freeze_and_die_together") else { return };
     let mut cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
     let (mut one, mut two) = (Sleeper::new(), Sleeper::new());
     cgroup.add(one.0.id()).expect("joined");
@@ -136,7 +153,7 @@ fn processes_join_freeze_and_die_together() {
 
 #[test]
 fn removal_waits_for_a_dying_process_and_takes_sub_cgroups_along() {
-    let Some((layout, path)) = ready("removal_waits_for_a_dying_process") else { return };
+    let Some((layout, path, _clean)) = ready("removal_waits_for_a_dying_process") else { return };
     let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
     let mut sleeper = Sleeper::new();
     for dir in cgroup.groups.iter().filter_map(|group| group.dir.as_ref()) {
@@ -154,7 +171,7 @@ fn removal_waits_for_a_dying_process_and_takes_sub_cgroups_along() {
 
 #[test]
 fn a_frozen_cgroup_is_refused() {
-    let Some((layout, path)) = ready("a_frozen_cgroup_is_refused") else { return };
+    let Some((layout, path, _clean)) = ready("a_frozen_cgroup_is_refused") else { return };
     let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
     cgroup.freeze().expect("frozen");
     for path in [path.clone(), format!("{path}/below")] {
@@ -166,7 +183,7 @@ fn a_frozen_cgroup_is_refused() {
 
 #[test]
 fn the_root_cgroup_is_not_a_containers() {
-    let Some((layout, _)) = ready("the_root_cgroup_is_not_a_containers") else { return };
+    let Some((layout, _, _clean)) = ready("the_root_cgroup_is_not_a_containers") else { return };
     let e = create(&plan_of("{}", &layout, "/").expect("planned")).expect_err("not empty").to_string();
     assert!(e.contains("container's cgroup is not empty"), "{e}");
     let long = plan_of("{}", &layout, &format!("/{}", "x".repeat(5000))).expect("planned");
@@ -175,7 +192,7 @@ fn the_root_cgroup_is_not_a_containers() {
 
 #[test]
 fn exec_joins_sub_cgroups_and_no_others() {
-    let Some((layout, path)) = ready("exec_joins_sub_cgroups_and_no_others") else { return };
+    let Some((layout, path, _clean)) = ready("exec_joins_sub_cgroups_and_no_others") else { return };
     let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
     let sleeper = Sleeper::new();
     let (pid, init) = (sleeper.0.id(), std::process::id());
@@ -199,7 +216,7 @@ fn exec_joins_sub_cgroups_and_no_others() {
 
 #[test]
 fn state_reopens_what_was_made() {
-    let Some((layout, path)) = ready("state_reopens_what_was_made") else { return };
+    let Some((layout, path, _clean)) = ready("state_reopens_what_was_made") else { return };
     let plan = plan_of("{}", &layout, &path).expect("planned");
     let cgroup = create(&plan).expect("created");
     assert_eq!(cgroup.paths(), Cgroup::planned(&plan));
@@ -215,7 +232,7 @@ fn state_reopens_what_was_made() {
 
 #[test]
 fn running_out_of_memory_is_noticed() {
-    let Some((layout, path)) = ready("running_out_of_memory_is_noticed") else { return };
+    let Some((layout, path, _clean)) = ready("running_out_of_memory_is_noticed") else { return };
     let plan = plan_of(r#"{"resources":{"memory":{"limit":8388608}}}"#, &layout, &path).expect("planned");
     let cgroup = create(&plan).expect("created");
     cgroup.apply(&plan).expect("applied");
@@ -233,7 +250,7 @@ fn running_out_of_memory_is_noticed() {
     let ready = poll(&mut [PollFd::from_borrowed_fd(watch.fd(), PollFlags::IN)], Some(&limit));
     let _ = eater.wait();
     assert_eq!(ready, Ok(1));
-    assert_eq!(watch.next().expect("read"), oom::Event::Oom);
+    assert_eq!(watch.take().expect("read"), oom::Event::Oom);
     assert!(cgroup.oom_kills() >= 1);
     cgroup.kill(Signal::KILL).expect("killed");
     cgroup.remove().expect("removed");
@@ -251,7 +268,7 @@ fn only_v2(layout: &Layout, test: &str) -> Option<Layout> {
 #[test]
 fn v2_alone_freezes_kills_and_removes_by_events() {
     let test = "v2_alone_freezes_kills_and_removes_by_events";
-    let Some((layout, path)) = ready(test) else { return };
+    let Some((layout, path, _clean)) = ready(test) else { return };
     let Some(mut layout) = only_v2(&layout, test) else { return };
     // Enabled in the root only where a test of limits undoes it.
     layout.hierarchies[0].controllers.clear();
@@ -264,7 +281,8 @@ fn v2_alone_freezes_kills_and_removes_by_events() {
     assert!(e.contains("container's cgroup is not empty: 1 process(es) found"), "{e}");
     cgroup.freeze().expect("frozen");
     assert!(cgroup.is_frozen().expect("readable"));
-    cgroup.kill(Signal::TERM).expect("signalled");
+    // One without effect: a fatal one kills even a frozen process on v2.
+    cgroup.kill(Signal::WINCH).expect("signalled");
     assert!(cgroup.is_frozen().expect("readable"), "a paused container stays paused");
     let stats = cgroup.stats().expect("stats");
     assert_eq!(stats.pids.current, Some(1));
@@ -278,7 +296,7 @@ fn v2_alone_freezes_kills_and_removes_by_events() {
 #[test]
 fn exec_follows_init_where_v2_takes_no_process() {
     let test = "exec_follows_init_where_v2_takes_no_process";
-    let Some((layout, path)) = ready(test) else { return };
+    let Some((layout, path, _clean)) = ready(test) else { return };
     let Some(mut layout) = only_v2(&layout, test) else { return };
     layout.hierarchies[0].controllers.clear();
     let plan = plan_of("{}", &layout, &path).expect("planned");
@@ -287,11 +305,11 @@ fn exec_follows_init_where_v2_takes_no_process() {
     let (_, dir) = cgroup.main().expect("a main cgroup");
     let (leaf, _) = dir.make("init").expect("made");
     add(&leaf, init.0.id()).expect("joined");
-    // A threaded child makes its parent a threaded domain only if it has no controllers; a cgroup that is
-    // "domain invalid" takes no process at all.
-    let (threaded, _) = dir.make("threaded").expect("made");
+    // Beside a threaded cgroup, one that is not takes no process at all.
+    let (parent, _) = dir.make("parent").expect("made");
+    let (threaded, _) = parent.make("threaded").expect("made");
     threaded.write("cgroup.type", "threaded").expect("threaded");
-    let (invalid, _) = dir.make("invalid").expect("made");
+    let (invalid, _) = parent.make("invalid").expect("made");
     assert_eq!(invalid.read("cgroup.type").expect("readable"), "domain invalid\n");
     let paths = [(String::new(), invalid.path().to_owned())];
     let broken = Cgroup::open(&paths).expect("opened");
@@ -304,7 +322,7 @@ fn exec_follows_init_where_v2_takes_no_process() {
 
 #[test]
 fn a_huge_page_limit_is_enabled_on_the_way_down() {
-    let Some((layout, path)) = ready("a_huge_page_limit_is_enabled_on_the_way_down") else { return };
+    let Some((layout, path, _clean)) = ready("a_huge_page_limit_is_enabled_on_the_way_down") else { return };
     let held = layout.find("hugetlb").filter(|h| h.version == Version::V2 && !layout.is_v2());
     let Some(held) = held else {
         eprintln!(
@@ -326,4 +344,90 @@ fn a_huge_page_limit_is_enabled_on_the_way_down() {
     if !before.contains("hugetlb") {
         root.write("cgroup.subtree_control", "-hugetlb").expect("as before");
     }
+}
+
+#[test]
+fn an_interrupted_create_is_discarded_but_another_container_is_not() {
+    let Some((layout, path, _clean)) = ready("an_interrupted_create_is_discarded") else { return };
+    let plan = plan_of("{}", &layout, &path).expect("planned");
+    let mut cgroup = create(&plan).expect("created");
+    let mut sleeper = Sleeper::new();
+    cgroup.add(sleeper.0.id()).expect("joined");
+    let discard = || Cgroup::open(&Cgroup::planned(&plan)).expect("opened").discard().expect("discarded");
+    discard();
+    assert_eq!(leftovers(&layout, &path).len(), layout.hierarchies.len());
+    cgroup.keep();
+    sleeper.0.kill().and_then(|()| sleeper.0.wait()).expect("dead");
+    discard();
+    assert!(leftovers(&layout, &path).is_empty());
+}
+
+/// The settings in a cgroup: its writable files, and the device list, without counters.
+fn settings(cgroup: &Cgroup) -> Vec<(PathBuf, String)> {
+    let skipped = ["usage", "failcnt", "procs", "tasks", "event_control", "force_empty", "threads", "kill"];
+    let mut settings = Vec::new();
+    for dir in cgroup.groups.iter().filter_map(|group| group.dir.as_ref()) {
+        for entry in std::fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("an entry")) {
+            let name = entry.file_name().into_string().expect("UTF-8");
+            if !entry.path().is_file() || skipped.iter().any(|part| name.contains(part)) {
+                continue;
+            }
+            use std::os::unix::fs::PermissionsExt;
+            let mode = entry.metadata().expect("its mode").permissions().mode();
+            if mode & 0o200 == 0 && name != "devices.list" {
+                continue;
+            }
+            let Ok(text) = dir.read(&name) else { continue };
+            let mut lines: Vec<_> = text.lines().collect();
+            lines.sort_unstable();
+            let hierarchy = dir.path().parent().expect("a hierarchy").join(&name);
+            settings.push((hierarchy, lines.join("\n")));
+        }
+    }
+    settings.sort();
+    settings
+}
+
+#[test]
+fn the_settings_are_those_of_runc() {
+    let test = "the_settings_are_those_of_runc";
+    let Some((layout, path, _clean)) = ready(test) else { return };
+    let linux = r#"{"resources":{
+        "devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"},
+            {"allow":true,"type":"b","major":8,"access":"r"}],
+        "memory":{"limit":67108864,"swap":134217728,"reservation":33554432,"swappiness":7},
+        "cpu":{"shares":512,"quota":50000,"period":20000,"cpus":"0","mems":"0"},"pids":{"limit":7}}}"#;
+    let bundle = std::env::temp_dir().join(path.trim_start_matches('/'));
+    std::fs::create_dir_all(bundle.join("rootfs")).expect("a bundle");
+    let mut config: serde_json::Value = serde_json::json!({
+        "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+        "process": {"args": ["/x"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+        "linux": serde_json::from_str::<serde_json::Value>(linux).expect("valid JSON"),
+    });
+    config["linux"]["cgroupsPath"] = path.as_str().into();
+    config["linux"]["namespaces"] = serde_json::json!([{"type": "pid"}, {"type": "mount"}]);
+    std::fs::write(bundle.join("config.json"), config.to_string()).expect("written");
+    let id = path.trim_start_matches('/');
+    let runc = |args: &[&str]| {
+        let null = || Stdio::null();
+        let mut command = Command::new("runc");
+        command.arg("--root").arg(bundle.join("state")).args(args).current_dir(&bundle);
+        command.stdin(null()).stdout(null()).stderr(null()).status()
+    };
+    let made = runc(&["create", id]);
+    let plan = plan_of(linux, &layout, &path).expect("planned");
+    let theirs = made.is_ok_and(|status| status.success()).then(|| {
+        let theirs = settings(&Cgroup::open(&Cgroup::planned(&plan)).expect("opened"));
+        runc(&["delete", "-f", id]).expect("deleted");
+        theirs
+    });
+    std::fs::remove_dir_all(&bundle).expect("removed");
+    let Some(theirs) = theirs else {
+        eprintln!("skipped {test}: runc is absent or cannot create a container here");
+        return;
+    };
+    let cgroup = create(&plan).expect("created");
+    cgroup.apply(&plan).expect("applied");
+    assert!(theirs.len() > 40, "only {} settings compared", theirs.len());
+    assert_eq!(settings(&cgroup), theirs);
 }

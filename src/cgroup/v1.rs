@@ -2,11 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::Deadline;
 use super::dir::{Dir, is_gone};
-use super::{Deadline, LIMIT};
 use crate::error::{Error, Result};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use std::time::Duration;
 
 /// Gives a cpuset the CPUs and memory nodes of its nearest ancestor that has some: an empty one takes no
 /// process. `path` is below the mount point `mount`.
@@ -48,8 +49,8 @@ pub(super) fn write_devices(dir: &Dir, writes: &[(&'static str, String)]) -> Res
 }
 
 /// Freezes, and waits until every process is.
-pub(super) fn freeze(dir: &Dir) -> Result<()> {
-    let deadline = Deadline::after(LIMIT);
+pub(super) fn freeze(dir: &Dir, limit: Duration) -> Result<()> {
+    let deadline = Deadline::after(limit);
     let frozen = freeze_until(dir, &deadline);
     if frozen.is_err() {
         // A cgroup left FREEZING holds its processes for ever.

@@ -2,12 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use super::Deadline;
 use super::dir::{Dir, is_gone};
-use super::{Deadline, LIMIT};
 use crate::error::{Call, Error, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use std::time::Duration;
 
 /// Enables controllers for the children of a cgroup.
 ///
@@ -94,9 +95,9 @@ pub(super) fn wait_event(dir: &Dir, key: &str, wanted: bool, deadline: &Deadline
 }
 
 /// Freezes, and waits until every process is.
-pub(super) fn freeze(dir: &Dir) -> Result<()> {
+pub(super) fn freeze(dir: &Dir, limit: Duration) -> Result<()> {
     dir.write("cgroup.freeze", "1")?;
-    match wait_event(dir, "frozen", true, &Deadline::after(LIMIT)) {
+    match wait_event(dir, "frozen", true, &Deadline::after(limit)) {
         Ok(true) => Ok(()),
         other => {
             let _ = thaw(dir);

@@ -91,7 +91,7 @@ struct Line<'a>(&'a DeviceRule);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
+        let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
         let typ = match self.0.typ {
             DeviceType::All => return write!(f, "a"),
             DeviceType::Block => 'b',

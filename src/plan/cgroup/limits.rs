@@ -297,7 +297,7 @@ impl<'a> Limits<'a> {
             self.write("memory", "memory.limit_in_bytes", limit, "memory.limit").default = limit == -1;
         }
         let implied = limit == Some(-1) && swap.is_none();
-        if let Some(swap) = swap.or(implied.then_some(-1)) {
+        if let Some(swap) = swap.or_else(|| implied.then_some(-1)) {
             let write = self.write("memory", "memory.memsw.limit_in_bytes", swap, "memory.swap");
             // The file is absent where swap is not accounted.
             (write.default, write.optional) = (swap == -1, swap == -1);
