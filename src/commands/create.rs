@@ -1,0 +1,241 @@
+//! `create`: from a bundle to a container whose init waits for `start`.
+
+#![forbid(unsafe_code)]
+
+use crate::bundle::Bundle;
+use crate::cgroup::{self, Cgroup};
+use crate::cli::{Create, Global, Manager, Rootless};
+use crate::console::Receiver;
+use crate::container::{Container, default_root};
+use crate::error::{Call as _, Context as _, Error, Result};
+use crate::host::Host;
+use crate::notify::{self, Listening};
+use crate::plan::cgroup::{CgroupPlan, Driver};
+use crate::plan::{Plan, Request};
+use crate::spec::{Mount, Spec};
+use crate::state::{self, CgroupPath, Record, Root};
+use crate::sys::signal::Signals;
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+/// A container as made.
+#[derive(Debug)]
+pub struct Made {
+    /// Its directory, locked, and its record.
+    pub container: Container,
+    /// A pidfd of init.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, unless a console socket has it.
+    pub console: Option<OwnedFd>,
+    /// What was decided.
+    pub plan: Plan,
+}
+
+/// `create`.
+///
+/// # Errors
+/// Any; nothing is left then.
+pub fn create(global: &Global, args: &Create) -> Result<()> {
+    let made = make(global, args, true, None)?;
+    if let Some(path) = &args.pid_file
+        && let Err(e) = write_pid_file(path, made.container.record.pid)
+    {
+        undo(made.container);
+        return Err(e);
+    }
+    Ok(())
+}
+
+/// Makes a container; `detached` is false for a `run` in the foreground, which has blocked its signals.
+///
+/// # Errors
+/// Any; nothing is left then.
+pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Signals>) -> Result<Made> {
+    crate::cli::id(&args.id)?;
+    let mut bundle = Bundle::open(args.bundle.as_deref().unwrap_or(Path::new(".")), args.config.as_deref())?;
+    check_terminal(&bundle.spec, detached, args.console_socket.is_some())?;
+    let console_socket = args.console_socket.as_deref().map(Receiver::connect).transpose()?;
+    let pidfd_socket = args.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
+
+    let path = global.root.clone().unwrap_or_else(default_root);
+    let environment = surroundings(&mut bundle.spec, &path, &args.id);
+    let host = Host::read(&bundle.spec)?;
+    let plan = Plan::build(&bundle.spec, &request(global, args, &bundle, &environment), &host)?;
+    for warning in &plan.warnings {
+        crate::log::warning(warning);
+    }
+
+    let reserved = Root::open_or_make(&path)?.reserve(&args.id)?;
+    let slot = reserved.slot()?;
+    if wants_notification() {
+        notify::prepare(&path.join(&args.id))?;
+    }
+    slot.write(&intent(&plan, &host))?;
+    slot.write_config(&bundle.text)?;
+    let mut cgroup = cgroup::create(&plan.cgroup)?;
+    let launched = crate::launch::parent::init(&plan, slot, &cgroup, signals)?;
+    if let (Some(socket), Some(master)) = (&console_socket, &launched.console) {
+        socket.send_terminal(master.as_fd()).context(|| "--console-socket")?;
+    }
+    if let Some(socket) = &pidfd_socket {
+        socket.send_pidfd(launched.pidfd.as_fd(), false).context(|| "--pidfd-socket")?;
+    }
+    let record = record(&plan, &host, &cgroup, launched.pid)?;
+    slot.write(&record)?;
+    let (_, pidfd, console) = launched.commit()?;
+    cgroup.keep();
+    let console = console.filter(|_| console_socket.is_none());
+    Ok(Made { container: Container { slot: reserved.keep()?, record }, pidfd, console, plan })
+}
+
+/// Ends and removes a container that has just been made; the error that led here is the one to tell.
+pub fn undo(container: Container) {
+    if container.kill_all().is_ok() {
+        let _ = container.destroy();
+    }
+}
+
+/// Who makes cgroups, by what was typed.
+///
+/// # Errors
+/// systemd where none is running.
+pub fn driver(global: &Global) -> Result<Driver> {
+    match (global.cgroup_manager, global.systemd_cgroup) {
+        (Some(Manager::Disabled), _) => Ok(Driver::Disabled),
+        (Some(Manager::Systemd), _) | (None, true) => {
+            Err(Error::new("cgroups through systemd are not implemented in this version")
+                .remedy("use the cgroupfs driver: leave --systemd-cgroup out"))
+        }
+        _ => Ok(Driver::Cgroupfs),
+    }
+}
+
+/// The fds from 3 on that the process keeps: systemd's sockets, then those of `--preserve-fds`.
+pub fn listening() -> Listening {
+    notify::listening(|name| std::env::var(name).ok(), std::process::id())
+}
+
+fn request<'a>(
+    global: &Global,
+    args: &'a Create,
+    bundle: &'a Bundle,
+    environment: &'a [CString],
+) -> Request<'a> {
+    Request {
+        id: &args.id,
+        bundle: &bundle.path,
+        driver: driver(global).unwrap_or(Driver::Cgroupfs),
+        no_pivot: args.no_pivot,
+        no_new_keyring: args.no_new_keyring,
+        preserve_fds: args.preserve_fds.saturating_add(listening().count),
+        environment,
+        rootless: global.rootless == Rootless::True,
+    }
+}
+
+/// The plan of a bundle, for `plan`.
+///
+/// # Errors
+/// Those of config.json.
+pub fn plan(global: &Global, args: &Create) -> Result<Plan> {
+    let bundle = Bundle::open(args.bundle.as_deref().unwrap_or(Path::new(".")), args.config.as_deref())?;
+    let host = Host::read(&bundle.spec)?;
+    Plan::build(&bundle.spec, &request(global, args, &bundle, &[]), &host)
+}
+
+fn wants_notification() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|value| !value.is_empty())
+}
+
+/// What a service manager around rrun adds: a mount for readiness notification, and environment entries.
+fn surroundings(spec: &mut Spec, root: &Path, id: &str) -> Vec<CString> {
+    let mut entries = listening().env;
+    if wants_notification() {
+        spec.mounts.push(Mount {
+            destination: notify::INSIDE.into(),
+            typ: "bind".into(),
+            source: root.join(id).join("notify").display().to_string(),
+            options: notify::OPTIONS.map(str::to_owned).into(),
+            ..Mount::default()
+        });
+        entries.push(notify::VARIABLE.to_owned());
+    }
+    entries.into_iter().filter_map(|entry| CString::new(entry).ok()).collect()
+}
+
+/// The rules of runc, with its words, as callers' tests know them.
+fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Result<()> {
+    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    if detached && terminal && !socket {
+        return Err(Error::new("cannot allocate tty if runc will detach without setting console socket"));
+    }
+    if (!detached || !terminal) && socket {
+        return Err(Error::new("cannot use console socket if runc will not detach or allocate tty"));
+    }
+    Ok(())
+}
+
+fn intent(plan: &Plan, host: &Host) -> Record {
+    Record {
+        phase: "creating".into(),
+        oci_version: plan.oci_version.clone(),
+        id: plan.id.clone(),
+        boot_id: state::boot_id(),
+        bundle: plan.bundle.display().to_string(),
+        rootfs: plan.rootfs.path.display().to_string(),
+        owner: host.euid,
+        annotations: plan.annotations.clone(),
+        cgroups: paths(Cgroup::planned(&plan.cgroup)),
+        cgroup_driver: driver_name(&plan.cgroup).into(),
+        rootless: plan.rootless,
+        ..Record::default()
+    }
+}
+
+fn record(plan: &Plan, host: &Host, cgroup: &Cgroup, pid: u32) -> Result<Record> {
+    Ok(Record {
+        phase: "created".into(),
+        pid,
+        start_time: state::start_time(pid).call(|| format!("read /proc/{pid}/stat"))?,
+        created: crate::log::now(),
+        cgroups: paths(cgroup.paths()),
+        ..intent(plan, host)
+    })
+}
+
+fn paths(list: Vec<(String, PathBuf)>) -> Vec<CgroupPath> {
+    list.into_iter()
+        .map(|(controllers, path)| CgroupPath { controllers, path: path.display().to_string() })
+        .collect()
+}
+
+fn driver_name(plan: &CgroupPlan) -> &'static str {
+    match plan.driver {
+        Driver::Cgroupfs => "cgroupfs",
+        Driver::Disabled => "disabled",
+    }
+}
+
+/// Writes a pid file as a whole: callers wait for it to appear and then parse all of it, so there is no
+/// newline either (containerd's go-runc, conmon).
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
+    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().ok_or_else(|| Error::new(format!("--pid-file {}: not a file", path.display())))?;
+    let half = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let what = |path: &Path| format!("--pid-file: open {}", path.display());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(&half, flags, Mode::from_raw_mode(0o644)).call(|| what(path))?;
+    let written = std::io::Write::write_all(&mut std::fs::File::from(file), pid.to_string().as_bytes())
+        .call(|| format!("--pid-file: write {}", path.display()))
+        .and_then(|()| rustix::fs::rename(&half, path).call(|| format!("--pid-file: rename to {}", path.display())));
+    if written.is_err() {
+        let _ = rustix::fs::unlink(&half);
+    }
+    written
+}
+

@@ -1,0 +1,94 @@
+//! `run`: create, start, and in the foreground wait and delete.
+
+#![forbid(unsafe_code)]
+
+use super::create::{Made, make, undo, write_pid_file};
+use super::start::{begin, proxy};
+use crate::cli::{Global, Run};
+use crate::console::{Relay, Terminal};
+use crate::error::{Call as _, Error, Result};
+use crate::state::Status;
+use crate::sys::signal::Signals;
+use rustix::fd::AsFd as _;
+use rustix::process::Pid;
+
+/// `run`; returns the process's status, or 0 if detached.
+///
+/// # Errors
+/// Any; nothing is left then, except with `--keep`.
+pub fn run(global: &Global, args: &Run) -> Result<u8> {
+    // Blocked before there is a process whose SIGCHLD could be missed (runc #5208).
+    let signals = if args.detach { None } else { Some(Signals::block()?) };
+    if !args.detach && !args.no_subreaper {
+        // What the process leaves behind in a shared pid namespace comes to us and not to the host's init.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+    }
+    let spec_made = make(global, &args.create, args.detach, signals.as_ref())?;
+    let Made { container, pidfd, console, plan: _plan } = spec_made;
+    let id = container.slot.id().to_owned();
+    let pid = container.record.pid;
+    let prepared = (|| {
+        let proxy = proxy(global, &id)?;
+        let spec = container.slot.read_config()?;
+        Ok::<_, Error>((proxy, spec))
+    })();
+    let (proxy, spec) = match prepared {
+        Ok(prepared) => prepared,
+        Err(e) => {
+            undo(container);
+            return Err(e);
+        }
+    };
+    // Raw mode begins before the process can write, and ends with `terminal` whatever happens.
+    let stdin = rustix::stdio::stdin();
+    let stdout = rustix::stdio::stdout();
+    let terminal = match console.map(|master| Terminal::new(master, stdin, stdout)).transpose() {
+        Ok(terminal) => terminal,
+        Err(e) => {
+            undo(container);
+            return Err(e);
+        }
+    };
+    let again = |id: &str| crate::container::Container::open(global.root.as_deref(), id);
+    let container = match begin(container, &spec, &pidfd) {
+        Ok(container) => container,
+        Err(e) => {
+            // A failed hook has destroyed it already.
+            if let Ok(container) = again(&id) {
+                undo(container);
+            }
+            return Err(e);
+        }
+    };
+    if let Some(path) = &args.create.pid_file
+        && let Err(e) = write_pid_file(path, pid)
+    {
+        undo(container);
+        return Err(e);
+    }
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
+    let Some(signals) = signals else {
+        if let Some(proxy) = proxy {
+            proxy.until_ready(number, pidfd.as_fd())?;
+        }
+        return Ok(0);
+    };
+    // Not needed for waiting, and `delete` by somebody else must find it free.
+    drop(container);
+    let mut relay =
+        Relay { signals: &signals, pid: number, pidfd: pidfd.as_fd(), terminal, reap: !args.no_subreaper, notify: proxy };
+    let end = relay.run();
+    drop(relay);
+    let end = end?;
+    if !args.keep
+        && let Ok(container) = again(&id)
+        && container.record.pid == pid
+        && container.status() == Status::Stopped
+    {
+        container.kill_all()?;
+        for failure in container.destroy()? {
+            crate::log::warning(failure);
+        }
+    }
+    Ok(end.status())
+}

@@ -1,0 +1,127 @@
+//! `start`: lets a created container's init execute the process.
+
+#![forbid(unsafe_code)]
+
+use crate::cli::Global;
+use crate::container::Container;
+use crate::error::{Call as _, Context as _, Error, Kind, Result};
+use crate::hooks::Outputs;
+use crate::launch::start::{Failed, is_fatal};
+use crate::launch::words;
+use crate::notify::Proxy;
+use crate::plan::hooks::Hooks;
+use crate::plan::process::ProcessPlan;
+use crate::spec::Spec;
+use crate::state::Status;
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::process::{Pid, PidfdGetfdFlags};
+use std::path::Path;
+
+/// `start`.
+///
+/// # Errors
+/// Not `created`, or the process could not be executed.
+pub fn start(global: &Global, id: &str) -> Result<()> {
+    let container = Container::open(global.root.as_deref(), id)?;
+    match container.status() {
+        Status::Created => {}
+        Status::Stopped => {
+            return Err(Error::kind(Kind::State, "cannot start a container that has stopped"));
+        }
+        Status::Running => {
+            return Err(Error::kind(Kind::State, "cannot start an already running container"));
+        }
+        other => {
+            let text = format!("cannot start a container in the {} state", other.name());
+            return Err(Error::kind(Kind::State, text));
+        }
+    }
+    let spec = container.slot.read_config()?;
+    let init = container.init()?;
+    let proxy = proxy(global, id)?;
+    let pid = container.record.pid;
+    begin(container, &spec, &init)?;
+    if let (Some(proxy), Some(pid)) = (proxy, i32::try_from(pid).ok().and_then(Pid::from_raw)) {
+        proxy.until_ready(pid, init.as_fd())?;
+    }
+    Ok(())
+}
+
+/// What listens for READY=1, if a service manager waits for it.
+///
+/// # Errors
+/// Those of bind(2).
+pub fn proxy(global: &Global, id: &str) -> Result<Option<Proxy>> {
+    let Some(host) = std::env::var("NOTIFY_SOCKET").ok().filter(|host| !host.is_empty()) else {
+        return Ok(None);
+    };
+    let root = global.root.clone().unwrap_or_else(crate::container::default_root);
+    let directory = root.join(id);
+    if !directory.join("notify").exists() {
+        return Ok(None);
+    }
+    Proxy::bind(&directory, &host).map(Some)
+}
+
+/// Starts the process and runs the poststart hooks. Where a hook fails the container is destroyed
+/// (runtime.md, "Lifecycle", steps 8 and 10).
+///
+/// # Errors
+/// The process's or the hook's.
+pub fn begin(container: Container, spec: &Spec, init: &OwnedFd) -> Result<Container> {
+    let listener = |number| hand_listener_over(spec, &container, init.as_fd(), number, container.record.pid);
+    match crate::launch::start::start(&container.slot, listener) {
+        Ok(()) => {}
+        Err(Failed::Other(e)) => return Err(e),
+        Err(Failed::Reported(report)) => {
+            let error = match ProcessPlan::build(spec.process.as_ref()) {
+                Ok(process) => words::of_process(&process, &report),
+                Err(e) => e,
+            };
+            if is_fatal(&report) {
+                super::create::undo(container);
+            }
+            return Err(error.context("unable to start container process"));
+        }
+    }
+    let hooks = Hooks::build(&spec.hooks)?;
+    if hooks.poststart.is_empty() {
+        return Ok(container);
+    }
+    let state = crate::oci_state::of_record(&container.record, Status::Running);
+    let env = crate::hooks::own_environment();
+    let ran = Outputs::open(&container.record.annotations)
+        .and_then(|outputs| crate::hooks::run("poststart", &hooks.poststart, &state, &outputs.options(&env)));
+    match ran {
+        Ok(()) => Ok(container),
+        Err(e) => {
+            super::create::undo(container);
+            Err(e)
+        }
+    }
+}
+
+/// Takes the notification fd out of the process, which cannot send it through its own filter, and gives it
+/// to the agent with the state (config-linux.md, "Seccomp", listenerPath).
+///
+/// # Errors
+/// `failed to connect with seccomp agent`.
+pub fn hand_listener_over(
+    spec: &Spec,
+    container: &Container,
+    process: BorrowedFd<'_>,
+    number: i32,
+    pid: u32,
+) -> Result<()> {
+    let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    let Some(seccomp) = seccomp else { return Err(Error::new("a listener without linux.seccomp")) };
+    let fd = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()).call(|| "pidfd_getfd")?;
+    let state = crate::oci_state::for_listener(
+        &container.record,
+        container.status(),
+        pid,
+        &seccomp.listener_metadata,
+    );
+    crate::console::send_fd(Path::new(&seccomp.listener_path), &state, fd.as_fd())
+        .context(|| format!("linux.seccomp.listenerPath: failed to connect with seccomp agent {:?}", seccomp.listener_path))
+}
