@@ -100,6 +100,7 @@ pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
                 group.undo();
                 group.dir = None;
             }
+            Err(e) if is_refused(&e) => return Err(e.context("unable to apply cgroup configuration")),
             Err(e) => return Err(e),
         }
     }
@@ -322,16 +323,17 @@ impl Cgroup {
         }
         let adding = |e: Error| e.context(format!("error adding pid {pid} to cgroups"));
         for group in &self.groups {
-            let Some(dir) = &group.dir else { continue };
             let asked = sub.iter().find(|(name, _)| name.is_none_or(|name| group.has(name)));
             let path = asked.map_or("", |(_, path)| path.trim_matches('/'));
-            let result = match path {
+            // A process outside of the container's cgroups would be one without limits: absence is an error.
+            let gone = || Error::sys(format!("open {}", group.path.display()), Errno::NOENT);
+            let result = group.dir.as_ref().ok_or_else(gone).and_then(|dir| match path {
                 "" => add(dir, pid),
                 path => dir.child(path).and_then(|dir| add(&dir, pid)),
-            };
+            });
             match result {
                 Err(e) if self.best_effort && is_refused(&e) => {}
-                Err(e) if group.version == Version::V2 && path.is_empty() => {
+                Err(e) if group.version == Version::V2 && asked.is_none() => {
                     add_beside(init, &group.path, pid).map_err(|_| adding(e))?;
                 }
                 result => result.map_err(adding)?,
@@ -369,6 +371,10 @@ impl Cgroup {
     }
 
     fn write(&self, writes: &[Write], skip_defaults: bool) -> Result<()> {
+        // All before any write, so that a refusal changes nothing.
+        for write in writes {
+            check_usage(self.dir(&write.controller), write)?;
+        }
         let mut again = Vec::new();
         for write in writes {
             let group = self.group(&write.controller);
@@ -551,13 +557,20 @@ fn add_beside(init: u32, group: &Path, pid: u32) -> Result<()> {
     add(&Dir::open(&place)?, pid)
 }
 
-fn write_one(dir: &Dir, write: &Write) -> Result<()> {
-    if let Some((what, bytes)) = write.above_usage
-        && let Some(usage) = dir.read("memory.current").ok().and_then(|text| text.trim().parse::<u64>().ok())
-        && bytes <= usage
-    {
-        return Err(Error::new(format!("rejecting {what} limit {bytes} <= usage {usage}")));
+/// Refuses a limit that is below what is in use. Where that cannot be read there is no refusal.
+fn check_usage(dir: Option<&Dir>, write: &Write) -> Result<()> {
+    let (Some((what, bytes)), Some(dir)) = (write.above_usage, dir) else { return Ok(()) };
+    let usage = dir.read("memory.current").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    match usage {
+        Some(usage) if bytes <= usage => {
+            let text = format!("rejecting {what} limit {bytes} <= usage {usage}");
+            Err(Error::new(text).context(&write.at))
+        }
+        _ => Ok(()),
     }
+}
+
+fn write_one(dir: &Dir, write: &Write) -> Result<()> {
     let result = if write.keeps_first {
         let old = dir.read(&write.file)?;
         let first = old.split_whitespace().next().unwrap_or("max");

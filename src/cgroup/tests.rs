@@ -314,7 +314,12 @@ fn exec_follows_init_where_v2_takes_no_process() {
     let paths = [(String::new(), invalid.path().to_owned())];
     let broken = Cgroup::open(&paths).expect("opened");
     broken.add(other.0.id()).expect_err("domain invalid");
-    broken.add_exec(other.0.id(), &[], init.0.id()).expect("joined init's");
+    let (pid, init) = (other.0.id(), init.0.id());
+    broken.add_exec(pid, &[(None, "/")], init).expect_err("asked for, so no other will do");
+    broken.add_exec(pid, &[], init).expect("joined init's");
+    add(&leaf, pid).expect("joined");
+    let gone = [(String::new(), dir.path().join("gone"))];
+    Cgroup::open(&gone).expect("opened").add_exec(pid, &[], init).expect("joined init's");
     assert!(leaf.own_procs().expect("listed").contains(&other.0.id()));
     cgroup.kill(Signal::KILL).expect("killed");
     cgroup.remove().expect("removed");
@@ -364,7 +369,18 @@ fn an_interrupted_create_is_discarded_but_another_container_is_not() {
 
 /// The settings in a cgroup: its writable files, and the device list, without counters.
 fn settings(cgroup: &Cgroup) -> Vec<(PathBuf, String)> {
-    let skipped = ["usage", "failcnt", "procs", "tasks", "event_control", "force_empty", "threads", "kill"];
+    let skipped = [
+        "usage",
+        "failcnt",
+        "procs",
+        "tasks",
+        "event_control",
+        "force_empty",
+        "threads",
+        "kill",
+        "pressure",
+        "hugetlb",
+    ];
     let mut settings = Vec::new();
     for dir in cgroup.groups.iter().filter_map(|group| group.dir.as_ref()) {
         for entry in std::fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("an entry")) {
@@ -396,12 +412,19 @@ fn the_settings_are_those_of_runc() {
         "devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"},
             {"allow":true,"type":"b","major":8,"access":"r"}],
         "memory":{"limit":67108864,"swap":134217728,"reservation":33554432,"swappiness":7},
-        "cpu":{"shares":512,"quota":50000,"period":20000,"cpus":"0","mems":"0"},"pids":{"limit":7}}}"#;
+        "cpu":{"shares":512,"quota":50000,"period":20000,"cpus":"0","mems":"0"},"pids":{"limit":7},"blockIO":{"weight":300}}}"#;
+    use std::os::unix::fs::PermissionsExt;
     let bundle = std::env::temp_dir().join(path.trim_start_matches('/'));
-    std::fs::create_dir_all(bundle.join("rootfs")).expect("a bundle");
+    for dir in ["", "rootfs", "rootfs/proc"] {
+        std::fs::create_dir(bundle.join(dir)).expect("a bundle");
+    }
+    // Never run, but runc looks for it.
+    std::fs::write(bundle.join("rootfs/x"), "").expect("written");
+    std::fs::set_permissions(bundle.join("rootfs/x"), std::fs::Permissions::from_mode(0o755)).expect("chmod");
     let mut config: serde_json::Value = serde_json::json!({
         "ociVersion": "1.0.2", "root": {"path": "rootfs"},
         "process": {"args": ["/x"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": serde_json::from_str::<serde_json::Value>(linux).expect("valid JSON"),
     });
     config["linux"]["cgroupsPath"] = path.as_str().into();
@@ -412,7 +435,7 @@ fn the_settings_are_those_of_runc() {
         let null = || Stdio::null();
         let mut command = Command::new("runc");
         command.arg("--root").arg(bundle.join("state")).args(args).current_dir(&bundle);
-        command.stdin(null()).stdout(null()).stderr(null()).status()
+        command.stdin(null()).stdout(null()).status()
     };
     let made = runc(&["create", id]);
     let plan = plan_of(linux, &layout, &path).expect("planned");

@@ -179,6 +179,35 @@ pub fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// Takes apart the values of `exec --cgroup`: `PATH`, once, or `CONTROLLER[,CONTROLLER]:PATH`, repeatable.
+///
+/// # Errors
+/// An empty or doubled controller, or a path without one beside other arguments.
+pub fn sub_cgroups(args: &[String]) -> Result<Vec<(Option<&str>, &str)>> {
+    let mut subs: Vec<(Option<&str>, &str)> = Vec::new();
+    for arg in args {
+        let invalid = |why: &str| Err(Error::new(format!("invalid --cgroup argument: {arg} ({why})")));
+        let Some((names, path)) = arg.split_once(':') else {
+            if args.len() != 1 {
+                return invalid("missing <controller>: prefix");
+            }
+            return Ok(vec![(None, arg)]);
+        };
+        for name in names.split(',') {
+            if name.is_empty() {
+                return invalid("empty <controller> prefix");
+            }
+            if subs.iter().any(|(known, _)| *known == Some(name)) {
+                let text =
+                    format!("invalid --cgroup argument(s): controller {name} specified multiple times");
+                return Err(Error::new(text));
+            }
+            subs.push((Some(name), path));
+        }
+    }
+    Ok(subs)
+}
+
 impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {:?}", self.file, self.value)
@@ -278,6 +307,20 @@ pub(crate) mod tests {
         assert!(plan.places.is_empty() && plan.limits.is_empty() && plan.warnings.len() == 1);
         let bad = linux(r#"{"resources":{"devices":[{"type":"z","access":"r"}]}}"#);
         build(Some(&bad), "c", &v1(), Driver::Disabled, false).expect_err("an invalid type");
+    }
+
+    #[test]
+    fn sub_cgroups_are_taken_apart() {
+        let split = |args: &[&str]| {
+            let args: Vec<String> = args.iter().map(|&arg| arg.into()).collect();
+            sub_cgroups(&args).map(|subs| format!("{subs:?}")).map_err(|e| e.to_string())
+        };
+        assert_eq!(split(&["a/b"]).as_deref(), Ok("[(None, \"a/b\")]"));
+        let two = "[(Some(\"cpu\"), \"x\"), (Some(\"cpuacct\"), \"x\"), (Some(\"pids\"), \"y\")]";
+        assert_eq!(split(&["cpu,cpuacct:x", "pids:y"]).as_deref(), Ok(two));
+        for bad in [&["a", "b"][..], &[":x"], &["cpu:x", "cpu:y"], &["cpu,:x"]] {
+            split(bad).expect_err("invalid");
+        }
     }
 
     #[test]
