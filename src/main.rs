@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use rrun::cli::{self, Command, Invocation, Parsed, help};
-use rrun::error::{Error, Kind};
+use rrun::error::{Call, Kind};
 use rrun::log::{self, Format, Log};
 use rustix::io::Errno;
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             Invocation { name: name.clone(), global: global.clone(), command: command? },
             &mut out,
         )?;
-        out.flush().map_err(|e| Error::new(format!("write standard output: {e}")))?;
+        out.flush().call(|| "write standard output")?;
         Ok(status)
     });
     match done {

@@ -839,89 +839,191 @@ impl Topic {
 
 /// All commands, in alphabetical order.
 pub static TOPICS: &[Topic] = &[
-    Topic::new("check", "", NONE, Offer::Nothing, "report what this kernel and machine offer to containers", |d, _| {
-        Ok(Command::Check(Check { json: d.json }))
-    })
-    .text("Names each kernel feature that containers may need, whether it is there, and what is lost without it."),
+    Topic::new(
+        "check",
+        "",
+        NONE,
+        Offer::Nothing,
+        "report what this kernel and machine offer to containers",
+        |d, _| Ok(Command::Check(Check { json: d.json })),
+    )
+    .text(
+        "Names each kernel feature that containers may need, whether it is there, and \
+         what is lost without it.",
+    ),
     Topic::new("checkpoint", ID, ONE, Offer::Ids, "save a running container to disk with CRIU", |d, o| {
         Ok(Command::Checkpoint(Checkpoint { criu: Criu { id: first(o), ..d.criu }, ..d.checkpoint }))
     })
-    .text("The container is deleted afterwards, unless --leave-running or --pre-dump is given. Options for CRIU \
-           itself are read from the file named in the annotation org.criu.config."),
-    Topic::new("completion", "bash|zsh|fish", ONE, Offer::Words(Shell::WORDS), "print the completion script of a shell", |_, o| {
-        let shell = first(o);
-        Shell::parse(&shell).map(Command::Completion).ok_or_else(|| format!("no completion for {shell:?}: bash, zsh or fish"))
-    })
-    .text("bash: source <(@ completion bash). zsh: store the script as _@ in a directory of $fpath. fish: @ \
-           completion fish | source."),
-    Topic::new("create", ID, ONE, Offer::Nothing, "make a container, and leave its process to start", |d, o| {
-        Ok(Command::Create(create(d, o)))
-    })
-    .text("Everything that config.json asks for is set up, and a process waits in the container; start lets it \
-           execute the user's program. The id must be new on this machine."),
+    .text(
+        "The container is deleted afterwards, unless --leave-running or --pre-dump is \
+         given. Options for CRIU itself are read from the file named in the annotation \
+         org.criu.config.",
+    ),
+    Topic::new(
+        "completion",
+        "bash|zsh|fish",
+        ONE,
+        Offer::Words(Shell::WORDS),
+        "print the completion script of a shell",
+        |_, o| {
+            let shell = first(o);
+            Shell::parse(&shell)
+                .map(Command::Completion)
+                .ok_or_else(|| format!("no completion for {shell:?}: bash, zsh or fish"))
+        },
+    )
+    .text(
+        "bash: source <(@ completion bash). zsh: store the script as _@ in a directory \
+         of $fpath. fish: @ completion fish | source.",
+    ),
+    Topic::new(
+        "create",
+        ID,
+        ONE,
+        Offer::Nothing,
+        "make a container, and leave its process to start",
+        |d, o| Ok(Command::Create(create(d, o))),
+    )
+    .text(
+        "Everything that config.json asks for is set up, and a process waits in the \
+         container; start lets it execute the user's program. The id must be new on this \
+         machine.",
+    ),
     Topic::new("delete", ID, ONE, Offer::Ids, "remove what is left of a container", |d, o| {
         Ok(Command::Delete(Delete { id: first(o), force: d.force, regex: d.regex }))
     })
-    .text("A running container is refused without --force. --force also removes what a crash left behind."),
-    Topic::new("events", ID, ONE, Offer::Ids, "print statistics and out-of-memory events as JSON lines", |d, o| {
-        Ok(Command::Events(Events { id: first(o), interval: d.interval, stats: d.stats }))
-    })
+    .text(
+        "A running container is refused without --force. --force also removes what a \
+         crash left behind.",
+    ),
+    Topic::new(
+        "events",
+        ID,
+        ONE,
+        Offer::Ids,
+        "print statistics and out-of-memory events as JSON lines",
+        |d, o| Ok(Command::Events(Events { id: first(o), interval: d.interval, stats: d.stats })),
+    )
     .text("Ends with the container."),
-    Topic::new("exec", "<container-id> <command> [argument...]", (1, None), Offer::Ids, "run a further process in a container", exec)
-        .verbatim()
-        .text("Options are not looked for behind the container id: they belong to the command. Without --process, \
-               the process is that of config.json but for the command and what the options change. The exit \
-               status is the process's, 128+n if signal n ended it, or 255 if it could not be started."),
-    Topic::new("features", "", NONE, Offer::Nothing, "print what @ supports, as JSON", |_, _| Ok(Command::Features))
-        .text("The document is that of features.md in the runtime specification."),
-    Topic::new("generate", "man DIR", (2, Some(2)), Offer::Nothing, "write the man pages to a directory", |_, o| {
-        match first_and_rest(o) {
+    Topic::new(
+        "exec",
+        "<container-id> <command> [argument...]",
+        (1, None),
+        Offer::Ids,
+        "run a further process in a container",
+        exec,
+    )
+    .verbatim()
+    .text(
+        "Options are not looked for behind the container id: they belong to the command. \
+         Without --process, the process is that of config.json but for the command and \
+         what the options change. The exit status is the process's, 128+n if signal n \
+         ended it, or 255 if it could not be started.",
+    ),
+    Topic::new("features", "", NONE, Offer::Nothing, "print what @ supports, as JSON", |_, _| {
+        Ok(Command::Features)
+    })
+    .text("The document is that of features.md in the runtime specification."),
+    Topic::new(
+        "generate",
+        "man DIR",
+        (2, Some(2)),
+        Offer::Nothing,
+        "write the man pages to a directory",
+        |_, o| match first_and_rest(o) {
             (what, rest) if what == "man" => Ok(Command::GenerateMan(first(rest).into())),
             (what, _) => Err(format!("cannot generate {what:?}: only man")),
-        }
-    })
+        },
+    )
     .hidden(),
-    Topic::new("help", "[command]", (0, Some(1)), Offer::Commands, "explain a command", |_, o| match o.first() {
-        None => Ok(Command::Help(None)),
-        Some(name) => topic(name).map(|t| Command::Help(Some(t))).ok_or_else(|| no_topic(name)),
+    Topic::new("help", "[command]", (0, Some(1)), Offer::Commands, "explain a command", |_, o| {
+        match o.first() {
+            None => Ok(Command::Help(None)),
+            Some(name) => topic(name).map(|t| Command::Help(Some(t))).ok_or_else(|| no_topic(name)),
+        }
     }),
-    Topic::new("kill", "<container-id> [signal]", (1, Some(2)), Offer::IdsThenSignals, "send a signal to a container's process", |d, o| {
-        let (id, rest) = first_and_rest(o);
-        Ok(Command::Kill(Kill { id, signal: values::signal(&first(rest))?, all: d.all, regex: d.regex }))
-    })
+    Topic::new(
+        "kill",
+        "<container-id> [signal]",
+        (1, Some(2)),
+        Offer::IdsThenSignals,
+        "send a signal to a container's process",
+        |d, o| {
+            let (id, rest) = first_and_rest(o);
+            Ok(Command::Kill(Kill { id, signal: values::signal(&first(rest))?, all: d.all, regex: d.regex }))
+        },
+    )
     .text("The signal is a number or a name, with or without SIG; SIGTERM if absent."),
     Topic::new("list", "", NONE, Offer::Nothing, "list containers", |d, _| {
         Ok(Command::List(List { format: d.format, quiet: d.quiet }))
     })
     .text("Containers are those below --root."),
-    Topic::new("pause", ID, ONE, Offer::Ids, "freeze all processes of a container", |_, o| Ok(Command::Pause(first(o)))),
-    Topic::new("plan", "[container-id]", (0, Some(1)), Offer::Nothing, "show what create would do, and do nothing", |d, o| {
-        Ok(Command::Plan(Plan { id: o.into_iter().next(), bundle: d.bundle, config: d.config, json: d.json }))
-    })
-    .text("One line per decision: namespaces, mounts in order, devices, limits, capabilities, the system call filter."),
-    Topic::new("ps", "<container-id> [ps-option...]", (1, None), Offer::Ids, "list the processes of a container", |d, o| {
-        let (id, args) = first_and_rest(o);
-        Ok(Command::Ps(Ps { id, format: d.format, args }))
-    })
+    Topic::new("pause", ID, ONE, Offer::Ids, "freeze all processes of a container", |_, o| {
+        Ok(Command::Pause(first(o)))
+    }),
+    Topic::new(
+        "plan",
+        "[container-id]",
+        (0, Some(1)),
+        Offer::Nothing,
+        "show what create would do, and do nothing",
+        |d, o| {
+            Ok(Command::Plan(Plan {
+                id: o.into_iter().next(),
+                bundle: d.bundle,
+                config: d.config,
+                json: d.json,
+            }))
+        },
+    )
+    .text(
+        "One line per decision: namespaces, mounts in order, devices, limits, \
+         capabilities, the system call filter.",
+    ),
+    Topic::new(
+        "ps",
+        "<container-id> [ps-option...]",
+        (1, None),
+        Offer::Ids,
+        "list the processes of a container",
+        |d, o| {
+            let (id, args) = first_and_rest(o);
+            Ok(Command::Ps(Ps { id, format: d.format, args }))
+        },
+    )
     .verbatim()
     .text("Options behind the container id are those of ps(1), -ef if there are none."),
-    Topic::new("restore", ID, ONE, Offer::Nothing, "bring back a container that checkpoint saved", |d, o| Ok(restore(d, o))),
-    Topic::new("resume", ID, ONE, Offer::Ids, "thaw the processes of a paused container", |_, o| Ok(Command::Resume(first(o)))),
+    Topic::new("restore", ID, ONE, Offer::Nothing, "bring back a container that checkpoint saved", |d, o| {
+        Ok(restore(d, o))
+    }),
+    Topic::new("resume", ID, ONE, Offer::Ids, "thaw the processes of a paused container", |_, o| {
+        Ok(Command::Resume(first(o)))
+    }),
     Topic::new("run", ID, ONE, Offer::Nothing, "make a container, start it and wait for it", |d, o| {
         let (detach, keep, no_subreaper) = (d.detach, d.keep, d.no_subreaper);
         Ok(Command::Run(Run { create: create(d, o), detach, keep, no_subreaper }))
     })
-    .text("create, start and delete in one. The exit status is the process's, or 128+n if signal n ended it."),
+    .text(
+        "create, start and delete in one. The exit status is the process's, or 128+n if \
+         signal n ended it.",
+    ),
     Topic::new("spec", "", NONE, Offer::Nothing, "write a config.json to begin with", |d, _| {
         Ok(Command::Spec(Spec { bundle: d.bundle, config: d.config, rootless: d.rootless_spec }))
     })
     .text("An existing file is not overwritten."),
-    Topic::new("start", ID, ONE, Offer::Ids, "execute the program of a created container", |_, o| Ok(Command::Start(first(o)))),
-    Topic::new("state", ID, ONE, Offer::Ids, "print the state of a container as JSON", |_, o| Ok(Command::State(first(o)))),
+    Topic::new("start", ID, ONE, Offer::Ids, "execute the program of a created container", |_, o| {
+        Ok(Command::Start(first(o)))
+    }),
+    Topic::new("state", ID, ONE, Offer::Ids, "print the state of a container as JSON", |_, o| {
+        Ok(Command::State(first(o)))
+    }),
     Topic::new("update", ID, ONE, Offer::Ids, "change the resource limits of a container", |d, o| {
         Ok(Command::Update(Update { id: first(o), ..d.update }))
     })
-    .text("What is not given stays. Sizes take the suffixes k, M, G, T and P, in units of 1024."),
+    .text(
+        "What is not given stays. Sizes take the suffixes k, M, G, T and P, in units of \
+         1024.",
+    ),
 ];
 
 /// The words that runc has for an unknown command, which its test suite looks for.

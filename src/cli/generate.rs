@@ -225,7 +225,7 @@ fn zsh_flag(flag: &Flag, name: &str) -> String {
     let (equals, plus, value) = match flag.set {
         Set::Switch(_) => ("", "", String::new()),
         Set::Value(metavar, _) => {
-            ("=", "+", format!(":{}:{}", zsh_text(metavar), zsh_offer(flag.offer, name)))
+            ("=", "+", format!(":{}:{}", metavar.replace(':', "\\:"), zsh_offer(flag.offer, name)))
         }
     };
     let long = flag.name;
@@ -249,13 +249,15 @@ fn zsh(name: &str) -> String {
     let function = function(name);
     let mut out = format!(
         "#compdef {name}\n# zsh completion for {name}; written by {name} completion zsh\n\n\
-         {function}_ids() {{\n    local -a root ids\n    [[ -z $opt_args[--root] ]] || root=(--root $opt_args[--root])\n    \
+         {function}_ids() {{\n    local -a ids\n    \
          ids=(${{(f)\"$(_call_program ids {name} $root list -q 2>/dev/null)\"}})\n    compadd -a ids\n}}\n\n\
          {function}() {{\n    local curcontext=$curcontext context state state_descr line\n    typeset -A opt_args\n"
     );
     let version = "'(- *)'{-v,--version}'[show the version]'";
     let rest = [version, "'1:command:->command'", "'*::operand:->operands'"].map(str::to_owned);
     zsh_arguments(&mut out, "    ", GLOBAL, name, &rest);
+    // Taken before the command's options replace $opt_args; the ids see it by zsh's dynamic scope.
+    out.push_str("    local -a root\n    [[ -z $opt_args[--root] ]] || root=(--root $opt_args[--root])\n");
     out.push_str("    case $state in\n    command)\n        local -a commands=(\n");
     for topic in TOPICS.iter().filter(|t| !t.hidden) {
         let _ = writeln!(out, "            '{}:{}'", topic.name, zsh_text(&topic.about.replace('@', name)));
@@ -322,8 +324,12 @@ fn fish(name: &str) -> String {
             format!("'__fish_seen_subcommand_from {}'", flag.on.join(" "))
         };
         let short = flag.short.map(|c| format!(" -s {c}")).unwrap_or_default();
-        let value =
-            if takes_value(&flag) { format!(" -r{}", fish_offer(flag.offer, name)) } else { String::new() };
+        // -x keeps file names out, which -r does not.
+        let value = match (flag.set, flag.offer) {
+            (Set::Switch(_), _) => String::new(),
+            (Set::Value(..), Offer::Files) => " -r -F".to_owned(),
+            (Set::Value(..), offer) => format!(" -x{}", fish_offer(offer, name)),
+        };
         let help = fish_text(flag.help);
         let _ = writeln!(out, "complete -c {name} -n {condition} -l {}{short}{value} -d {help}", flag.name);
     }

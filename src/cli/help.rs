@@ -14,8 +14,8 @@ pub const ABOUT: &str = "Open Container Initiative runtime";
 /// What rrun is, in two paragraphs; `@` stands for the program's name.
 pub const TEXT: &[&str] = &[
     "@ makes a container from a bundle: a directory with a configuration, config.json, and usually the root \
-     file system beside it. It takes the place of runc below containerd, Docker, Podman and CRI-O, and can be \
-     used by hand:",
+     file system beside it. It takes the place of runc below containerd, Docker, Podman and CRI-O, and can \
+     be used by hand:",
     "@ run -b <bundle> <container-id>",
 ];
 

@@ -1,7 +1,7 @@
 //! The command line: what was typed, as typed data, with no I/O but getcwd for a relative `--root`.
 //!
-//! Not clap: the contract is the syntax of Go's flag package, which callers rely on (`-no-subreaper` with one
-//! dash, `--detach=false`, nothing parsed behind exec's container id, the words `flag needs an argument`), and
+//! Not clap: the contract is the syntax of Go's flag package, which callers rely on (`-no-subreaper` with
+//! one dash, `--detach=false`, nothing parsed behind exec's container id, `flag needs an argument`), and
 //! which clap cannot express; it would also cost 0.15 ms at every start and 400 kB.
 //!
 //! A flag is defined once, in [`flags`]; the parser, the help, the man pages, the completions and the tests
@@ -28,7 +28,7 @@ pub use values::{
 /// A parsed command line.
 #[derive(Debug)]
 pub struct Invocation {
-    /// Base name of `argv[0]`, under which rrun speaks of itself: called through a symlink named runc it is runc.
+    /// Base name of `argv[0]`, under which rrun speaks of itself: through a symlink named runc it is runc.
     pub name: String,
     /// Options before (or, as in runc 1.5, behind) the command.
     pub global: Global,
@@ -394,8 +394,8 @@ pub struct Check {
 /// Checks a container id: it becomes the name of a directory, of a cgroup and of a keyring.
 ///
 /// # Errors
-/// Empty, longer than a file name (255 bytes), `.`, `..`, or a character beside `[A-Za-z0-9_+.-]`; the texts are
-/// those that callers know from runc.
+/// Empty, longer than a file name (255 bytes), `.`, `..`, or a character beside `[A-Za-z0-9_+.-]`; the texts
+/// are those that callers know from runc.
 pub fn id(id: &str) -> Result<&str> {
     if id.is_empty() {
         return Err(Error::kind(Kind::Usage, "container id cannot be empty"));

@@ -304,18 +304,14 @@ mod tests {
         };
         assert!(r.no_subreaper);
         assert_eq!((r.criu.id.as_str(), r.lsm_profile.as_deref()), ("x", Some("selinux:x")));
-        assert!(
-            matches!(command(&["update", "--resources=-", "x"]), Command::Update(u) if u.resources == Some("-".into()))
-        );
-        assert!(
-            matches!(command(&["update", "--resources", "-", "x"]), Command::Update(u) if u.resources == Some("-".into()))
-        );
-        assert!(
-            matches!(command(&["events", "--interval=1s", "x"]), Command::Events(e) if e.interval == Duration::from_secs(1))
-        );
-        assert!(
-            matches!(command(&["checkpoint", "--status-fd", "3", "x"]), Command::Checkpoint(c) if c.status_fd == Some(3))
-        );
+        for line in [&["update", "--resources=-", "x"][..], &["update", "--resources", "-", "x"]] {
+            let Command::Update(u) = command(line) else { panic!() };
+            assert_eq!(u.resources.as_deref(), Some(Path::new("-")));
+        }
+        let Command::Events(e) = command(&["events", "--interval=1s", "x"]) else { panic!() };
+        assert_eq!(e.interval, Duration::from_secs(1));
+        let Command::Checkpoint(c) = command(&["checkpoint", "--status-fd", "3", "x"]) else { panic!() };
+        assert_eq!(c.status_fd, Some(3));
     }
 
     #[test]
