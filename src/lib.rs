@@ -4,6 +4,7 @@ pub mod default_spec;
 pub mod error;
 pub mod features;
 pub mod launch;
+pub mod netdev;
 pub mod plan;
 pub mod spec;
 pub mod sys;

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod netlink;
 pub mod task;
 
 use rustix::io::Errno;
