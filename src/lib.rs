@@ -10,6 +10,7 @@ pub mod features;
 pub mod hooks;
 pub mod launch;
 pub mod log;
+pub mod netdev;
 pub mod plan;
 pub mod spec;
 pub mod state;

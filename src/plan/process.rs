@@ -432,7 +432,7 @@ mod tests {
         let limits = plan.expect("accepted").rlimits;
         assert_eq!(limits.len(), 1);
         assert_eq!(limits.first().map(ToString::to_string).as_deref(), Some("RLIMIT_NOFILE 1:unlimited"));
-        assert_eq!(limits.first().map(|limit| limit.resource), Some(libc::RLIMIT_NOFILE as u32));
+        assert_eq!(limits.first().map(|limit| limit.resource), Some(libc::RLIMIT_NOFILE));
     }
 
     #[test]
