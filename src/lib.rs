@@ -3,5 +3,6 @@
 pub mod error;
 pub mod launch;
 pub mod plan;
+pub mod rootfs;
 pub mod spec;
 pub mod sys;

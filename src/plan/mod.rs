@@ -5,5 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod namespaces;
+pub mod rootfs;
 
 pub use namespaces::{Choice, Kind, Namespaces};

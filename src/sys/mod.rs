@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod mount;
+
 use rustix::io::Errno;
 
 /// A failed system call.
