@@ -12,6 +12,7 @@ pub mod launch;
 pub mod log;
 pub mod netdev;
 pub mod plan;
+pub mod rootfs;
 pub mod spec;
 pub mod state;
 pub mod sys;

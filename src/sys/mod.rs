@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod launch;
+pub mod mount;
 pub mod netlink;
 pub mod seccomp;
 pub mod signal;

@@ -1,0 +1,263 @@
+//! `mounts[].options`: config.md's table, decided into attributes, propagation and data.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+/// `MOUNT_ATTR_*` of linux/mount.h.
+pub mod attr {
+    /// Read-only.
+    pub const RDONLY: u64 = 0x1;
+    /// No set-user-id.
+    pub const NOSUID: u64 = 0x2;
+    /// No devices.
+    pub const NODEV: u64 = 0x4;
+    /// No execution.
+    pub const NOEXEC: u64 = 0x8;
+    /// The mask of the three choices for access times; relatime is 0.
+    pub const ATIME: u64 = 0x70;
+    /// Access times never.
+    pub const NOATIME: u64 = 0x10;
+    /// Access times always.
+    pub const STRICTATIME: u64 = 0x20;
+    /// No access times of directories.
+    pub const NODIRATIME: u64 = 0x80;
+    /// Follow no symbolic link.
+    pub const NOSYMFOLLOW: u64 = 0x20_0000;
+}
+
+/// Attributes of a mount to set and to clear; what is in neither stays as the source has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attrs {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear, before setting.
+    pub clear: u64,
+}
+
+impl Attrs {
+    pub(super) fn set(&mut self, bits: u64) {
+        self.set |= bits;
+        self.clear &= !bits;
+    }
+
+    fn unset(&mut self, bits: u64) {
+        self.set &= !bits;
+        self.clear |= bits;
+    }
+
+    // The kernel wants the whole mask cleared when the choice changes (mount_setattr(2)).
+    fn atime(&mut self, choice: u64) {
+        self.set = self.set & !attr::ATIME | choice;
+        self.clear |= attr::ATIME;
+    }
+
+    // Withdraws a choice; only relatime, which is the kernel's default, remains.
+    fn not_atime(&mut self, choice: u64) {
+        if self.set & attr::ATIME == choice || self.clear & attr::ATIME == 0 {
+            self.atime(0);
+        }
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    fn apply(&mut self, name: &str) -> bool {
+        match name {
+            "ro" => self.set(attr::RDONLY),
+            "rw" => self.unset(attr::RDONLY),
+            "nosuid" => self.set(attr::NOSUID),
+            "suid" => self.unset(attr::NOSUID),
+            "nodev" => self.set(attr::NODEV),
+            "dev" => self.unset(attr::NODEV),
+            "noexec" => self.set(attr::NOEXEC),
+            "exec" => self.unset(attr::NOEXEC),
+            "nodiratime" => self.set(attr::NODIRATIME),
+            "diratime" => self.unset(attr::NODIRATIME),
+            "nosymfollow" => self.set(attr::NOSYMFOLLOW),
+            "symfollow" => self.unset(attr::NOSYMFOLLOW),
+            "noatime" => self.atime(attr::NOATIME),
+            "strictatime" => self.atime(attr::STRICTATIME),
+            "relatime" => self.atime(0),
+            "atime" => self.not_atime(attr::NOATIME),
+            "nostrictatime" => self.not_atime(attr::STRICTATIME),
+            // relatime is what remains without it, too.
+            "norelatime" => {}
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl fmt::Display for Attrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [(u64, &str, &str); 5] = [
+            (attr::RDONLY, "ro", "rw"),
+            (attr::NOSUID, "nosuid", "suid"),
+            (attr::NODEV, "nodev", "dev"),
+            (attr::NOEXEC, "noexec", "exec"),
+            (attr::NODIRATIME, "nodiratime", "diratime"),
+        ];
+        let mut words = Vec::new();
+        for (bit, set, clear) in NAMES {
+            if self.set & bit != 0 {
+                words.push(set);
+            } else if self.clear & bit != 0 {
+                words.push(clear);
+            }
+        }
+        if self.set & attr::NOSYMFOLLOW != 0 {
+            words.push("nosymfollow");
+        } else if self.clear & attr::NOSYMFOLLOW != 0 {
+            words.push("symfollow");
+        }
+        if self.clear & attr::ATIME != 0 {
+            words.push(match self.set & attr::ATIME {
+                attr::NOATIME => "noatime",
+                attr::STRICTATIME => "strictatime",
+                _ => "relatime",
+            });
+        }
+        f.write_str(&words.join(","))
+    }
+}
+
+/// The options of one mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) attrs: Attrs,
+    pub(super) recursive: Attrs,
+    /// `MS_*` that belong to the file system rather than to the mount.
+    pub(super) superblock: u32,
+    /// `MS_SHARED` and its like, with or without `MS_REC`, in order.
+    pub(super) propagation: Vec<u32>,
+    /// Some(recursive) for a bind.
+    pub(super) bind: Option<bool>,
+    pub(super) remount: bool,
+    pub(super) copy_up: bool,
+    /// Some(recursive) for an idmapped mount.
+    pub(super) idmap: Option<bool>,
+    pub(super) data: Vec<String>,
+}
+
+/// Propagation flags by name.
+pub(super) fn propagation(name: &str) -> Option<u32> {
+    let flag = |name: &str| {
+        Some(match name {
+            "shared" => libc::MS_SHARED,
+            "slave" => libc::MS_SLAVE,
+            "private" => libc::MS_PRIVATE,
+            "unbindable" => libc::MS_UNBINDABLE,
+            _ => return None,
+        } as u32)
+    };
+    flag(name).or_else(|| Some(flag(name.strip_prefix('r')?)? | libc::MS_REC as u32))
+}
+
+fn superblock(name: &str) -> Option<(u32, bool)> {
+    let (flag, on) = match name {
+        "sync" => (libc::MS_SYNCHRONOUS, true),
+        "async" => (libc::MS_SYNCHRONOUS, false),
+        "dirsync" => (libc::MS_DIRSYNC, true),
+        "mand" => (libc::MS_MANDLOCK, true),
+        "nomand" => (libc::MS_MANDLOCK, false),
+        "iversion" => (libc::MS_I_VERSION, true),
+        "noiversion" => (libc::MS_I_VERSION, false),
+        "lazytime" => (libc::MS_LAZYTIME, true),
+        "nolazytime" => (libc::MS_LAZYTIME, false),
+        "silent" => (libc::MS_SILENT, true),
+        "loud" => (libc::MS_SILENT, false),
+        _ => return None,
+    };
+    Some((flag as u32, on))
+}
+
+impl Options {
+    /// Reads the table; the last of contradictory options wins, an unknown one is data.
+    pub(super) fn parse(options: &[String]) -> Self {
+        let mut this = Self::default();
+        for name in options {
+            this.one(name);
+        }
+        this
+    }
+
+    fn one(&mut self, name: &str) {
+        match name {
+            "" | "defaults" => {}
+            "bind" => self.bind = Some(false),
+            "rbind" => self.bind = Some(true),
+            "remount" => self.remount = true,
+            "tmpcopyup" => self.copy_up = true,
+            "idmap" => self.idmap = Some(false),
+            "ridmap" => self.idmap = Some(true),
+            _ => {
+                if let Some(flags) = propagation(name) {
+                    self.propagation.push(flags);
+                } else if let Some((flag, on)) = superblock(name) {
+                    self.superblock = if on { self.superblock | flag } else { self.superblock & !flag };
+                } else if !self.attrs.apply(name)
+                    && !name.strip_prefix('r').is_some_and(|name| self.recursive.apply(name))
+                {
+                    self.data.push(name.to_owned());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Options {
+        Options::parse(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_option_of_the_table_is_known() {
+        let table = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime \
+            nodev nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow \
+            private ratime rbind rdev rdiratime relatime remount rexec rnoatime rnodiratime rnoexec \
+            rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave \
+            rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime suid symfollow sync \
+            tmpcopyup unbindable idmap ridmap rnodev";
+        assert_eq!(parse(table).data, Vec::<String>::new());
+    }
+
+    #[test]
+    fn unknown_options_are_data() {
+        assert_eq!(parse("ro size=1m rfoo").data, ["size=1m", "rfoo"]);
+    }
+
+    #[test]
+    fn the_last_of_contradictory_options_wins() {
+        assert_eq!(parse("ro rw").attrs, Attrs { set: 0, clear: attr::RDONLY });
+        assert_eq!(parse("rw ro").attrs, Attrs { set: attr::RDONLY, clear: 0 });
+        assert_eq!(parse("rbind bind").bind, Some(false));
+        assert_eq!(parse("sync async").superblock, 0);
+        assert_eq!(parse("noatime strictatime").attrs.set, attr::STRICTATIME);
+        assert_eq!(parse("noatime atime").attrs, Attrs { set: 0, clear: attr::ATIME });
+    }
+
+    #[test]
+    fn withdrawing_another_choice_of_access_times_leaves_the_choice() {
+        assert_eq!(parse("noatime nostrictatime").attrs.set, attr::NOATIME);
+    }
+
+    #[test]
+    fn recursive_attributes_are_apart() {
+        let options = parse("rro rnoatime nosuid");
+        assert_eq!(options.recursive, Attrs { set: attr::RDONLY | attr::NOATIME, clear: attr::ATIME });
+        assert_eq!(options.attrs, Attrs { set: attr::NOSUID, clear: 0 });
+    }
+
+    #[test]
+    fn propagation_with_and_without_recursion() {
+        assert_eq!(propagation("rslave"), Some((libc::MS_SLAVE | libc::MS_REC) as u32));
+        assert_eq!(propagation("unbindable"), Some(libc::MS_UNBINDABLE as u32));
+        assert_eq!(propagation("rr"), None);
+    }
+}
