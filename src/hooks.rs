@@ -84,8 +84,11 @@ fn one(hook: &Hook, state: &[u8], options: &Options<'_>) -> Result<()> {
     let (stdin, feed) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2")?;
     let (mut out, stdout) = Tail::pipe()?;
     let (mut err, stderr) = Tail::pipe()?;
-    let fds =
-        [stdin.as_fd(), options.stdout.unwrap_or(stdout.as_fd()), options.stderr.unwrap_or(stderr.as_fd())];
+    let fds = [
+        stdin.as_fd(),
+        options.stdout.unwrap_or_else(|| stdout.as_fd()),
+        options.stderr.unwrap_or_else(|| stderr.as_fd()),
+    ];
     let envp = if hook.envp.is_empty() { options.env } else { &hook.envp };
     let program = Program { path: &hook.path, argv: &hook.argv, envp, cwd: options.cwd, fds: &fds };
     let mut child = spawn(&program).map_err(|e| {

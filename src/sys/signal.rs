@@ -166,6 +166,13 @@ pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     check("pidfd_send_signal", ret).map(drop)
 }
 
+/// Sends a signal to the calling thread.
+#[cfg(test)]
+pub(crate) fn raise(signal: i32) {
+    // SAFETY: the calling thread lives.
+    unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,8 +182,7 @@ mod tests {
         let before = set_mask(0).unwrap();
         let signals = Signals::block().unwrap();
         assert_eq!(signals.next().unwrap(), None);
-        // SAFETY: to this thread, where it is blocked.
-        unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1) };
+        raise(libc::SIGUSR1);
         assert_eq!(signals.next().unwrap(), Some(libc::SIGUSR1));
         assert_eq!(signals.next().unwrap(), None);
         drop(signals);

@@ -126,6 +126,27 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Exit> {
     }
 }
 
+/// Reaps the orphans that a subreaper inherits, but not the child that someone waits for.
+pub fn reap_others(child: Pid) {
+    let reap = |kind, id, flags| {
+        // SAFETY: plain data that the kernel fills; `id` is a pid or unused.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` is live.
+        let ret = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG | flags) };
+        // SAFETY: waitid fills the fields of SIGCHLD, or none, and then the pid is 0.
+        if ret == 0 { unsafe { info.si_pid() } } else { 0 }
+    };
+    loop {
+        // Looked at first: P_ALL would take the child too.
+        match libc::id_t::try_from(reap(libc::P_ALL, 0, libc::WNOWAIT)) {
+            Ok(pid) if pid != 0 && Pid::from_raw(pid as i32) != Some(child) => {
+                reap(libc::P_PID, pid, 0);
+            }
+            _ => return,
+        }
+    }
+}
+
 /// Starts a program: signals default and unblocked, a process group of its own, killed if we die.
 ///
 /// # Errors
@@ -242,7 +263,7 @@ fn become_program(image: &Image<'_>) -> ! {
         }
     };
     // The kernel's sigaction is at most this long (riscv64 has no restorer), and all zero is SIG_DFL, no flags,
-    // an empty mask. Not libc's call, which refuses signals 32 and 33: Go programs hand those down ignored.
+    // an empty mask. Not libc's call, which refuses signals 32 and 33, though a parent may hand those down ignored.
     let default = [0u64; 4];
     for signal in 1..=64 {
         // Handlers fall with execve, ignored signals do not. KILL and STOP refuse: no matter.
