@@ -68,7 +68,11 @@ impl Receiver {
         self.send(if exec { b"setns" } else { b"standard" }, pidfd)
     }
 
-    fn send(&self, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+    /// Sends any payload with one fd, as a seccomp agent expects it.
+    ///
+    /// # Errors
+    /// sendmsg.
+    pub fn send(&self, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
         let fds = [fd];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);

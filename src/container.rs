@@ -169,9 +169,6 @@ impl Container {
     pub fn destroy(self) -> Result<Vec<Error>> {
         let spec = self.slot.read_config().ok();
         self.cgroup()?.remove()?;
-        if !self.record.rdt.is_empty() {
-            crate::rdt::remove(Path::new(&self.record.rdt))?;
-        }
         let state = crate::oci_state::of_record(&self.record, Status::Stopped);
         let hooks = spec.as_ref().map(|spec| Hooks::build(&spec.hooks)).transpose().ok().flatten().unwrap_or_default();
         self.slot.remove()?;

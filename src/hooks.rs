@@ -60,6 +60,22 @@ impl Outputs {
     }
 }
 
+impl Outputs {
+    /// The options of hooks in the runtime's namespaces.
+    pub fn options<'a>(&'a self, env: &'a [CString]) -> Options<'a> {
+        let fd = |file: &'a Option<OwnedFd>| file.as_ref().map(AsFd::as_fd);
+        Options { env, cwd: None, stdout: fd(&self.stdout), stderr: fd(&self.stderr) }
+    }
+}
+
+/// The runtime's own environment, which hooks in its namespaces get unless they list one.
+pub fn own_environment() -> Vec<CString> {
+    use std::os::unix::ffi::OsStrExt as _;
+    std::env::vars_os()
+        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
+        .collect()
+}
+
 /// Runs hooks in order until one fails. `kind` is the name in config.json, `state` the JSON for stdin.
 ///
 /// # Errors
@@ -89,7 +105,7 @@ fn one(hook: &Hook, state: &[u8], options: &Options<'_>) -> Result<()> {
         options.stdout.unwrap_or_else(|| stdout.as_fd()),
         options.stderr.unwrap_or_else(|| stderr.as_fd()),
     ];
-    let envp = if hook.envp.is_empty() { options.env } else { &hook.envp };
+    let envp = hook.envp.as_deref().unwrap_or(options.env);
     let program = Program { path: &hook.path, argv: &hook.argv, envp, cwd: options.cwd, fds: &fds };
     let mut child = spawn(&program).map_err(|e| {
         let what = if e.call == "chdir" { options.cwd } else { Some(hook.path.as_c_str()) };
@@ -213,7 +229,7 @@ mod tests {
 
     fn hook(script: &str) -> Hook {
         let argv = ["sh", "-c", script].map(|s| CString::new(s).unwrap()).to_vec();
-        Hook { path: c"/bin/sh".into(), argv, envp: vec![c"PATH=/bin:/usr/bin".into()], timeout: None }
+        Hook { path: c"/bin/sh".into(), argv, envp: Some(vec![c"PATH=/bin:/usr/bin".into()]), timeout: None }
     }
 
     fn failure(script: &str) -> String {
@@ -289,7 +305,7 @@ mod tests {
         bare.argv = ["sh", "-c", "test \"$ONE\" = two && test \"$(pwd)\" = /usr"]
             .map(|s| CString::new(s).unwrap())
             .to_vec();
-        bare.envp.clear();
+        bare.envp = None;
         run("startContainer", &[bare], b"{}", &options).unwrap();
         run("startContainer", &[hook("test -z \"$ONE$CARGO$HOME\"")], b"{}", &options).unwrap();
     }

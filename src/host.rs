@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::cgroup::Layout;
+use crate::cgroup::layout::Layout;
 use crate::error::Result;
 use crate::spec::Spec;
 
@@ -17,6 +17,8 @@ pub struct Host {
     pub in_user_namespace: bool,
     /// The cgroup hierarchies.
     pub cgroup: Layout,
+    /// Capabilities that the runtime can give away: its bounding set.
+    pub bounding: u64,
     /// Whether AppArmor is enabled; asked only for a profile.
     pub apparmor: bool,
     /// Whether SELinux is enabled; asked only for a label.
@@ -38,6 +40,7 @@ impl Host {
             egid: rustix::process::getegid().as_raw(),
             in_user_namespace: in_user_namespace(),
             cgroup: Layout::read()?,
+            bounding: crate::sys::task::bounding(),
             apparmor: profile && starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
             selinux: label && std::path::Path::new("/sys/fs/selinux/enforce").exists(),
         })

@@ -275,6 +275,12 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+/// Now, as RFC 3339 with nanoseconds and in UTC: the `created` of a state.
+pub fn now_with_nanoseconds() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    rfc3339(now.as_secs()).replace('Z', &format!(".{:09}Z", now.subsec_nanos()))
+}
+
 /// A message in its format, with the newline.
 fn line(format: Format, level: Level, text: &str, seconds: u64) -> Vec<u8> {
     let (time, level) = (rfc3339(seconds), level.word());

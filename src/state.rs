@@ -55,6 +55,10 @@ record! {
         rootfs: String = "rootfs",
         /// When, RFC 3339 with nanoseconds.
         created: String = "created",
+        /// The rrun that makes it, while it is being made.
+        maker: u32 = "maker",
+        /// Its start time.
+        maker_start_time: u64 = "makerStartTime",
         /// User that created it.
         owner: u32 = "owner",
         /// Annotations of config.json.
@@ -80,6 +84,8 @@ writes!(Record {
     bundle = "bundle",
     rootfs = "rootfs",
     created = "created",
+    maker = "maker",
+    maker_start_time = "makerStartTime",
     owner = "owner",
     annotations = "annotations",
     cgroups = "cgroups",

@@ -62,7 +62,8 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let path = global.root.clone().unwrap_or_else(default_root);
     let environment = surroundings(&mut bundle.spec, &path, &args.id);
     let host = Host::read(&bundle.spec)?;
-    let plan = Plan::build(&bundle.spec, &request(global, args, &bundle, &environment), &host)?;
+    let driver = driver(global)?;
+    let plan = Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?;
     for warning in &plan.warnings {
         crate::log::warning(warning);
     }
@@ -119,6 +120,7 @@ pub fn listening() -> Listening {
 
 fn request<'a>(
     global: &Global,
+    driver: Driver,
     args: &'a Create,
     bundle: &'a Bundle,
     environment: &'a [CString],
@@ -126,7 +128,7 @@ fn request<'a>(
     Request {
         id: &args.id,
         bundle: &bundle.path,
-        driver: driver(global).unwrap_or(Driver::Cgroupfs),
+        driver,
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         preserve_fds: args.preserve_fds.saturating_add(listening().count),
@@ -142,7 +144,7 @@ fn request<'a>(
 pub fn plan(global: &Global, args: &Create) -> Result<Plan> {
     let bundle = Bundle::open(args.bundle.as_deref().unwrap_or(Path::new(".")), args.config.as_deref())?;
     let host = Host::read(&bundle.spec)?;
-    Plan::build(&bundle.spec, &request(global, args, &bundle, &[]), &host)
+    Plan::build(&bundle.spec, &request(global, driver(global)?, args, &bundle, &[]), &host)
 }
 
 fn wants_notification() -> bool {
@@ -185,6 +187,8 @@ fn intent(plan: &Plan, host: &Host) -> Record {
         boot_id: state::boot_id(),
         bundle: plan.bundle.display().to_string(),
         rootfs: plan.rootfs.path.display().to_string(),
+        maker: std::process::id(),
+        maker_start_time: state::start_time(std::process::id()).unwrap_or(0),
         owner: host.euid,
         annotations: plan.annotations.clone(),
         cgroups: paths(Cgroup::planned(&plan.cgroup)),
@@ -199,7 +203,7 @@ fn record(plan: &Plan, host: &Host, cgroup: &Cgroup, pid: u32) -> Result<Record>
         phase: "created".into(),
         pid,
         start_time: state::start_time(pid).call(|| format!("read /proc/{pid}/stat"))?,
-        created: crate::log::now(),
+        created: crate::log::now_with_nanoseconds(),
         cgroups: paths(cgroup.paths()),
         ..intent(plan, host)
     })

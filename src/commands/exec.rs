@@ -44,7 +44,14 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let mut plan = ExecPlan::build(&spec, &args.id, &process, container.record.rootless)?;
     plan.preserve_fds = args.preserve_fds.saturating_add(sockets.count);
     plan.process.envp.extend(sockets.env.into_iter().filter_map(|entry| CString::new(entry).ok()));
-    plan.sub_cgroups = args.cgroup.iter().map(|sub| (sub.controller.clone(), sub.path.clone())).collect();
+    plan.sub_cgroups = args
+        .cgroup
+        .iter()
+        .flat_map(|sub| match sub.controllers.as_slice() {
+            [] => vec![(None, sub.path.clone())],
+            list => list.iter().map(|controller| (Some(controller.clone()), sub.path.clone())).collect(),
+        })
+        .collect();
     for warning in &plan.process.warnings {
         crate::log::warning(warning);
     }
@@ -57,13 +64,14 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     };
     let launched = crate::launch::parent::exec(
         &plan,
-        init,
-        container.record.pid,
+        (init, container.record.pid),
         &cgroup,
         signals.as_ref(),
         listener,
-        console_socket.as_ref(),
     )?;
+    if let (Some(socket), Some(master)) = (&console_socket, &launched.console) {
+        socket.send_terminal(master.as_fd()).context(|| "--console-socket")?;
+    }
     if let Some(socket) = &pidfd_socket {
         socket.send_pidfd(launched.pidfd.as_fd(), true).context(|| "--pidfd-socket")?;
     }

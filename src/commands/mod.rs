@@ -2,8 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod control;
+pub mod create;
+pub mod end;
+pub mod exec;
+pub mod inspect;
+pub mod run;
+pub mod start;
+
 use crate::cli::{Command, Invocation, generate, help};
-use crate::error::{Call, Error, Result};
+use crate::error::{Call, Context as _, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::io::Write;
 use std::path::Path;
@@ -13,26 +21,32 @@ use std::path::Path;
 /// # Errors
 /// Those of the command; as runc's, those of create, run and exec begin with what failed.
 pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
-    let Invocation { name, command, .. } = inv;
+    let Invocation { name, global, command } = inv;
+    if let Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) = command {
+        crate::exe::protect()?;
+    }
+    let done = |()| 0;
     match command {
         Command::Help(topic) => print(out, &help::help(&name, topic)),
         Command::Version => print(out, &help::version(&name)),
         Command::Completion(shell) => print(out, &generate::completion(shell, &name)),
         Command::GenerateMan(dir) => man(&dir),
-        Command::Create(_) => Err(Error::new("not yet").context(format!("{name} create failed"))),
-        Command::Run(_) => Err(Error::new("not yet").context(format!("{name} run failed"))),
-        Command::Exec(_) => Err(Error::new("not yet").context("exec failed")),
-        Command::Start(_)
-        | Command::State(_)
-        | Command::Kill(_)
-        | Command::Delete(_)
-        | Command::List(_)
-        | Command::Ps(_)
-        | Command::Pause(_)
-        | Command::Resume(_)
-        | Command::Update(_)
-        | Command::Events(_)
-        | Command::Spec(_)
+        Command::Create(args) => {
+            create::create(&global, &args).map(done).context(|| format!("{name} create failed"))
+        }
+        Command::Run(args) => run::run(&global, &args).context(|| format!("{name} run failed")),
+        Command::Exec(args) => exec::exec(&global, &args).context(|| "exec failed"),
+        Command::Start(id) => start::start(&global, &id).map(done),
+        Command::State(id) => inspect::state(&global, &id, out),
+        Command::Kill(args) => end::kill(&global, &args).map(done),
+        Command::Delete(args) => end::delete(&global, &args).map(done),
+        Command::List(args) => inspect::list(&global, &args, out),
+        Command::Ps(args) => inspect::ps(&global, &args, out),
+        Command::Pause(id) => control::pause(&global, &id).map(done),
+        Command::Resume(id) => control::resume(&global, &id).map(done),
+        Command::Update(args) => control::update(&global, &args).map(done),
+        Command::Events(args) => control::events(&global, &args, out),
+        Command::Spec(_)
         | Command::Features
         | Command::Checkpoint(_)
         | Command::Restore(_)

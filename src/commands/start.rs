@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::cli::Global;
+use crate::console::Receiver;
 use crate::container::Container;
 use crate::error::{Call as _, Context as _, Error, Kind, Result};
 use crate::hooks::Outputs;
@@ -122,6 +123,7 @@ pub fn hand_listener_over(
         pid,
         &seccomp.listener_metadata,
     );
-    crate::console::send_fd(Path::new(&seccomp.listener_path), &state, fd.as_fd())
+    Receiver::connect(Path::new(&seccomp.listener_path))
+        .and_then(|agent| agent.send(&state, fd.as_fd()))
         .context(|| format!("linux.seccomp.listenerPath: failed to connect with seccomp agent {:?}", seccomp.listener_path))
 }

@@ -50,7 +50,7 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     let mut keep = child.keep();
     keep.push(listener.as_raw_fd());
     child.begin(&keep)?;
-    let sources = sources(child)?;
+    let mut sources = sources(child)?;
 
     // Ids are mapped now: as root inside, what is made from here on belongs to the container's root.
     if plan.namespaces.has(Kind::User) {
@@ -68,11 +68,11 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     steps::session(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
     if plan.namespaces.creates(Kind::Network) {
         // The loopback of a new network namespace is down; every runtime brings it up.
-        let _ = crate::netdev::loopback_up();
+        let _ = sys::netlink::loopback_up();
     }
 
     let mut rootfs = Rootfs::enter(&plan.rootfs)?;
-    rootfs.populate(&plan.rootfs, sources)?;
+    rootfs.populate(&plan.rootfs, &mut sources)?;
 
     if !(plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty()) {
         child.ask(&Message::Hooks)?;
@@ -189,8 +189,10 @@ fn run_start_hooks(plan: &Plan, prepared: &Prepared) -> Result<(), Fault> {
     };
     drop(theirs);
     let answer = protocol::receive(&ours);
-    let fd = rustix::process::WaitId::PidFd(pidfd.as_fd());
-    let _ = protocol::retry(|| rustix::process::waitid(fd, rustix::process::WaitIdOptions::EXITED));
+    let _ = protocol::retry(|| {
+        let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
+        rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
+    });
     match answer {
         Ok((Message::Ready, _)) => Ok(()),
         Ok((Message::Fault(report), _)) => {
@@ -211,14 +213,12 @@ fn own_pid() -> u32 {
 
 /// The detached mounts that the parent has opened.
 fn sources(child: &Child) -> Result<Sources, Fault> {
-    let mut sources = Sources::default();
+    let mut opened = Vec::new();
     loop {
         match child.receive()? {
-            (Message::Go, _) => return Ok(sources),
+            (Message::Go, _) => return Ok(Sources::new(opened)),
             (Message::Sources(indices), fds) => {
-                for (index, fd) in indices.into_iter().zip(fds) {
-                    sources.insert(index, fd);
-                }
+                opened.extend(indices.into_iter().zip(fds));
             }
             _ => return Err(SysError { call: "recvmsg", errno: Errno::PROTO }).at(Step::Protocol),
         }

@@ -135,7 +135,7 @@ pub fn init(plan: &Plan, slot: &Slot, cgroup: &Cgroup, signals: Option<&Signals>
             relay::through(&by_relay, create, &child.socket);
         }
         if let Some(signals) = signals {
-            signals.restore_in_child();
+            let _ = signals.restore_in_child();
         }
         init::main(plan, child, listener)
     };
@@ -167,7 +167,7 @@ fn prepare(plan: &Plan, launched: &Launched, cgroup: &Cgroup) -> Result<()> {
             Some(path) => open(path)?,
             None => open(Path::new(&format!("/proc/{pid}/ns/net")))?,
         };
-        crate::netdev::move_in(&plan.net_devices, namespace.as_fd())?;
+        crate::netdev::move_all(&plan.net_devices, namespace.as_fd())?;
     }
     for (i, limit) in plan.process.rlimits.iter().enumerate() {
         raise(pid, limit).context(|| format!("process.rlimits[{i}]"))?;
@@ -203,7 +203,7 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
 /// As [`init`].
 pub fn exec(
     plan: &ExecPlan,
-    target: OwnedFd,
+    (target, init): (OwnedFd, u32),
     cgroup: &Cgroup,
     signals: Option<&Signals>,
     listener: impl Fn(&OwnedFd, i32) -> Result<()>,
@@ -224,7 +224,7 @@ pub fn exec(
             relay::through(&by_relay, 0, &child.socket);
         }
         if let Some(signals) = signals {
-            signals.restore_in_child();
+            let _ = signals.restore_in_child();
         }
         exec::main(plan, &child)
     };
@@ -236,7 +236,9 @@ pub fn exec(
     if let Some(cpus) = &plan.process.exec_affinity.initial {
         set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.initial")?;
     }
-    cgroup.add_exec(launched.pid, &plan.sub_cgroups)?;
+    let sub: Vec<(Option<&str>, &str)> =
+        plan.sub_cgroups.iter().map(|(controller, path)| (controller.as_deref(), path.as_str())).collect();
+    cgroup.add_exec(launched.pid, &sub, init)?;
     match &plan.process.exec_affinity.last {
         Some(cpus) => {
             set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.final")?;

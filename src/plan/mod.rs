@@ -24,6 +24,7 @@ pub mod uts;
 pub use namespaces::{Choice, Kind, Namespaces};
 
 use crate::error::{Error, Result};
+use crate::cgroup::layout::Hierarchy;
 use crate::host::Host;
 use crate::spec::{self, Spec};
 use cgroup::{CgroupPlan, Driver};
@@ -31,7 +32,7 @@ use hooks::Hooks;
 use ids::Ids;
 use netdev::NetDevice;
 use process::ProcessPlan;
-use rootfs::RootfsPlan;
+use rootfs::{Cgroups, RootfsPlan};
 use scheduling::MemoryPolicy;
 use seccomp::Filter;
 use std::collections::BTreeMap;
@@ -58,8 +59,6 @@ pub struct Request<'a> {
     pub preserve_fds: u32,
     /// Entries that socket activation or readiness notification add to the environment.
     pub environment: &'a [CString],
-    /// A directory of the host that appears inside, for readiness notification: source and destination.
-    pub notify: Option<(&'a Path, &'a str)>,
     /// Whether the caller says that it has no privileges on the host.
     pub rootless: bool,
 }
@@ -151,14 +150,13 @@ impl Plan {
             None => (None, None),
         };
         warnings.extend(warning);
+        let cgroups = cgroups_inside(&cgroup, host);
         let given = rootfs::Given {
             bundle: request.bundle,
             namespaces: &namespaces,
-            ids: &ids,
-            cgroup: &cgroup,
-            layout: &host.cgroup,
+            cgroups: &cgroups,
+            rootless,
             no_pivot: request.no_pivot,
-            notify: request.notify,
         };
         let rootfs = rootfs::build(spec, &given)?;
         let seccomp = linux.seccomp.as_ref().map(seccomp::build).transpose()?.flatten();
@@ -195,6 +193,24 @@ impl Plan {
     pub fn setgroups_denied(&self) -> bool {
         self.rootless && matches!(&self.ids, Ids::New { gid, .. } if gid.lines().len() == 1)
     }
+}
+
+/// What a mount of type `cgroup` shows: the container's own cgroups, or the runtime's where it makes none.
+fn cgroups_inside(plan: &CgroupPlan, host: &Host) -> Cgroups {
+    let path = |hierarchy: &Hierarchy| {
+        let place = plan.places.iter().find(|place| place.hierarchy == *hierarchy);
+        let below = place.map_or(hierarchy.own.as_str(), |place| place.path.as_str());
+        hierarchy.mount.join(below.trim_start_matches('/'))
+    };
+    if host.cgroup.is_v2() {
+        return Cgroups::V2(host.cgroup.hierarchies.first().map(path));
+    }
+    let hierarchies = host.cgroup.hierarchies.iter().map(|hierarchy| rootfs::Hierarchy {
+        name: hierarchy.mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        options: hierarchy.key(),
+        path: path(hierarchy),
+    });
+    Cgroups::V1(hierarchies.collect())
 }
 
 /// The session keyring of a container; exec joins the same.

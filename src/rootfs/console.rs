@@ -31,7 +31,7 @@ pub struct Console {
 }
 
 impl Rootfs {
-    /// Opens a pseudo-terminal and puts it on /dev/console; `size` is columns and rows.
+    /// Opens a pseudo-terminal and puts it on /dev/console; `size` is rows and columns.
     ///
     /// # Errors
     /// [`Step::Console`]; without a devpts at /dev/pts there is no terminal.
@@ -40,33 +40,12 @@ impl Rootfs {
     }
 
     fn open_console(&self, size: Option<(u16, u16)>) -> Result<Console, Fault> {
-        let words = "process.terminal needs a devpts mounted on /dev/pts";
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let pts = resolve::open(self.root.as_fd(), c"/dev/pts", flags, Links::Refuse)
-            .map_err(|e| fault(e, words))?;
-        let st = fstatfs(&pts).named("fstatfs").map_err(|e| fault(e, ""))?;
-        // In a devpts every name is the kernel's.
-        if st.f_type as u64 != DEVPTS_MAGIC {
-            return Err(refuse(Errno::NODEV, words));
-        }
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let master = openat(&pts, "ptmx", flags, Mode::empty()).named("openat").map_err(|e| fault(e, "ptmx"))?;
-        if !devices::is_char(&master, 5, 2).map_err(|e| fault(e, ""))? {
-            return Err(refuse(Errno::NODEV, "/dev/pts/ptmx is not the device 5:2"));
-        }
-        unlockpt(&master).named("ioctl TIOCSPTLCK").map_err(|e| fault(e, ""))?;
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let slave = ioctl_tiocgptpeer(&master, flags).named("ioctl TIOCGPTPEER").map_err(|e| fault(e, ""))?;
-        let name = ptsname(&master, Vec::new()).named("ioctl TIOCGPTN").map_err(|e| fault(e, ""))?;
-        if let Some((columns, rows)) = size {
-            let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-            tcsetwinsize(&slave, size).named("ioctl TIOCSWINSZ").map_err(|e| fault(e, ""))?;
-        }
+        let console = open_pty(&self.root, size)?;
         // Without a mount namespace the mount would be the host's.
         if self.jail != Jail::Chroot {
-            self.put_on_console(&slave)?;
+            self.put_on_console(&console.slave)?;
         }
-        Ok(Console { master, slave, name })
+        Ok(console)
     }
 
     fn put_on_console(&self, slave: &OwnedFd) -> Result<(), Fault> {
@@ -91,4 +70,44 @@ impl Rootfs {
         }
         .map_err(|e| fault(e, "/dev/console"))
     }
+}
+
+/// Opens a pseudo-terminal for a further process, from the root that setns(2) has given this one; `size` is
+/// rows and columns.
+///
+/// # Errors
+/// As [`Rootfs::console`].
+pub fn exec_console(size: Option<(u16, u16)>) -> Result<Console, Fault> {
+    let open = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty()).named("open").map_err(|e| fault(e, "/"))?;
+        open_pty(&root, size)
+    };
+    open().map_err(|fault| Fault { step: Step::Console, index: 0, ..fault })
+}
+
+fn open_pty(root: &OwnedFd, size: Option<(u16, u16)>) -> Result<Console, Fault> {
+    let words = "process.terminal needs a devpts mounted on /dev/pts";
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let pts = resolve::open(root.as_fd(), c"/dev/pts", flags, Links::Refuse)
+        .map_err(|e| fault(e, words))?;
+    let st = fstatfs(&pts).named("fstatfs").map_err(|e| fault(e, ""))?;
+    // In a devpts every name is the kernel's.
+    if st.f_type as u64 != DEVPTS_MAGIC {
+        return Err(refuse(Errno::NODEV, words));
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let master = openat(&pts, "ptmx", flags, Mode::empty()).named("openat").map_err(|e| fault(e, "ptmx"))?;
+    if !devices::is_char(&master, 5, 2).map_err(|e| fault(e, ""))? {
+        return Err(refuse(Errno::NODEV, "/dev/pts/ptmx is not the device 5:2"));
+    }
+    unlockpt(&master).named("ioctl TIOCSPTLCK").map_err(|e| fault(e, ""))?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = ioctl_tiocgptpeer(&master, flags).named("ioctl TIOCGPTPEER").map_err(|e| fault(e, ""))?;
+    let name = ptsname(&master, Vec::new()).named("ioctl TIOCGPTN").map_err(|e| fault(e, ""))?;
+    if let Some((rows, columns)) = size {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&slave, size).named("ioctl TIOCSWINSZ").map_err(|e| fault(e, ""))?;
+    }
+    Ok(Console { master, slave, name })
 }

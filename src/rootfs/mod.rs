@@ -18,7 +18,7 @@ mod resolve;
 mod sources;
 mod tree;
 
-pub use console::Console;
+pub use console::{Console, exec_console};
 pub use sources::{Sources, open_sources};
 
 use crate::launch::{At, Fault, Step};

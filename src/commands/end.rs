@@ -1,0 +1,140 @@
+//! `kill` and `delete`: how containers end.
+
+#![forbid(unsafe_code)]
+
+use crate::cli::{Delete, Global, Kill};
+use crate::container::{Container, default_root};
+use crate::error::{Call as _, Error, Kind, Result};
+use crate::state::{Root, Status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags};
+
+/// `kill`.
+///
+/// # Errors
+/// `container not running`, unless `--all` asks for no more than that nothing runs.
+pub fn kill(global: &Global, args: &Kill) -> Result<()> {
+    for id in ids(global, &args.id, args.regex)? {
+        let container = Container::open(global.root.as_deref(), &id)?;
+        let ended = || match container.require(&[Status::Created, Status::Running, Status::Paused]) {
+            Ok(_) => Ok(()),
+            // What is left in a shared pid namespace after init's end can still be killed.
+            Err(_) if args.signal == libc::SIGKILL && left_behind(&container) => Ok(()),
+            Err(e) => Err(e),
+        };
+        let spec = container.slot.read_config().ok();
+        let killed = ended().and_then(|()| match args.all {
+            true => kill_every(&container, args.signal),
+            false => container.kill(args.signal, spec.as_ref()),
+        });
+        match killed {
+            Err(e) if args.all && e.what() == Kind::State => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn left_behind(container: &Container) -> bool {
+    container.record.phase == "created"
+        && container.cgroup().and_then(|cgroup| cgroup.procs()).is_ok_and(|pids| !pids.is_empty())
+}
+
+fn kill_every(container: &Container, signal: i32) -> Result<()> {
+    let cgroup = container.cgroup()?;
+    if signal == libc::SIGKILL {
+        return cgroup.kill(rustix::process::Signal::KILL);
+    }
+    for pid in cgroup.procs()? {
+        let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
+        // One that has ended since is no error.
+        let Ok(pidfd) = rustix::process::pidfd_open(number, PidfdFlags::empty()) else { continue };
+        match crate::sys::signal::send(rustix::fd::AsFd::as_fd(&pidfd), signal) {
+            Err(e) if e.errno != rustix::io::Errno::SRCH => return Err(e.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `delete`.
+///
+/// # Errors
+/// A container that runs, without `--force`; what could not be removed.
+pub fn delete(global: &Global, args: &Delete) -> Result<()> {
+    for id in ids(global, &args.id, args.regex)? {
+        match one(global, &id, args.force) {
+            Err(e) if args.force && e.what() == Kind::NoContainer => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn one(global: &Global, id: &str, force: bool) -> Result<()> {
+    let mut container = Container::open(global.root.as_deref(), id)?;
+    if container.slot.lock().is_err() {
+        if !force {
+            container.slot.lock()?;
+        }
+        interrupt(&container)?;
+        // Its maker has cleaned up, or was killed and has left it to us.
+        container = Container::open(global.root.as_deref(), id)?;
+        container.slot.lock()?;
+    }
+    // Read again under the lock.
+    container.record = container.slot.read()?;
+    if container.record.phase == "creating" {
+        return discard(container);
+    }
+    match container.status() {
+        Status::Stopped => {}
+        Status::Created => {}
+        _ if force => {}
+        status => {
+            let text = format!("cannot delete container {id} that is not stopped: {}", status.name());
+            return Err(Error::kind(Kind::State, text));
+        }
+    }
+    container.kill_all()?;
+    for failure in container.destroy()? {
+        crate::log::warning(failure);
+    }
+    Ok(())
+}
+
+/// What a killed create has left: no process, as init dies with its maker, but perhaps empty cgroups. They may be
+/// another's, as it may not have got as far as finding out.
+fn discard(container: Container) -> Result<()> {
+    container.cgroup()?.discard()?;
+    container.slot.remove()
+}
+
+/// Stops a create or delete that is at work on this container, and waits for its end.
+fn interrupt(container: &Container) -> Result<()> {
+    let pid = container.record.maker;
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return container.slot.lock();
+    };
+    let Ok(pidfd) = rustix::process::pidfd_open(number, PidfdFlags::empty()) else { return Ok(()) };
+    if crate::state::start_time(pid) != Ok(container.record.maker_start_time) {
+        return Ok(());
+    }
+    let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    match crate::launch::protocol::retry(|| poll(&mut fds, Some(&limit))).call(|| "poll")? {
+        0 => Err(Error::new(format!("rrun {pid}, which makes this container, does not end"))),
+        _ => Ok(()),
+    }
+}
+
+/// The id itself, or with `--regex` every id that matches.
+fn ids(global: &Global, id: &str, regex: bool) -> Result<Vec<String>> {
+    if !regex {
+        return Ok(vec![crate::cli::id(id)?.to_owned()]);
+    }
+    let root = Root::open(&global.root.clone().unwrap_or_else(default_root))?;
+    let pattern = crate::pattern::Pattern::parse(id)?;
+    Ok(root.ids()?.into_iter().filter(|id| pattern.matches(id)).collect())
+}
