@@ -165,7 +165,9 @@ impl Policy {
                 return Err(Failure::TooLong(code.insns.len()));
             }
         }
-        code.load(4, other);
+        let entry = code.load(4, other);
+        // Nothing in front of it is reached, as when all is killed anyway.
+        code.insns.truncate(entry + 1);
         if code.insns.len() > MAX_INSNS {
             return Err(Failure::TooLong(code.insns.len()));
         }
