@@ -166,9 +166,9 @@ fn build_for(seccomp: &spec::Seccomp, native: &str) -> Result<Option<Filter>> {
 }
 
 /// Whether calls newer than the profile are better answered with ENOSYS: what allows, logs or traces by
-/// default lets them through, and ENOSYS itself is the answer already.
+/// default lets them through.
 fn restricts(default: u32) -> bool {
-    ![ALLOW, LOG, compile::ENOSYS].contains(&default) && default & 0xffff_0000 != TRACE
+    ![ALLOW, LOG].contains(&default) && default & 0xffff_0000 != TRACE
 }
 
 /// An action with its data; `fields` are the JSON paths of both.

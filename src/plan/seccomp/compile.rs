@@ -165,7 +165,9 @@ impl Policy {
                 return Err(Failure::TooLong(code.insns.len()));
             }
         }
-        code.load(4, other);
+        let entry = code.load(4, other);
+        // Nothing in front of it is reached, as when all is killed anyway.
+        code.insns.truncate(entry + 1);
         if code.insns.len() > MAX_INSNS {
             return Err(Failure::TooLong(code.insns.len()));
         }
@@ -189,7 +191,7 @@ impl Policy {
         let mut conditions = Vec::with_capacity(6);
         for rule in &self.rules {
             for &call in &rule.calls {
-                let multiplexer = call.multiplexer().filter(|_| arch.multiplexed);
+                let multiplexer = if arch.multiplexed { call.multiplexer() } else { None };
                 if let Some((name, number)) = multiplexer
                     && let Some(outcome) = Call::find(name).and_then(|via| outcomes.get_mut(via.0 as usize))
                 {
