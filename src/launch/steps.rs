@@ -130,7 +130,6 @@ pub fn scheduling(
     use sys::task;
     if let Some(scheduler) = &process.scheduler {
         let attr = task::SchedAttr {
-            size: size_of::<task::SchedAttr>() as u32,
             policy: scheduler.policy,
             flags: scheduler.flags,
             nice: scheduler.nice,

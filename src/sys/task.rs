@@ -15,7 +15,7 @@ use libc::{c_int, c_long, c_ulong};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SchedAttr {
     /// Size of this struct; [`sched_setattr`] fills it in.
-    size: u32,
+    pub size: u32,
     /// `SCHED_*`
     pub policy: u32,
     /// `SCHED_FLAG_*`
@@ -31,9 +31,9 @@ pub struct SchedAttr {
     /// Nanoseconds
     pub period: u64,
     /// Utilization clamp; unused.
-    util_min: u32,
+    pub util_min: u32,
     /// Utilization clamp; unused.
-    util_max: u32,
+    pub util_max: u32,
 }
 
 /// sched_setattr(2) on this thread.
