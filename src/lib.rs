@@ -6,5 +6,6 @@ pub mod features;
 pub mod launch;
 pub mod netdev;
 pub mod plan;
+pub mod rdt;
 pub mod spec;
 pub mod sys;

@@ -13,6 +13,7 @@ pub mod namespaces;
 pub mod netdev;
 pub mod passwd;
 pub mod process;
+pub mod rdt;
 pub mod scheduling;
 pub mod sysctl;
 pub mod uts;
