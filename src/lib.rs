@@ -1,5 +1,6 @@
 //! rrun: a low-level OCI runtime.
 
+pub mod check;
 pub mod default_spec;
 pub mod error;
 pub mod features;

@@ -200,7 +200,8 @@ mod tests {
         /// A group with the files that the kernel would make.
         fn group(&self, name: &str, schemata: &str) -> PathBuf {
             let group = self.0.join(name);
-            fs::create_dir_all(group.join("mon_groups")).expect("group");
+            fs::create_dir(&group).expect("group");
+            fs::create_dir(group.join("mon_groups")).expect("mon_groups");
             fs::write(group.join("schemata"), schemata).expect("schemata");
             fs::write(group.join("tasks"), "").expect("tasks");
             group

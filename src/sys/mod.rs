@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod netlink;
+pub mod probe;
 pub mod task;
 
 use rustix::io::Errno;
