@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod console;
@@ -20,6 +21,7 @@ pub mod notify;
 pub mod oci_state;
 pub mod pattern;
 pub mod plan;
+pub mod rdt;
 pub mod rootfs;
 pub mod spec;
 pub mod state;

@@ -15,6 +15,7 @@ pub mod namespaces;
 pub mod netdev;
 pub mod passwd;
 pub mod process;
+pub mod rdt;
 pub mod rootfs;
 pub mod scheduling;
 pub mod seccomp;
