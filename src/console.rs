@@ -368,7 +368,8 @@ mod tests {
     fn start(script: &str, fd: BorrowedFd<'_>) -> Child {
         let argv = ["sh", "-c", script].map(|s| CString::new(s).unwrap());
         let env = [c"PATH=/bin:/usr/bin".to_owned()];
-        spawn(&Program { path: c"/bin/sh", argv: &argv, envp: &env, cwd: None, fds: &[fd; 3] }).unwrap()
+        spawn(&Program { path: c"/bin/sh", argv: &argv, envp: &env, cwd: None, fds: &[fd; 3], group: true })
+            .unwrap()
     }
 
     fn relay<'a>(signals: &'a Signals, child: &'a Child, terminal: Option<Terminal<'a>>) -> Relay<'a> {

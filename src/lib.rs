@@ -1,6 +1,7 @@
 //! rrun: a low-level OCI runtime.
 
 pub mod console;
+pub mod criu;
 pub mod error;
 pub mod hooks;
 pub mod launch;

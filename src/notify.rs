@@ -219,7 +219,15 @@ mod tests {
     fn program(script: &str) -> crate::sys::spawn::Child {
         let argv = ["sh", "-c", script].map(|s| std::ffi::CString::new(s).unwrap());
         let null = std::fs::File::open("/dev/null").unwrap();
-        spawn(&Program { path: c"/bin/sh", argv: &argv, envp: &[], cwd: None, fds: &[null.as_fd()] }).unwrap()
+        spawn(&Program {
+            path: c"/bin/sh",
+            argv: &argv,
+            envp: &[],
+            cwd: None,
+            fds: &[null.as_fd()],
+            group: true,
+        })
+        .unwrap()
     }
 
     fn proxy(directory: &Directory) -> (Proxy, UnixDatagram, UnixDatagram) {
