@@ -279,10 +279,10 @@ mod tests {
             move |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
         let ours = env(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "a:b")]);
-        let listening_to = listening(&ours, 7);
+        let listening_to = listening(ours, 7);
         assert_eq!(listening_to.count, 2);
         assert_eq!(listening_to.env, ["LISTEN_FDS=2", "LISTEN_PID=1", "LISTEN_FDNAMES=a:b"]);
-        assert_eq!(listening(&ours, 8), Listening::default());
+        assert_eq!(listening(ours, 8), Listening::default());
         assert_eq!(listening(env(&[("LISTEN_FDS", "2")]), 7), Listening::default());
         assert_eq!(listening(env(&[("LISTEN_FDS", "-1"), ("LISTEN_PID", "7")]), 7), Listening::default());
     }

@@ -44,8 +44,8 @@ pub fn checkpoint(subject: &Subject<'_>, options: &Options) -> Result<()> {
         ("status-ready", Some(fd)) => rustix::io::write(fd, &[0]).map(drop).call(|| "write --status-fd"),
         _ => Ok(()),
     };
-    criu.ask(&request, &mut notified).map_err(|failure| super::explain(failure, Some(&log)))?;
-    let exit = criu.finish()?;
+    let (_, exit) =
+        criu.ask(&request, &mut notified).map_err(|failure| super::explain(failure, Some(&log)))?;
     // After a pre-dump CRIU waits for the next one, which another process of ours will ask for.
     if !exit.success() && !options.pre_dump {
         return Err(Error::new(format!("criu failed: {exit}; log file: {}", log.display())));
@@ -132,8 +132,7 @@ fn check_features(options: &Options) -> Result<()> {
     let criu = Criu::start(&[])?;
     let response =
         criu.ask(&request, &mut |_, _, _| Ok(())).map_err(|failure| super::explain(failure, None))?;
-    criu.finish()?;
-    let (mem_track, lazy_pages) = response.features;
+    let (mem_track, lazy_pages) = response.0.features;
     match (options.pre_dump && !mem_track, options.lazy_pages && !lazy_pages) {
         (true, _) => Err(Error::new("criu is missing features: mem_track").remedy("for --pre-dump")),
         (_, true) => Err(Error::new("criu is missing features: lazy_pages").remedy("needs userfaultfd(2)")),

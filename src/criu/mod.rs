@@ -15,7 +15,7 @@ pub use restore::restore;
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
 use crate::spec::Spec;
-use crate::sys::spawn::{Child, Program, spawn};
+use crate::sys::spawn::{Child, Exit, Program, spawn};
 use rpc::{Kind, Message, Response, opt};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -189,6 +189,9 @@ struct Criu {
     socket: OwnedFd,
 }
 
+/// Called with a notification's name, the pid of init and an fd, if they come with it.
+type Notified<'a> = dyn FnMut(&str, u32, Option<OwnedFd>) -> Result<()> + 'a;
+
 /// Why an exchange failed: CRIU's answer, or we.
 enum Failure {
     Refused(Response),
@@ -226,29 +229,29 @@ impl Criu {
         self.child.pid().as_raw_nonzero().get().cast_unsigned()
     }
 
-    /// Sends a request and answers CRIU's notifications until the response comes.
-    fn ask(
-        &self,
-        request: &Message,
-        notified: &mut dyn FnMut(&str, u32, Option<OwnedFd>) -> Result<()>,
-    ) -> Result<Response, Failure> {
+    /// Sends a request, answers CRIU's notifications until the response comes, and waits for CRIU's end:
+    /// it must not be killed while it undoes what failed.
+    fn ask(self, request: &Message, notified: &mut Notified<'_>) -> Result<(Response, Exit), Failure> {
         self.send(request)?;
-        loop {
+        let mut ours = Ok(());
+        let response = loop {
             let (response, fd) = self.receive()?;
-            if !response.success {
-                return Err(Failure::Refused(response));
-            }
-            let Some((script, pid)) =
-                response.notify.as_ref().filter(|_| response.kind == Kind::Notify as u64)
-            else {
-                return Ok(response);
+            let notify = response.notify.as_ref().filter(|_| response.kind == Kind::Notify as u64);
+            let Some((script, pid)) = notify.filter(|_| response.success) else {
+                break response;
             };
-            let answer = notified(script, *pid, fd).context(|| format!("criu: {script}"));
+            if ours.is_ok() {
+                ours = notified(script, *pid, fd).context(|| format!("criu: {script}"));
+            }
             let mut reply = rpc::request(Kind::Notify);
-            reply.int(3, answer.is_ok());
+            reply.int(3, ours.is_ok());
             self.send(&reply)?;
-            answer?;
-        }
+        };
+        let Self { mut child, socket } = self;
+        drop(socket);
+        let exit = child.wait().map_err(Error::from)?;
+        ours?;
+        if response.success { Ok((response, exit)) } else { Err(Failure::Refused(response)) }
     }
 
     fn send(&self, message: &Message) -> Result<()> {
@@ -276,21 +279,13 @@ impl Criu {
         let response = Response::decode(buffer.get(..n).unwrap_or_default());
         Ok((response.ok_or_else(|| Error::new("criu: the answer is not protobuf"))?, fd))
     }
-
-    /// Lets CRIU end: it waits for our end of the socket.
-    fn finish(self) -> Result<crate::sys::spawn::Exit> {
-        let Self { mut child, socket } = self;
-        drop(socket);
-        Ok(child.wait()?)
-    }
 }
 
 /// CRIU's version; its absence and its age are told here.
 fn version() -> Result<u32> {
     let criu = Criu::start(&[])?;
     let response = criu.ask(&rpc::request(Kind::Version), &mut |_, _, _| Ok(()));
-    let version = response.map_err(|failure| explain(failure, None))?.version;
-    criu.finish()?;
+    let version = response.map_err(|failure| explain(failure, None))?.0.version;
     need(version, OLDEST, "the RPC")?;
     Ok(version)
 }
@@ -455,7 +450,7 @@ fn resolve(root: &OwnedFd, path: &Path) -> Result<PathBuf> {
                     present.file_name().ok_or_else(|| Error::new(format!("{}: `..`", path.display())))?;
                 missing =
                     if missing.as_os_str().is_empty() { name.into() } else { Path::new(name).join(missing) };
-                present = present.parent().unwrap_or(Path::new("/"));
+                present = present.parent().unwrap_or(present);
             }
             Err(errno) => return Err(Error::sys(format!("openat2 {}", path.display()), errno)),
         }

@@ -62,9 +62,8 @@ pub fn restore(
         _ => Ok(()),
     };
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("restore.log");
-    let response =
+    let (response, exit) =
         criu.ask(&request, &mut notified).map_err(|failure| super::explain(failure, Some(&log)))?;
-    let exit = criu.finish()?;
     match response.restored {
         Some(pid) if exit.success() => Ok(pid),
         _ => Err(Error::new(format!("criu failed: {exit}; log file: {}", log.display()))),
@@ -215,7 +214,9 @@ mod tests {
     fn a_mount_point_is_made_inside_the_root_whatever_links_it_holds() {
         let base = std::env::temp_dir().join(format!("rrun-criu-points-{}", std::process::id()));
         let root = base.join("root");
-        std::fs::create_dir_all(root.join("real")).unwrap();
+        for directory in [&base, &root, &root.join("real")] {
+            std::fs::create_dir(directory).unwrap();
+        }
         std::os::unix::fs::symlink("/real", root.join("link")).unwrap();
         std::os::unix::fs::symlink("../../outside", root.join("out")).unwrap();
         make_mount_point(&root, Path::new("/link/a/b"), false).unwrap();
