@@ -198,10 +198,10 @@ impl<'a> Terminal<'a> {
     fn transfer(&mut self, ready: [PollFlags; 3]) -> usize {
         let [master, input, output] = ready;
         let mut came = 0;
-        if let Some(fd) = self.input.filter(|_| !input.is_empty()) {
-            if !self.to_process.fill(fd) {
-                self.input = None;
-            }
+        if let Some(fd) = self.input.filter(|_| !input.is_empty())
+            && !self.to_process.fill(fd)
+        {
+            self.input = None;
         }
         if !output.is_empty() && self.output.as_ref().is_some_and(|fd| !self.to_output.flush(fd.as_fd())) {
             // The reader is gone; the process goes on as if there were one.
@@ -288,10 +288,11 @@ impl Relay<'_> {
                 continue;
             };
             let [end, signal, notice, terminal @ ..] = ready;
-            if !signal.is_empty() && self.take_signals(ended.is_some())? {
-                if let Some(exit) = ended {
-                    return Ok(exit);
-                }
+            if !signal.is_empty()
+                && self.take_signals(ended.is_some())?
+                && let Some(exit) = ended
+            {
+                return Ok(exit);
             }
             if !notice.is_empty() {
                 let done = self.notify.as_mut().is_none_or(|proxy| proxy.forward(self.pid).unwrap_or(true));
@@ -372,7 +373,8 @@ mod tests {
     fn start(script: &str, fd: BorrowedFd<'_>) -> Child {
         let argv = ["sh", "-c", script].map(|s| CString::new(s).unwrap());
         let env = [c"PATH=/bin:/usr/bin".to_owned()];
-        spawn(&Program { path: c"/bin/sh", argv: &argv, envp: &env, cwd: None, fds: &[fd; 3] }).unwrap()
+        spawn(&Program { path: c"/bin/sh", argv: &argv, envp: &env, cwd: None, fds: &[fd; 3], group: true })
+            .unwrap()
     }
 
     fn relay<'a>(signals: &'a Signals, child: &'a Child, terminal: Option<Terminal<'a>>) -> Relay<'a> {

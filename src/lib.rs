@@ -7,6 +7,7 @@ pub mod cli;
 pub mod commands;
 pub mod console;
 pub mod container;
+pub mod criu;
 pub mod default_spec;
 pub mod error;
 pub mod exe;

@@ -219,7 +219,15 @@ mod tests {
     fn program(script: &str) -> crate::sys::spawn::Child {
         let argv = ["sh", "-c", script].map(|s| std::ffi::CString::new(s).unwrap());
         let null = std::fs::File::open("/dev/null").unwrap();
-        spawn(&Program { path: c"/bin/sh", argv: &argv, envp: &[], cwd: None, fds: &[null.as_fd()] }).unwrap()
+        spawn(&Program {
+            path: c"/bin/sh",
+            argv: &argv,
+            envp: &[],
+            cwd: None,
+            fds: &[null.as_fd()],
+            group: true,
+        })
+        .unwrap()
     }
 
     fn proxy(directory: &Directory) -> (Proxy, UnixDatagram, UnixDatagram) {
@@ -271,10 +279,10 @@ mod tests {
             move |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
         let ours = env(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "a:b")]);
-        let listening_to = listening(&ours, 7);
+        let listening_to = listening(ours, 7);
         assert_eq!(listening_to.count, 2);
         assert_eq!(listening_to.env, ["LISTEN_FDS=2", "LISTEN_PID=1", "LISTEN_FDNAMES=a:b"]);
-        assert_eq!(listening(&ours, 8), Listening::default());
+        assert_eq!(listening(ours, 8), Listening::default());
         assert_eq!(listening(env(&[("LISTEN_FDS", "2")]), 7), Listening::default());
         assert_eq!(listening(env(&[("LISTEN_FDS", "-1"), ("LISTEN_PID", "7")]), 7), Listening::default());
     }

@@ -27,6 +27,9 @@ pub struct Program<'a> {
     pub cwd: Option<&'a CStr>,
     /// They become fd 0, 1, 2 and so on; no other fd passes.
     pub fds: &'a [BorrowedFd<'a>],
+    /// Whether it leads a process group of its own, with which it is killed. Not CRIU: what it restores with
+    /// `--shell-job` belongs to our group, in the foreground of our terminal.
+    pub group: bool,
 }
 
 /// How a process ended.
@@ -62,11 +65,12 @@ impl fmt::Display for Exit {
     }
 }
 
-/// A started process, leader of its process group; killed with the group and reaped when dropped.
+/// A started process; killed, with its group if it leads one, and reaped when dropped.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
     pidfd: OwnedFd,
+    group: bool,
     reaped: bool,
 }
 
@@ -93,8 +97,11 @@ impl Child {
 
     /// Kills the process and what it started in its group.
     pub fn kill(&self) {
-        // Fails only when all of the group are gone; the pid is not reused while it is not reaped.
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        // Fails only when all of them are gone; the pid is not reused while it is not reaped.
+        let _ = match self.group {
+            true => rustix::process::kill_process_group(self.pid, Signal::KILL),
+            false => rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL),
+        };
     }
 }
 
@@ -147,7 +154,7 @@ pub fn reap_others(child: Pid) {
     }
 }
 
-/// Starts a program: signals default and unblocked, a process group of its own, killed if we die.
+/// Starts a program: signals default and unblocked, killed if we die.
 ///
 /// # Errors
 /// pipe2, fcntl, clone; and from the child's side chdir or execve of the program.
@@ -171,6 +178,7 @@ pub fn spawn(program: &Program<'_>) -> Result<Child> {
         cwd: program.cwd,
         sources: &sources,
         tell: tell.as_raw_fd(),
+        group: program.group,
         open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX),
     };
     let child = clone_into(&image)?;
@@ -210,6 +218,7 @@ struct Image<'a> {
     cwd: Option<&'a CStr>,
     sources: &'a [OwnedFd],
     tell: RawFd,
+    group: bool,
     open_files: u64,
 }
 
@@ -247,7 +256,7 @@ fn clone_into(image: &Image<'_>) -> Result<Child> {
     let pid = pid.ok_or(SysError { call: "clone", errno: Errno::INVAL })?;
     // SAFETY: the kernel stored a new fd, close-on-exec, that nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Child { pid, pidfd, reaped: false })
+    Ok(Child { pid, pidfd, group: image.group, reaped: false })
 }
 
 /// The child: only async-signal-safe calls until execve.
@@ -280,7 +289,9 @@ fn become_program(image: &Image<'_>) -> ! {
     }
     // SAFETY: numbers and live fds of this process alone; failures of the first two cannot happen here.
     unsafe {
-        libc::setpgid(0, 0);
+        if image.group {
+            libc::setpgid(0, 0);
+        }
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0);
         for (target, source) in image.sources.iter().enumerate() {
             if libc::dup2(source.as_raw_fd(), target as RawFd) == -1 {
@@ -321,7 +332,8 @@ mod tests {
         let fds = [null.as_fd(), write.as_fd(), write.as_fd()];
         let env = [c"A=b".to_owned()];
         let mut child =
-            spawn(&Program { path: c"/bin/sh", argv: &argv, envp: &env, cwd, fds: &fds }).unwrap();
+            spawn(&Program { path: c"/bin/sh", argv: &argv, envp: &env, cwd, fds: &fds, group: true })
+                .unwrap();
         drop(write);
         let mut out = String::new();
         std::fs::File::from(read).read_to_string(&mut out).unwrap();
@@ -347,7 +359,9 @@ mod tests {
 
     #[test]
     fn a_failure_of_the_child_names_its_call() {
-        let of = |path, cwd| spawn(&Program { path, argv: &[], envp: &[], cwd, fds: &[] }).unwrap_err();
+        let of = |path, cwd| {
+            spawn(&Program { path, argv: &[], envp: &[], cwd, fds: &[], group: true }).unwrap_err()
+        };
         assert_eq!(of(c"/nonexistent", None), SysError { call: "execve", errno: Errno::NOENT });
         assert_eq!(of(c"/etc/passwd", None), SysError { call: "execve", errno: Errno::ACCESS });
         assert_eq!(of(c"/bin/true", Some(c"/nonexistent")), SysError { call: "chdir", errno: Errno::NOENT });
@@ -365,7 +379,7 @@ mod tests {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let argv = ["sh", "-c", "sleep 1000 & sleep 1000"].map(|s| CString::new(s).unwrap());
         let fds = [write.as_fd(), write.as_fd(), write.as_fd()];
-        let program = Program { path: c"/bin/sh", argv: &argv, envp: &[], cwd: None, fds: &fds };
+        let program = Program { path: c"/bin/sh", argv: &argv, envp: &[], cwd: None, fds: &fds, group: true };
         let child = spawn(&program).unwrap();
         drop((child, write));
         // EOF comes when the last process with the write end is gone.

@@ -1,0 +1,236 @@
+//! `restore`: asks CRIU to make the container again from its images.
+
+#![forbid(unsafe_code)]
+
+use super::rpc::{self, Kind, Message, opt};
+use super::{Criu, DESCRIPTORS, Notify, Options, Subject};
+use crate::error::{Call, Context, Error, Result};
+use crate::plan;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Restores the container and returns the pid of its init, a child of ours that runs by then. Its standard
+/// fds, where they were pipes, become ours. What the caller must do meanwhile, [`Notify`] says.
+///
+/// # Errors
+/// As [`super::checkpoint`], and those of the callback.
+pub fn restore(
+    subject: &Subject<'_>,
+    options: &Options,
+    hooks: &mut dyn FnMut(Notify) -> Result<()>,
+) -> Result<u32> {
+    let version = super::version()?;
+    if options.lsm_profile.is_some() || options.lsm_mount_context.is_some() {
+        super::need(version, 31600, "--lsm-profile or --lsm-mount-context")?;
+    }
+    let images = super::open_directory(&options.image_path, false)?;
+    let work = options.work_path.as_deref().map(|path| super::open_directory(path, true)).transpose()?;
+    make_mount_points(subject)?;
+    let root = BoundRoot::mount(subject)?;
+    let mut opts = super::common(subject, options, &images, work.as_ref(), "restore.log");
+    opts.bytes(opt::ROOT, root.0.as_os_str().as_bytes());
+    opts.flag(opt::EVASIVE_DEVICES, true).flag(opt::RST_SIBLING, true);
+    if let Some(profile) = &options.lsm_profile {
+        opts.bytes(opt::LSM_PROFILE, profile);
+    }
+    if let Some(context) = &options.lsm_mount_context {
+        opts.bytes(opt::LSM_MOUNT_CONTEXT, context);
+    }
+    let v1 = !subject.cgroup_paths.iter().any(|(controller, _)| controller.is_empty());
+    for (target, source) in super::external_mounts(subject, v1)? {
+        opts.pair(opt::EXT_MNT, target.as_os_str().as_bytes(), source.as_os_str().as_bytes());
+    }
+    // The name under which masked files were dumped.
+    opts.pair(opt::EXT_MNT, "/dev/null", "/dev/null");
+    let inherited = namespaces(subject, &mut opts)?;
+    inherit_pipes(&images, &mut opts)?;
+
+    let fds: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
+    let criu = Criu::start(&fds)?;
+    hooks(Notify::Started(criu.pid()))?;
+    cgroup_roots(criu.pid(), &mut opts)?;
+    let mut request = rpc::request(Kind::Restore);
+    request.bytes(2, &opts);
+    let mut notified = |script: &str, pid: u32, fd: Option<OwnedFd>| match (script, fd) {
+        ("setup-namespaces", _) => hooks(Notify::SetupNamespaces(pid)),
+        ("post-restore", _) => hooks(Notify::PostRestore(pid)),
+        ("orphan-pts-master", Some(master)) => hooks(Notify::Terminal(master)),
+        _ => Ok(()),
+    };
+    let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("restore.log");
+    let (response, exit) =
+        criu.ask(&request, &mut notified).map_err(|failure| super::explain(failure, Some(&log)))?;
+    match response.restored {
+        Some(pid) if exit.success() => Ok(pid),
+        _ => Err(Error::new(format!("criu failed: {exit}; log file: {}", log.display()))),
+    }
+}
+
+/// The root filesystem bound below the container's directory: CRIU wants a mount point whose parent is not
+/// covered by another mount. Undone when dropped; the restored mount namespace has its own copy.
+struct BoundRoot(PathBuf);
+
+impl BoundRoot {
+    fn mount(subject: &Subject<'_>) -> Result<Self> {
+        let target = subject.state.join("criu-root");
+        match rustix::fs::mkdir(&target, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::sys(format!("mkdir {}", target.display()), errno)),
+        }
+        let bound = Self(target);
+        rustix::mount::mount_bind_recursive(subject.root, &bound.0)
+            .call(|| format!("mount {} on {}", subject.root.display(), bound.0.display()))?;
+        Ok(bound)
+    }
+}
+
+impl Drop for BoundRoot {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+        let _ = rustix::fs::rmdir(&self.0);
+    }
+}
+
+/// Tells CRIU which namespaces to take from where, and opens those that it inherits, from fd 4 on.
+fn namespaces(subject: &Subject<'_>, opts: &mut Message) -> Result<Vec<OwnedFd>> {
+    let mut inherited = Vec::new();
+    for kind in plan::Kind::ALL {
+        let Some(path) = subject.namespaces.joins(kind) else { continue };
+        match kind {
+            plan::Kind::Network | plan::Kind::Pid => {
+                let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .call(|| format!("open {} namespace {}", kind.name(), path.display()))?;
+                let number = i32::try_from(inherited.len()).unwrap_or(i32::MAX).saturating_add(4);
+                opts.numbered(opt::INHERIT_FD, super::namespace_key(kind), number);
+                inherited.push(fd);
+            }
+            plan::Kind::Cgroup => {
+                return Err(Error::new(format!(
+                    "restore cannot join the cgroup namespace {}",
+                    path.display()
+                )));
+            }
+            _ => {
+                opts.pair(opt::JOIN_NS, kind.file(), path.as_os_str().as_bytes());
+            }
+        }
+    }
+    Ok(inherited)
+}
+
+/// Gives the container our standard fds for those that were pipes.
+fn inherit_pipes(images: &OwnedFd, opts: &mut Message) -> Result<()> {
+    let file = rustix::fs::openat(images, DESCRIPTORS, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open {DESCRIPTORS} of the checkpoint"))?;
+    let names: Vec<Option<String>> = serde_json::from_reader(std::fs::File::from(file))
+        .map_err(|e| Error::new(format!("{DESCRIPTORS} of the checkpoint: {e}")))?;
+    for (fd, name) in (0..3).zip(names) {
+        if let Some(name) = name.filter(|name| name.starts_with("pipe:[")) {
+            opts.numbered(opt::INHERIT_FD, name, fd);
+        }
+    }
+    Ok(())
+}
+
+/// Maps the cgroups of the dump onto those that CRIU itself was put into.
+fn cgroup_roots(criu: u32, opts: &mut Message) -> Result<()> {
+    let path = format!("/proc/{criu}/cgroup");
+    let text = std::fs::read_to_string(&path).call(|| format!("read {path}"))?;
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        if let (Some(controllers), Some(cgroup)) = (parts.next(), parts.next()) {
+            for controller in controllers.split(',') {
+                opts.pair(opt::CG_ROOT, controller, cgroup);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the mount points that creation made, as the images hold none of the root filesystem. One inside an
+/// earlier bind is made in that bind's source; one on a tmpfs comes with the tmpfs's contents.
+fn make_mount_points(subject: &Subject<'_>) -> Result<()> {
+    let mounts = &subject.spec.mounts;
+    for (i, mount) in mounts.iter().enumerate() {
+        let target = Path::new(&mount.destination);
+        let below = mounts.iter().take(i).rev().find(|other| {
+            let other = Path::new(&other.destination);
+            target != other && target.starts_with(other)
+        });
+        let is_bind = |options: &[String]| options.iter().any(|option| option == "bind" || option == "rbind");
+        let (base, rest) = match below {
+            None => (subject.root, target),
+            Some(other) if is_bind(&other.options) => {
+                (Path::new(&other.source), target.strip_prefix(&other.destination).unwrap_or(target))
+            }
+            Some(_) => continue,
+        };
+        let is_file = is_bind(&mount.options)
+            && !rustix::fs::stat(&mount.source)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+        make_mount_point(base, rest, is_file).context(|| format!("mount point {}", mount.destination))?;
+    }
+    Ok(())
+}
+
+fn make_mount_point(base: &Path, rest: &Path, is_file: bool) -> Result<()> {
+    let root = super::open_directory(base, false)?;
+    let mut walked = PathBuf::from("/");
+    let names: Vec<_> = rest.components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
+    for (i, name) in names.iter().enumerate() {
+        let last = i.saturating_add(1) == names.len();
+        let parent_path = walked.clone();
+        walked.push(name);
+        match super::open_in_root(&root, &walked) {
+            Ok(_) => continue,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(Error::sys(format!("openat2 {}", walked.display()), errno)),
+        }
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::openat2(&root, &parent_path, flags, Mode::empty(), resolve)
+            .call(|| format!("openat2 {}", parent_path.display()))?;
+        if last && is_file {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&parent, name.as_os_str(), flags, Mode::from_raw_mode(0o755))
+                .call(|| format!("open {}", walked.display()))?;
+        } else {
+            rustix::fs::mkdirat(&parent, name.as_os_str(), Mode::from_raw_mode(0o755))
+                .call(|| format!("mkdir {}", walked.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_is_made_inside_the_root_whatever_links_it_holds() {
+        let base = std::env::temp_dir().join(format!("rrun-criu-points-{}", std::process::id()));
+        let root = base.join("root");
+        for directory in [&base, &root, &root.join("real")] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        std::os::unix::fs::symlink("/real", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("../../outside", root.join("out")).unwrap();
+        make_mount_point(&root, Path::new("/link/a/b"), false).unwrap();
+        make_mount_point(&root, Path::new("/link/file"), true).unwrap();
+        make_mount_point(&root, Path::new("/link/a/b"), false).unwrap();
+        assert!(root.join("real/a/b").is_dir() && root.join("real/file").is_file());
+        // A dangling link is neither followed out of the root nor replaced.
+        assert!(make_mount_point(&root, Path::new("/out/x"), false).is_err());
+        assert!(!base.join("outside").exists() && !root.join("outside").exists());
+        let root_fd = super::super::open_directory(&root, false).unwrap();
+        assert_eq!(
+            super::super::resolve(&root_fd, Path::new("/link/a/none/x")).unwrap(),
+            Path::new("/real/a/none/x")
+        );
+        std::fs::remove_dir_all(&base).unwrap();
+    }
+}
