@@ -50,7 +50,8 @@ impl Rootfs {
             return Err(refuse(Errno::NODEV, words));
         }
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let master = openat(&pts, "ptmx", flags, Mode::empty()).named("openat").map_err(|e| fault(e, "ptmx"))?;
+        let master =
+            openat(&pts, "ptmx", flags, Mode::empty()).named("openat").map_err(|e| fault(e, "ptmx"))?;
         if !devices::is_char(&master, 5, 2).map_err(|e| fault(e, ""))? {
             return Err(refuse(Errno::NODEV, "/dev/pts/ptmx is not the device 5:2"));
         }

@@ -345,7 +345,8 @@ impl Rootfs {
             let Some(fd) = self.find(path).at_index(Step::MaskedPath, i)? else { continue };
             let st = fstat(&fd).named("fstat").at_index(Step::MaskedPath, i)?;
             let is_dir = rustix::fs::FileType::from_raw_mode(st.st_mode).is_dir();
-            let result = if is_dir { self.mask_dir(&mut dir, plan, &fd) } else { self.mask_file(&mut file, &fd) };
+            let result =
+                if is_dir { self.mask_dir(&mut dir, plan, &fd) } else { self.mask_file(&mut file, &fd) };
             result.at_index(Step::MaskedPath, i)?;
         }
         Ok(())

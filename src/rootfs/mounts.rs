@@ -87,7 +87,10 @@ impl Rootfs {
             (Err(SysError { errno: Errno::ACCESS, .. }), Some(given)) => Ok(Origin::Tree(given)),
             (Err(e), _) if unavailable(e.errno) => {
                 let flags = OFlags::PATH | OFlags::CLOEXEC;
-                openat(CWD, &*bind.source, flags, Mode::empty()).named("open").map(Origin::Node).map_err(words)
+                openat(CWD, &*bind.source, flags, Mode::empty())
+                    .named("open")
+                    .map(Origin::Node)
+                    .map_err(words)
             }
             (Err(e), _) => Err(words(e)),
         }
