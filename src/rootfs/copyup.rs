@@ -98,8 +98,8 @@ fn finish(fd: BorrowedFd<'_>, st: &Stat) -> Result<()> {
     fchmod(fd, Mode::from_raw_mode(st.st_mode & 0o7777)).named("fchmod")?;
     let time = |sec: i64, nsec| Timespec { tv_sec: sec, tv_nsec: nsec };
     let times = Timestamps {
-        last_access: time(st.st_atime as i64, st.st_atime_nsec as _),
-        last_modification: time(st.st_mtime as i64, st.st_mtime_nsec as _),
+        last_access: time(st.st_atime, st.st_atime_nsec as _),
+        last_modification: time(st.st_mtime, st.st_mtime_nsec as _),
     };
     futimens(fd, &times).named("utimensat")
 }

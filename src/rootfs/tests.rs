@@ -1,9 +1,11 @@
 //! Real mounts, each case in a process of its own: this test binary again, under unshare(1).
 
 #![forbid(unsafe_code)]
+// A test may take the paths that it made itself.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use super::*;
-use crate::plan::rootfs::{Cgroups, Given, build};
+use crate::plan::rootfs::{Cgroups, Given, Hierarchy, build};
 use crate::plan::{Kind, Namespaces};
 use crate::spec::{Spec, read};
 use rustix::fs::{FileType, stat};
@@ -83,6 +85,7 @@ cases! {
     many_mounts_need_few_fds PRIVILEGED;
     without_a_mount_namespace PRIVILEGED;
     device_owner_and_mode PRIVILEGED;
+    cgroup_v1 PRIVILEGED;
 }
 
 fn spec(text: &str) -> Spec {
@@ -110,7 +113,9 @@ fn plan_with(
     let spec = spec(&text);
     let namespaces = Namespaces::build(&spec.linux.as_ref().unwrap().namespaces).unwrap();
     assert_eq!(namespaces.has(Kind::User), user);
-    let cgroups = Cgroups::V1(Vec::new());
+    let memory =
+        Hierarchy { name: "memory".into(), options: "memory".into(), path: "/sys/fs/cgroup/memory".into() };
+    let cgroups = Cgroups::V1(vec![memory]);
     let given = Given { bundle: dir, namespaces: &namespaces, cgroups: &cgroups, rootless: false, no_pivot };
     build(&spec, &given).unwrap()
 }
@@ -321,6 +326,11 @@ mod case {
         fs::write(root.join("proc"), "").unwrap();
         let fault = populate(&plan(dir, PROC, "")).unwrap_err();
         assert!(fault.note.contains("must be mounted on ordinary directory"), "{fault:?}");
+        let at_link = r#"{"destination":"/proc","source":"/proc","options":["bind"]}"#;
+        fs::remove_file(root.join("proc")).unwrap();
+        symlink("/vol/p", root.join("proc")).unwrap();
+        let fault = populate(&plan(dir, at_link, "")).unwrap_err();
+        assert!(fault.note.contains("must be mounted on ordinary directory"), "{fault:?}");
     }
 
     pub(super) fn into_proc_through_a_symlink(dir: &Path) {
@@ -426,5 +436,19 @@ mod case {
         assert_eq!((st.mode(), st.uid(), st.gid()), (libc::S_IFBLK | 0o660, 5, 6));
         assert_eq!(st.rdev(), rustix::fs::makedev(7, 300));
         assert_eq!(fs::metadata("/fifo").unwrap().mode(), libc::S_IFIFO | 0o600);
+    }
+
+    pub(super) fn cgroup_v1(dir: &Path) {
+        if !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+            return;
+        }
+        let mounts = r#"{"destination":"/sys","type":"sysfs","source":"sysfs","options":["nosuid","noexec","nodev","ro"]},
+            {"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["ro","nosuid","noexec","nodev"]}"#;
+        let rootfs = finished(&plan(dir, &format!("{PROC},{mounts}"), ""));
+        drop(rootfs);
+        assert!(fs::read_to_string("/sys/fs/cgroup/memory/memory.limit_in_bytes").is_ok());
+        assert!(options("/sys/fs/cgroup/memory").starts_with("ro,nosuid,nodev,noexec"));
+        assert!(options("/sys/fs/cgroup").starts_with("ro,"));
+        assert!(options("/sys").starts_with("ro,"));
     }
 }

@@ -1,6 +1,7 @@
 //! Decisions as text, and every refusal with its JSON path.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 use super::*;
 use crate::spec::read;
