@@ -53,7 +53,7 @@ pub struct Rootfs {
     /// Ids of the root's mount and of file systems that were made for the container: what lies on others
     /// belongs to someone else.
     own: Vec<u64>,
-    /// Mounts to be made read-only at last: destination, id of the mount, attributes.
+    /// Mounts to be made read-only at last: destination and id of the mount.
     late: Vec<(CString, u64)>,
     kcore: bool,
     umask: Mode,
