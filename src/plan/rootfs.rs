@@ -337,9 +337,8 @@ fn one_mount(
     }
     let filesystem = filesystem(linux, entry, mount, &options)?;
     let mut attrs = options.attrs;
-    let late = !options.remount
-        && attrs.set & attr::RDONLY != 0
-        && (mount.typ == "tmpfs" || destination == "/dev");
+    let late =
+        !options.remount && attrs.set & attr::RDONLY != 0 && (mount.typ == "tmpfs" || destination == "/dev");
     if late {
         attrs.set &= !attr::RDONLY;
     }
@@ -367,7 +366,8 @@ fn bind(
         return Err(Error::config(format!("mounts[{entry}].source"), "missing for a bind mount"));
     }
     if let Some(data) = options.data.first() {
-        let text = format!("bind mounts cannot have any filesystem-specific options applied, such as {data:?}");
+        let text =
+            format!("bind mounts cannot have any filesystem-specific options applied, such as {data:?}");
         return Err(Error::config(format!("mounts[{entry}].options"), text));
     }
     let path = given.bundle.join(&mount.source);
@@ -376,12 +376,7 @@ fn bind(
     Ok(Bind { source, recursive, idmap, from_parent })
 }
 
-fn idmap(
-    given: &Given<'_>,
-    entry: usize,
-    mount: &spec::Mount,
-    options: &Options,
-) -> Result<Option<Idmap>> {
+fn idmap(given: &Given<'_>, entry: usize, mount: &spec::Mount, options: &Options) -> Result<Option<Idmap>> {
     let at = |field: &str| format!("mounts[{entry}].{field}");
     let (uids, gids) = (&mount.uid_mappings, &mount.gid_mappings);
     if uids.is_empty() != gids.is_empty() {
@@ -416,8 +411,22 @@ fn id_map(listed: &[IdMapping]) -> String {
 /// File systems that the kernel makes, one superblock for many mounts: a read-only superblock would be
 /// read-only for all, the private procfs of the runtime included; the mount's attribute is enough.
 const KERNEL_MADE: [&str; 16] = [
-    "proc", "sysfs", "tmpfs", "ramfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "bpf", "debugfs",
-    "tracefs", "securityfs", "configfs", "hugetlbfs", "binfmt_misc",
+    "proc",
+    "sysfs",
+    "tmpfs",
+    "ramfs",
+    "devtmpfs",
+    "devpts",
+    "mqueue",
+    "cgroup",
+    "cgroup2",
+    "bpf",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "hugetlbfs",
+    "binfmt_misc",
 ];
 
 fn filesystem(

@@ -8,15 +8,14 @@
 use super::resolve::mount_id;
 use crate::sys::{Named, Result, SysError};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown, fstat,
-    futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown,
+    fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
 };
 use rustix::io::{Errno, read, write};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-const LIST: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Each level holds two fds.
 const MAX_DEPTH: usize = 256;
 
@@ -99,8 +98,8 @@ fn finish(fd: BorrowedFd<'_>, st: &Stat) -> Result<()> {
     fchmod(fd, Mode::from_raw_mode(st.st_mode & 0o7777)).named("fchmod")?;
     let time = |sec: i64, nsec| Timespec { tv_sec: sec, tv_nsec: nsec };
     let times = Timestamps {
-        last_access: time(st.st_atime as i64, st.st_atime_nsec as _),
-        last_modification: time(st.st_mtime as i64, st.st_mtime_nsec as _),
+        last_access: time(st.st_atime, st.st_atime_nsec as _),
+        last_modification: time(st.st_mtime, st.st_mtime_nsec as _),
     };
     futimens(fd, &times).named("utimensat")
 }

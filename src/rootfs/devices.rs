@@ -115,7 +115,9 @@ impl Rootfs {
     fn bind_host_node(&self, device: &Device, path: &CStr, at: &OwnedFd) -> Result<()> {
         let wrong = SysError { call: "open_tree", errno: Errno::NODEV };
         match tree::clone_path(path, false) {
-            Ok(clone) if matches(&fstat(&clone).named("fstat")?, device) => tree::attach(clone.as_fd(), at.as_fd()),
+            Ok(clone) if matches(&fstat(&clone).named("fstat")?, device) => {
+                tree::attach(clone.as_fd(), at.as_fd())
+            }
             Ok(_) => Err(wrong),
             Err(e) if unavailable(e.errno) => {
                 let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -167,7 +169,8 @@ impl Rootfs {
 }
 
 fn not_own(path: &CStr) -> Fault {
-    let note = format!("{} would be made on a volume, not in the container's own /dev", path.to_string_lossy());
+    let note =
+        format!("{} would be made on a volume, not in the container's own /dev", path.to_string_lossy());
     refuse(Errno::XDEV, note)
 }
 

@@ -33,15 +33,20 @@ impl Proc<'_> {
     /// A new file system on `destination`.
     pub(super) fn mount(self, fs: &Filesystem, attrs: Attrs, destination: BorrowedFd<'_>) -> Result<()> {
         let data: Vec<Vec<u8>> = fs.data.iter().map(|(key, value)| option(key, value.as_deref())).collect();
-        let data = CString::new(data.join(&b','))
-            .map_err(|_| SysError { call: "mount", errno: Errno::INVAL })?;
+        let data =
+            CString::new(data.join(&b',')).map_err(|_| SysError { call: "mount", errno: Errno::INVAL })?;
         let flags = MountFlags::from_bits_retain(fs.flags | mount_flags(attrs.set));
         let target = self.path(destination)?;
         rustix::mount::mount(&*fs.source, &*target, &*fs.typ, flags, &*data).named("mount")
     }
 
     /// Binds what `source` refers to.
-    pub(super) fn bind(self, source: BorrowedFd<'_>, recursive: bool, destination: BorrowedFd<'_>) -> Result<()> {
+    pub(super) fn bind(
+        self,
+        source: BorrowedFd<'_>,
+        recursive: bool,
+        destination: BorrowedFd<'_>,
+    ) -> Result<()> {
         let target = self.path(destination)?;
         let source = self.path(source)?;
         if recursive {

@@ -53,7 +53,7 @@ pub struct Rootfs {
     /// Ids of the root's mount and of file systems that were made for the container: what lies on others
     /// belongs to someone else.
     own: Vec<u64>,
-    /// Mounts to be made read-only at last: destination, id of the mount, attributes.
+    /// Mounts to be made read-only at last: destination and id of the mount.
     late: Vec<(CString, u64)>,
     kcore: bool,
     umask: Mode,
@@ -191,7 +191,7 @@ impl Rootfs {
         let kind = plan.propagation & !deep;
         let host = open("/", DIR, Mode::empty()).named("open")?;
         match kind.into() {
-            libc::MS_SHARED => self.privatize_parent(plan)?,
+            libc::MS_SHARED => self.privatize_parent()?,
             libc::MS_PRIVATE | libc::MS_UNBINDABLE => {
                 self.propagate(host.as_fd(), libc::MS_PRIVATE as u32 | deep)?;
             }
@@ -220,8 +220,10 @@ impl Rootfs {
     }
 
     /// Finds the mount that the root is on by asking upwards: only a mount's root has a propagation (EINVAL).
-    fn privatize_parent(&self, plan: &RootfsPlan) -> Result<(), SysError> {
-        let path = std::fs::canonicalize(&plan.path).named_io("realpath")?;
+    fn privatize_parent(&self) -> Result<(), SysError> {
+        let path = self.link_of(self.root.as_fd());
+        let path = path.ok_or(SysError { call: "open /proc/self", errno: Errno::NOENT })?;
+        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(&path));
         for dir in path.ancestors() {
             let fd = open(dir, DIR, Mode::empty()).named("open")?;
             match self.propagate(fd.as_fd(), libc::MS_PRIVATE as u32) {
@@ -256,6 +258,8 @@ impl Rootfs {
         // Else the unmount would reach the host. Slave, not private: a private copy would keep mounts busy that
         // the host wants to unmount just now.
         self.propagate(old.as_fd(), (libc::MS_SLAVE | libc::MS_REC) as u32)?;
+        // The fallback of the line before changes the directory.
+        rustix::process::fchdir(&old).named("fchdir")?;
         rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).named("umount2")?;
         rustix::process::chdir("/").named("chdir")
     }
@@ -345,7 +349,8 @@ impl Rootfs {
             let Some(fd) = self.find(path).at_index(Step::MaskedPath, i)? else { continue };
             let st = fstat(&fd).named("fstat").at_index(Step::MaskedPath, i)?;
             let is_dir = rustix::fs::FileType::from_raw_mode(st.st_mode).is_dir();
-            let result = if is_dir { self.mask_dir(&mut dir, plan, &fd) } else { self.mask_file(&mut file, &fd) };
+            let result =
+                if is_dir { self.mask_dir(&mut dir, plan, &fd) } else { self.mask_file(&mut file, &fd) };
             result.at_index(Step::MaskedPath, i)?;
         }
         Ok(())

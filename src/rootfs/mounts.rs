@@ -87,7 +87,10 @@ impl Rootfs {
             (Err(SysError { errno: Errno::ACCESS, .. }), Some(given)) => Ok(Origin::Tree(given)),
             (Err(e), _) if unavailable(e.errno) => {
                 let flags = OFlags::PATH | OFlags::CLOEXEC;
-                openat(CWD, &*bind.source, flags, Mode::empty()).named("open").map(Origin::Node).map_err(words)
+                openat(CWD, &*bind.source, flags, Mode::empty())
+                    .named("open")
+                    .map(Origin::Node)
+                    .map_err(words)
             }
             (Err(e), _) => Err(words(e)),
         }
@@ -227,6 +230,9 @@ impl Rootfs {
         let quoted = mount.destination.to_string_lossy();
         match in_proc(&real) {
             _ if real == "/" => Err(refuse(Errno::BUSY, "mountpoint is on the top of the root filesystem")),
+            InProc::No | InProc::Refused if planned == InProc::Top => {
+                Err(refuse(Errno::LOOP, "must be mounted on ordinary directory"))
+            }
             InProc::Refused if planned != InProc::Allowed => {
                 let note = format!("{quoted:?} cannot be mounted because it is inside /proc");
                 Err(refuse(Errno::INVAL, note))

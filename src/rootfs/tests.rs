@@ -1,9 +1,11 @@
 //! Real mounts, each case in a process of its own: this test binary again, under unshare(1).
 
 #![forbid(unsafe_code)]
+// A test may take the paths that it made itself.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use super::*;
-use crate::plan::rootfs::{Cgroups, Given, build};
+use crate::plan::rootfs::{Cgroups, Given, Hierarchy, build};
 use crate::plan::{Kind, Namespaces};
 use crate::spec::{Spec, read};
 use rustix::fs::{FileType, stat};
@@ -13,7 +15,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const PRIVILEGED: &[&str] = &["--mount", "--pid", "--fork", "--propagation", "unchanged"];
-const USERNS: &[&str] = &["--user", "--map-root-user", "--mount", "--pid", "--fork", "--propagation", "unchanged"];
+/// The parent side finds its children in the /proc of its own pid namespace.
+const PARENT: &[&str] = &["--mount", "--propagation", "unchanged"];
+const USERNS: &[&str] =
+    &["--user", "--map-root-user", "--mount", "--pid", "--fork", "--propagation", "unchanged"];
 
 /// Runs a case; afterwards the host must have no mount of it.
 fn run(case: &str, flags: &[&str]) {
@@ -37,7 +42,8 @@ fn run(case: &str, flags: &[&str]) {
     if !left {
         fs::remove_dir_all(&dir).unwrap();
     }
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{case}: {text}");
     assert!(!left, "{case}: a mount is on the host: {mounts}");
     assert!(canary.is_empty(), "{case}: in the canary: {canary:?}");
@@ -75,18 +81,27 @@ cases! {
     dangling_and_absolute_links_stay_inside PRIVILEGED;
     tmpcopyup PRIVILEGED;
     the_kernel_names_a_bad_option PRIVILEGED;
-    ids_of_its_own PRIVILEGED;
+    ids_of_its_own PARENT;
     many_mounts_need_few_fds PRIVILEGED;
     without_a_mount_namespace PRIVILEGED;
     device_owner_and_mode PRIVILEGED;
+    cgroup_v1 PRIVILEGED;
 }
 
 fn spec(text: &str) -> Spec {
     read::document(text.as_bytes()).unwrap()
 }
 
-fn plan_with(dir: &Path, mounts: &str, linux: &str, mount_ns: bool, no_pivot: bool, root: &str) -> RootfsPlan {
-    let user = fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) != Some("4294967295");
+fn plan_with(
+    dir: &Path,
+    mounts: &str,
+    linux: &str,
+    mount_ns: bool,
+    no_pivot: bool,
+    root: &str,
+) -> RootfsPlan {
+    let user =
+        fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) != Some("4294967295");
     let mut kinds = vec!["pid"];
     kinds.extend(mount_ns.then_some("mount"));
     kinds.extend(user.then_some("user"));
@@ -98,7 +113,9 @@ fn plan_with(dir: &Path, mounts: &str, linux: &str, mount_ns: bool, no_pivot: bo
     let spec = spec(&text);
     let namespaces = Namespaces::build(&spec.linux.as_ref().unwrap().namespaces).unwrap();
     assert_eq!(namespaces.has(Kind::User), user);
-    let cgroups = Cgroups::V1(Vec::new());
+    let memory =
+        Hierarchy { name: "memory".into(), options: "memory".into(), path: "/sys/fs/cgroup/memory".into() };
+    let cgroups = Cgroups::V1(vec![memory]);
     let given = Given { bundle: dir, namespaces: &namespaces, cgroups: &cgroups, rootless: false, no_pivot };
     build(&spec, &given).unwrap()
 }
@@ -114,7 +131,7 @@ fn populate(plan: &RootfsPlan) -> Result<Rootfs, Fault> {
     Ok(rootfs)
 }
 
-fn whole(plan: &RootfsPlan) -> Rootfs {
+fn finished(plan: &RootfsPlan) -> Rootfs {
     let mut rootfs = populate(plan).unwrap_or_else(|f| panic!("{f:?}\n{plan}"));
     rootfs.pivot(plan).unwrap();
     rootfs.finish(plan).unwrap();
@@ -124,7 +141,8 @@ fn whole(plan: &RootfsPlan) -> Rootfs {
 /// The options of the topmost mount on a path, after pivot.
 fn options(path: &str) -> String {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let line = text.lines().rfind(|l| l.split(' ').nth(4) == Some(path)).unwrap_or_else(|| panic!("{path}\n{text}"));
+    let line =
+        text.lines().rfind(|l| l.split(' ').nth(4) == Some(path)).unwrap_or_else(|| panic!("{path}\n{text}"));
     let fields: Vec<&str> = line.split(' ').collect();
     format!("{} {}", fields[5], fields[6])
 }
@@ -157,7 +175,7 @@ mod case {
             {{"destination":"/run/in/run","type":"tmpfs","source":"tmpfs"}}"#,
             dir.display()
         );
-        let linux = r#","maskedPaths":["/secret","/secretfile","/secret","/absent/x","/proc/kcore","/proc/scsi"],
+        let linux = r#","maskedPaths":["/secret","/secretfile","/secret","/absent/x","/proc/version","/proc/scsi"],
             "readonlyPaths":["/proc/sys","/absent"],"sysctl":{"a":"b"}"#;
         plan_with(dir, &mounts, linux, true, false, r#","readonly":true"#)
     }
@@ -184,7 +202,7 @@ mod case {
         assert_eq!(fs::read_link("/dev/fd").unwrap(), Path::new("/proc/self/fd"));
         assert_eq!(fs::read_dir("/secret").unwrap().count(), 0);
         assert_eq!(fs::read("/secretfile").unwrap(), b"");
-        assert!(is_device("/proc/kcore", 1, 3));
+        assert!(is_device("/proc/version", 1, 3));
         let pid = readlinkat(rootfs.procfs().unwrap(), "self", Vec::new()).unwrap();
         assert_eq!(pid.to_str().unwrap(), std::process::id().to_string());
     }
@@ -203,13 +221,13 @@ mod case {
 
     pub(super) fn whole_in_a_user_namespace(dir: &Path) {
         let plan = typical(dir);
-        check_whole(&super::whole(&plan), dir);
+        check_whole(&super::finished(&plan), dir);
     }
 
     pub(super) fn no_pivot(dir: &Path) {
         let mounts = format!("{PROC},{DEV}");
         let plan = plan_with(dir, &mounts, "", true, true, "");
-        super::whole(&plan);
+        super::finished(&plan);
         assert!(!dir.exists());
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert_eq!(text.matches(" - proc ").count(), 1, "{text}");
@@ -222,7 +240,7 @@ mod case {
             {{"destination":"/s","type":"tmpfs","options":["shared"]}},{{"destination":"/v/in","type":"tmpfs"}}"#
         );
         fs::create_dir_all(dir.join("vol/in")).unwrap();
-        super::whole(&plan(dir, &mounts, r#","rootfsPropagation":"shared""#));
+        super::finished(&plan(dir, &mounts, r#","rootfsPropagation":"shared""#));
         assert!(options("/").contains("shared:"), "{}", options("/"));
         assert!(options("/s").contains("shared:"), "{}", options("/s"));
         assert!(!options("/v").contains("shared:"), "{}", options("/v"));
@@ -265,8 +283,10 @@ mod case {
         rustix::fs::mknodat(CWD, dev.join("null"), FileType::Fifo, mode, 0).unwrap();
         fs::write(dev.join("zero"), "not a device").unwrap();
         fs::write(dev.join("ptmx"), "x").unwrap();
-        super::whole(&plan(dir, PROC, r#","maskedPaths":["/proc/kcore"]"#));
-        assert!(is_device("/dev/null", 1, 3) && is_device("/dev/zero", 1, 5) && is_device("/proc/kcore", 1, 3));
+        super::finished(&plan(dir, PROC, r#","maskedPaths":["/proc/version"]"#));
+        assert!(
+            is_device("/dev/null", 1, 3) && is_device("/dev/zero", 1, 5) && is_device("/proc/version", 1, 3)
+        );
         assert_eq!(fs::read_link("/dev/ptmx").unwrap(), Path::new("pts/ptmx"));
     }
 
@@ -277,7 +297,8 @@ mod case {
         let rootfs = populate(&plan(dir, PROC, "")).unwrap();
         let fault = rootfs.console(None).unwrap_err();
         assert!(fault.note.contains("devpts") && fault.step == Step::Console, "{fault:?}");
-        let devpts = r#"{"destination":"/dev/pts","type":"devpts","options":["newinstance","ptmxmode=0666"]}"#;
+        let devpts =
+            r#"{"destination":"/dev/pts","type":"devpts","options":["newinstance","ptmxmode=0666"]}"#;
         let rootfs = populate(&plan(dir, devpts, "")).unwrap();
         let fault = rootfs.console(None).unwrap_err();
         assert_eq!((fault.errno, &*fault.note), (Errno::LOOP, "/dev/console"), "{fault:?}");
@@ -304,6 +325,11 @@ mod case {
         }
         fs::write(root.join("proc"), "").unwrap();
         let fault = populate(&plan(dir, PROC, "")).unwrap_err();
+        assert!(fault.note.contains("must be mounted on ordinary directory"), "{fault:?}");
+        let at_link = r#"{"destination":"/proc","source":"/proc","options":["bind"]}"#;
+        fs::remove_file(root.join("proc")).unwrap();
+        symlink("/vol/p", root.join("proc")).unwrap();
+        let fault = populate(&plan(dir, at_link, "")).unwrap_err();
         assert!(fault.note.contains("must be mounted on ordinary directory"), "{fault:?}");
     }
 
@@ -346,14 +372,14 @@ mod case {
         let top = dir.join("rootfs/t");
         fs::create_dir_all(top.join("d/e")).unwrap();
         fs::write(top.join("d/f"), "text").unwrap();
-        fs::set_permissions(top.join("d/f"), fs::Permissions::from_mode(0o4751)).unwrap();
         std::os::unix::fs::chown(top.join("d/f"), Some(12), Some(34)).unwrap();
+        fs::set_permissions(top.join("d/f"), fs::Permissions::from_mode(0o4751)).unwrap();
         fs::set_permissions(&top, fs::Permissions::from_mode(0o1770)).unwrap();
         symlink("/absent", top.join("l")).unwrap();
         let mode = Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(CWD, top.join("fifo"), FileType::Fifo, mode, 0).unwrap();
         let mounts = r#"{"destination":"/t","type":"tmpfs","options":["tmpcopyup","ro"]}"#;
-        super::whole(&plan(dir, mounts, ""));
+        super::finished(&plan(dir, mounts, ""));
         let st = fs::metadata("/t/d/f").unwrap();
         assert_eq!((st.uid(), st.gid(), st.mode() & 0o7777), (12, 34, 0o4751));
         assert_eq!(fs::read_to_string("/t/d/f").unwrap(), "text");
@@ -378,7 +404,7 @@ mod case {
         let mounts = format!(
             r#"{{"destination":"/v","source":"vol","options":["bind","idmap"],"uidMappings":{maps},"gidMappings":{maps}}}"#
         );
-        super::whole(&plan(dir, &mounts, ""));
+        super::finished(&plan(dir, &mounts, ""));
         let st = fs::metadata("/v/f").unwrap();
         assert_eq!((st.uid(), st.gid()), (1000, 1000));
     }
@@ -388,7 +414,7 @@ mod case {
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
         let one = |i| format!(r#"{{"destination":"/m/{i}","type":"tmpfs","options":["ro"]}}"#);
         let mounts: Vec<String> = (0..100).map(one).collect();
-        super::whole(&plan(dir, &mounts.join(","), ""));
+        super::finished(&plan(dir, &mounts.join(","), ""));
         assert!(fs::write("/m/99/x", "").is_err());
     }
 
@@ -405,10 +431,24 @@ mod case {
     pub(super) fn device_owner_and_mode(dir: &Path) {
         let linux = r#","devices":[{"type":"b","path":"/a/b/d","major":7,"minor":300,"fileMode":8624,"uid":5,"gid":6},
             {"type":"p","path":"/fifo","fileMode":384}]"#;
-        super::whole(&plan(dir, "", linux));
+        super::finished(&plan(dir, "", linux));
         let st = fs::metadata("/a/b/d").unwrap();
         assert_eq!((st.mode(), st.uid(), st.gid()), (libc::S_IFBLK | 0o660, 5, 6));
         assert_eq!(st.rdev(), rustix::fs::makedev(7, 300));
         assert_eq!(fs::metadata("/fifo").unwrap().mode(), libc::S_IFIFO | 0o600);
+    }
+
+    pub(super) fn cgroup_v1(dir: &Path) {
+        if !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+            return;
+        }
+        let mounts = r#"{"destination":"/sys","type":"sysfs","source":"sysfs","options":["nosuid","noexec","nodev","ro"]},
+            {"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["ro","nosuid","noexec","nodev"]}"#;
+        let rootfs = finished(&plan(dir, &format!("{PROC},{mounts}"), ""));
+        drop(rootfs);
+        assert!(fs::read_to_string("/sys/fs/cgroup/memory/memory.limit_in_bytes").is_ok());
+        assert!(options("/sys/fs/cgroup/memory").starts_with("ro,nosuid,nodev,noexec"));
+        assert!(options("/sys/fs/cgroup").starts_with("ro,"));
+        assert!(options("/sys").starts_with("ro,"));
     }
 }

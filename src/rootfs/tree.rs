@@ -65,8 +65,7 @@ pub(super) fn expressible(fs: &Filesystem) -> bool {
 
 /// A new file system, mounted nowhere.
 pub(super) fn create(fs: &Filesystem, attrs: Attrs) -> std::result::Result<OwnedFd, Fault> {
-    let context =
-        fsopen(&*fs.typ, FsOpenFlags::FSOPEN_CLOEXEC).named("fsopen").map_err(|e| fault(e, ""))?;
+    let context = fsopen(&*fs.typ, FsOpenFlags::FSOPEN_CLOEXEC).named("fsopen").map_err(|e| fault(e, ""))?;
     let logged = |e| fault(e, log(&context));
     fsconfig_set_string(&context, c"source", &*fs.source).named("fsconfig").map_err(logged)?;
     configure(&context, fs).map_err(logged)?;

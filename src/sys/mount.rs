@@ -55,6 +55,7 @@ impl Holder {
     /// Those of clone(2).
     pub fn spawn() -> Result<Self> {
         let mut pidfd: libc::c_int = -1;
+        let parent = rustix::process::getpid().as_raw_nonzero().get();
         let flags = libc::CLONE_NEWUSER | libc::CLONE_PIDFD | libc::SIGCHLD;
         // SAFETY: without CLONE_VM and with a null stack this is fork; `pidfd` outlives the call. The first
         // two arguments stand in this order on every architecture but s390, which is not a target.
@@ -70,10 +71,10 @@ impl Holder {
         };
         if check("clone", ret)? == 0 {
             // SAFETY: the child of a single-threaded process; these calls are async-signal-safe and it
-            // never returns. A parent that died before prctl leaves it an orphan, which getppid shows.
+            // never returns. getppid shows whether the parent died before prctl.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                if libc::getppid() == 1 {
+                if libc::getppid() != parent {
                     libc::_exit(1);
                 }
                 loop {

@@ -42,7 +42,7 @@ pub(super) fn add(
     match (mount.typ.as_str(), given.cgroups) {
         _ if options.remount => return Ok(false),
         ("cgroup" | "cgroup2", Cgroups::V2(own)) => {
-            let own = own.as_ref().map_or("/sys/fs/cgroup".into(), |path| path.to_string_lossy());
+            let own = own.as_ref().map_or_else(|| "/sys/fs/cgroup".into(), |path| path.to_string_lossy());
             let own = cstring("linux.cgroupsPath", &own)?;
             let source = if given.namespaces.has(Kind::Cgroup) {
                 Source::Cgroup2(filesystem("cgroup2", "cgroup", &options.data)?, own)

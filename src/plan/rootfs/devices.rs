@@ -27,11 +27,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Adds the devices, then the links. A /dev that is bound from the host is the host's: nothing is made in it.
-pub(super) fn add(
-    ops: &mut Vec<RootfsOp>,
-    linux: &spec::Linux,
-    given: &Given<'_>,
-) -> Result<()> {
+pub(super) fn add(ops: &mut Vec<RootfsOp>, linux: &spec::Linux, given: &Given<'_>) -> Result<()> {
     let mounted: Vec<CString> = ops.iter().filter_map(|op| mount_point(op, false)).collect();
     let hosts = ops.iter().any(|op| mount_point(op, true).is_some_and(|d| *d == *c"/dev"));
     let bind = given.namespaces.has(Kind::User) || given.rootless;
@@ -47,7 +43,9 @@ pub(super) fn add(
     }
     for (path, major, minor) in DEFAULT {
         // What config.json mounts or lists there is what the caller wants there.
-        if skipped(path) || seen.iter().any(|p| p == path) || mounted.iter().any(|m| m.as_bytes() == path.as_bytes())
+        if skipped(path)
+            || seen.iter().any(|p| p == path)
+            || mounted.iter().any(|m| m.as_bytes() == path.as_bytes())
         {
             continue;
         }

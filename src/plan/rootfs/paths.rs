@@ -67,9 +67,13 @@ mod tests {
 
     #[test]
     fn clean_stays_inside() {
-        for (path, want) in
-            [("/../../etc", "/etc"), ("//a//b/", "/a/b"), ("/a/./b/../c", "/a/c"), ("foo", "/foo"), ("/..", "/")]
-        {
+        for (path, want) in [
+            ("/../../etc", "/etc"),
+            ("//a//b/", "/a/b"),
+            ("/a/./b/../c", "/a/c"),
+            ("foo", "/foo"),
+            ("/..", "/"),
+        ] {
             assert_eq!(clean(path), want, "{path}");
         }
     }
