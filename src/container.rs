@@ -169,6 +169,8 @@ impl Container {
     pub fn destroy(self) -> Result<Vec<Error>> {
         let spec = self.slot.read_config().ok();
         self.cgroup()?.remove()?;
+        let groups: Vec<PathBuf> = self.record.rdt.iter().map(PathBuf::from).collect();
+        crate::rdt::remove(&groups)?;
         let state = crate::oci_state::of_record(&self.record, Status::Stopped);
         let hooks = spec.as_ref().map(|spec| Hooks::build(&spec.hooks)).transpose().ok().flatten().unwrap_or_default();
         self.slot.remove()?;

@@ -105,14 +105,9 @@ fn one(hook: &Hook, state: &[u8], options: &Options<'_>) -> Result<()> {
         options.stdout.unwrap_or_else(|| stdout.as_fd()),
         options.stderr.unwrap_or_else(|| stderr.as_fd()),
     ];
-<<<<<<< HEAD
     let envp = hook.envp.as_deref().unwrap_or(options.env);
-    let program = Program { path: &hook.path, argv: &hook.argv, envp, cwd: options.cwd, fds: &fds };
-=======
-    let envp = if hook.envp.is_empty() { options.env } else { &hook.envp };
     let program =
         Program { path: &hook.path, argv: &hook.argv, envp, cwd: options.cwd, fds: &fds, group: true };
->>>>>>> criu
     let mut child = spawn(&program).map_err(|e| {
         let what = if e.call == "chdir" { options.cwd } else { Some(hook.path.as_c_str()) };
         Error::sys(format!("{} {}", e.call, what.unwrap_or_default().to_string_lossy()), e.errno)

@@ -90,7 +90,7 @@ fn by_program(pid: u32, name: &str, map: &IdMap) -> Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open /dev/null")?;
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe2")?;
     let fds = [null.as_fd(), null.as_fd(), write.as_fd()];
-    let mut child = spawn(&Program { path: &path, argv: &argv, envp: &[], cwd: None, fds: &fds })?;
+    let mut child = spawn(&Program { path: &path, argv: &argv, envp: &[], cwd: None, fds: &fds, group: false })?;
     drop(write);
     let said = crate::bundle::read_to_end(read).call(|| "read")?;
     let end = child.wait()?;

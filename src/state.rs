@@ -69,8 +69,8 @@ record! {
         cgroup_driver: String = "cgroupDriver",
         /// Whether it was created without privileges.
         rootless: bool = "rootless",
-        /// resctrl directory that was made.
-        rdt: String = "intelRdtPath",
+        /// resctrl directories that were made.
+        rdt: Vec<String> = "intelRdtPaths",
     }
 }
 
@@ -91,7 +91,7 @@ writes!(Record {
     cgroups = "cgroups",
     cgroup_driver = "cgroupDriver",
     rootless = "rootless",
-    rdt = "intelRdtPath",
+    rdt = "intelRdtPaths",
 });
 
 record! {

@@ -145,7 +145,7 @@ fn run_ps(args: &[String]) -> Result<String> {
     let env = crate::hooks::own_environment();
     let stderr = rustix::stdio::stderr();
     let fds = [null.as_fd(), write.as_fd(), stderr];
-    let mut child = spawn(&Program { path, argv: &argv, envp: &env, cwd: None, fds: &fds })?;
+    let mut child = spawn(&Program { path, argv: &argv, envp: &env, cwd: None, fds: &fds, group: false })?;
     drop(write);
     let text = crate::bundle::read_to_end(read).call(|| "read")?;
     let end = child.wait()?;

@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod create;
+pub mod describe;
 pub mod end;
 pub mod exec;
 pub mod inspect;
@@ -46,12 +47,11 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
         Command::Resume(id) => control::resume(&global, &id).map(done),
         Command::Update(args) => control::update(&global, &args).map(done),
         Command::Events(args) => control::events(&global, &args, out),
-        Command::Spec(_)
-        | Command::Features
-        | Command::Checkpoint(_)
-        | Command::Restore(_)
-        | Command::Plan(_)
-        | Command::Check(_) => Err(Error::new("not yet")),
+        Command::Spec(args) => describe::spec(&args),
+        Command::Features => describe::features(out),
+        Command::Plan(args) => describe::plan(&global, &args, out),
+        Command::Check(args) => describe::check(&args, out),
+        Command::Checkpoint(_) | Command::Restore(_) => Err(Error::new("not yet")),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::plan::bitmask::Bitmask;
 use crate::plan::exec::ExecPlan;
 use crate::plan::process::RlimitPlan;
 use crate::plan::{Kind, Plan};
+use crate::rdt::Groups;
 use crate::sys::signal::Signals;
 use crate::state::Slot;
 use crate::sys::launch::{Cloned, clone3, namespace_kind, setns};
@@ -101,7 +102,13 @@ fn out_of_memory(cgroup: &Cgroup) -> Option<Error> {
 ///
 /// # Errors
 /// What the plan asked for could not be done, worded with its place in config.json; nothing is left then.
-pub fn init(plan: &Plan, slot: &Slot, cgroup: &Cgroup, signals: Option<&Signals>) -> Result<Launched> {
+pub fn init(
+    plan: &Plan,
+    slot: &Slot,
+    cgroup: &Cgroup,
+    groups: Option<(&Groups, &Path)>,
+    signals: Option<&Signals>,
+) -> Result<Launched> {
     let listener = crate::state::listen(slot)?;
     let mut joins = open_joined(plan)?;
     let (socket, theirs) = protocol::pair()?;
@@ -147,12 +154,12 @@ pub fn init(plan: &Plan, slot: &Slot, cgroup: &Cgroup, signals: Option<&Signals>
     if relayed {
         launched = after_relay(launched, |report| words::of_init(plan, report))?;
     }
-    prepare(plan, &launched, cgroup)?;
+    prepare(plan, &launched, cgroup, groups)?;
     converse(plan, launched, cgroup)
 }
 
 /// What needs rrun's own privileges, done before init goes on.
-fn prepare(plan: &Plan, launched: &Launched, cgroup: &Cgroup) -> Result<()> {
+fn prepare(plan: &Plan, launched: &Launched, cgroup: &Cgroup, groups: Option<(&Groups, &Path)>) -> Result<()> {
     let pid = launched.pid;
     cgroup.add(pid)?;
     cgroup.apply(&plan.cgroup)?;
@@ -162,6 +169,9 @@ fn prepare(plan: &Plan, launched: &Launched, cgroup: &Cgroup) -> Result<()> {
     }
     // The runtime may itself be bound to few CPUs, and a cpuset does not widen what is inherited (runc #4858).
     reset_affinity(pid);
+    if let Some((groups, root)) = groups {
+        crate::rdt::assign(groups, root, signed(pid))?;
+    }
     if !plan.net_devices.is_empty() {
         let namespace = match plan.namespaces.joins(Kind::Network) {
             Some(path) => open(path)?,

@@ -33,6 +33,7 @@ use hooks::Hooks;
 use ids::Ids;
 use netdev::NetDevice;
 use process::ProcessPlan;
+use rdt::Rdt;
 use rootfs::{Cgroups, RootfsPlan};
 use scheduling::MemoryPolicy;
 use seccomp::Filter;
@@ -102,7 +103,7 @@ pub struct Plan {
     /// Network devices to move in.
     pub net_devices: Vec<NetDevice>,
     /// Cache and memory bandwidth.
-    pub intel_rdt: Option<spec::IntelRdt>,
+    pub intel_rdt: Option<Rdt>,
     /// Name of the session keyring.
     pub keyring: Option<CString>,
     /// How many fds from 3 on the process keeps.
@@ -172,7 +173,7 @@ impl Plan {
             names: Names::build(spec, &namespaces)?,
             sysctls: Sysctls::build(linux, &namespaces)?,
             net_devices: netdev::build(linux, &namespaces)?,
-            intel_rdt: linux.intel_rdt.clone(),
+            intel_rdt: linux.intel_rdt.as_ref().map(Rdt::build).transpose()?,
             memory_policy: linux.memory_policy.as_ref().map(MemoryPolicy::build).transpose()?,
             hooks: Hooks::build(&spec.hooks)?,
             keyring: keyring(request.id, request.no_new_keyring),

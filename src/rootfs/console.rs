@@ -40,33 +40,7 @@ impl Rootfs {
     }
 
     fn open_console(&self, size: Option<(u16, u16)>) -> Result<Console, Fault> {
-<<<<<<< HEAD
         let console = open_pty(&self.root, size)?;
-=======
-        let words = "process.terminal needs a devpts mounted on /dev/pts";
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let pts = resolve::open(self.root.as_fd(), c"/dev/pts", flags, Links::Refuse)
-            .map_err(|e| fault(e, words))?;
-        let st = fstatfs(&pts).named("fstatfs").map_err(|e| fault(e, ""))?;
-        // In a devpts every name is the kernel's.
-        if st.f_type as u64 != DEVPTS_MAGIC {
-            return Err(refuse(Errno::NODEV, words));
-        }
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let master =
-            openat(&pts, "ptmx", flags, Mode::empty()).named("openat").map_err(|e| fault(e, "ptmx"))?;
-        if !devices::is_char(&master, 5, 2).map_err(|e| fault(e, ""))? {
-            return Err(refuse(Errno::NODEV, "/dev/pts/ptmx is not the device 5:2"));
-        }
-        unlockpt(&master).named("ioctl TIOCSPTLCK").map_err(|e| fault(e, ""))?;
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let slave = ioctl_tiocgptpeer(&master, flags).named("ioctl TIOCGPTPEER").map_err(|e| fault(e, ""))?;
-        let name = ptsname(&master, Vec::new()).named("ioctl TIOCGPTN").map_err(|e| fault(e, ""))?;
-        if let Some((columns, rows)) = size {
-            let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-            tcsetwinsize(&slave, size).named("ioctl TIOCSWINSZ").map_err(|e| fault(e, ""))?;
-        }
->>>>>>> rootfs
         // Without a mount namespace the mount would be the host's.
         if self.jail != Jail::Chroot {
             self.put_on_console(&console.slave)?;
