@@ -4,11 +4,11 @@
 //! a socket of its own in a directory that is bound into the container, and forwards what matters.
 //!
 //! How a command uses it, with `NOTIFY_SOCKET` in its environment:
-//! - `create` and `run` call [`prepare`]`(<root>/<id>)` before the launch; the plan gets the bind mount of the
-//!   directory it returns on [`INSIDE`] with [`OPTIONS`], and [`VARIABLE`] in `process.env`;
+//! - `create` and `run` call [`prepare`]`(<root>/<id>)` before the launch; the plan gets the bind mount of
+//!   the directory it returns on [`INSIDE`] with [`OPTIONS`], and [`VARIABLE`] in `process.env`;
 //! - `run` then calls [`Proxy::bind`] before the launch, `start` before it lets init go;
-//! - `start` and `run --detach` call [`Proxy::until_ready`] last: it returns after READY=1 has reached systemd
-//!   or init has ended;
+//! - `start` and `run --detach` call [`Proxy::until_ready`] last: it returns after READY=1 has reached
+//!   systemd or init has ended;
 //! - `run` in the foreground puts the proxy into [`crate::console::Relay`] and waits for nothing.
 
 #![forbid(unsafe_code)]

@@ -271,8 +271,9 @@ fn become_program(image: &Image<'_>) -> ! {
             libc::_exit(127)
         }
     };
-    // The kernel's sigaction is at most this long (riscv64 has no restorer), and all zero is SIG_DFL, no flags,
-    // an empty mask. Not libc's call, which refuses signals 32 and 33, though a parent may hand those down ignored.
+    // The kernel's sigaction is at most this long (riscv64 has no restorer), and all zero is SIG_DFL, no
+    // flags, an empty mask. Not libc's call, which refuses signals 32 and 33, though a parent may hand
+    // those down ignored.
     let default = [0u64; 4];
     for signal in 1..=64 {
         // Handlers fall with execve, ignored signals do not. KILL and STOP refuse: no matter.
