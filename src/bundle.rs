@@ -32,9 +32,10 @@ impl Bundle {
             .call(|| format!("open {}", path.display()))
             .map_err(|e| e.context("--bundle"))?;
         let absolute = std::path::absolute(path).call(|| "getcwd")?;
-        let name = config.unwrap_or(Path::new("config.json"));
+        let name = config.unwrap_or_else(|| Path::new("config.json"));
         let text = read_json(&dir, name)?;
-        let spec = document(&text).map_err(|e| Error::kind(Kind::Config, format!("{}: {e}", name.display())))?;
+        let spec =
+            document(&text).map_err(|e| Error::kind(Kind::Config, format!("{}: {e}", name.display())))?;
         Ok(Self { path: clean(&absolute), text, spec })
     }
 }

@@ -61,7 +61,11 @@ impl Container {
     pub fn status(&self) -> Status {
         match self.record.status(&self.slot) {
             status @ (Status::Running | Status::Created) if self.is_frozen() => {
-                if status == Status::Running { Status::Paused } else { status }
+                if status == Status::Running {
+                    Status::Paused
+                } else {
+                    status
+                }
             }
             status => status,
         }
@@ -172,7 +176,13 @@ impl Container {
         let groups: Vec<PathBuf> = self.record.rdt.iter().map(PathBuf::from).collect();
         crate::rdt::remove(&groups)?;
         let state = crate::oci_state::of_record(&self.record, Status::Stopped);
-        let hooks = spec.as_ref().map(|spec| Hooks::build(&spec.hooks)).transpose().ok().flatten().unwrap_or_default();
+        let hooks = spec
+            .as_ref()
+            .map(|spec| Hooks::build(&spec.hooks))
+            .transpose()
+            .ok()
+            .flatten()
+            .unwrap_or_default();
         self.slot.remove()?;
         if hooks.poststop.is_empty() {
             return Ok(Vec::new());

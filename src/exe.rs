@@ -32,8 +32,10 @@ pub fn protect() -> Result<()> {
         return Ok(());
     }
     let copy = sealed_copy(&exe).map_err(|e| e.context("sealed copy of rrun"))?;
-    let argv: Vec<CString> = std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
-    let envp: Vec<CString> = std::env::vars_os().filter_map(|(name, value)| variable(&name, &value)).collect();
+    let argv: Vec<CString> =
+        std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
+    let envp: Vec<CString> =
+        std::env::vars_os().filter_map(|(name, value)| variable(&name, &value)).collect();
     let failed = crate::sys::launch::execveat(Some(rustix::fd::AsFd::as_fd(&copy)), c"", &argv, &envp);
     Err(Error::from(failed.err().unwrap_or(crate::sys::SysError { call: "execve", errno: Errno::INVAL }))
         .context("sealed copy of rrun"))

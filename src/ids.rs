@@ -62,7 +62,8 @@ fn map(plan: &Plan, pid: u32, file: &str, program: &str, map: &IdMap) -> Result<
 fn put(pid: u32, file: &str, text: &str) -> Result<()> {
     let path = format!("/proc/{pid}/{file}");
     let what = || format!("write {:?} to {file}", text.trim_end());
-    let open = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).call(|| format!("open {path}"))?;
+    let open = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open {path}"))?;
     // The kernel takes a map in one write only.
     match rustix::io::write(&open, text.as_bytes()) {
         Ok(_) => Ok(()),
@@ -81,16 +82,19 @@ fn by_program(pid: u32, name: &str, map: &IdMap) -> Result<()> {
         .filter_map(|dir| CString::new(format!("{dir}/{name}")).ok())
         .find(|path| rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()).is_ok())
         .ok_or_else(missing)?;
-    let mut argv = vec![CString::new(name).unwrap_or_default(), CString::new(pid.to_string()).unwrap_or_default()];
+    let mut argv =
+        vec![CString::new(name).unwrap_or_default(), CString::new(pid.to_string()).unwrap_or_default()];
     for line in map.lines() {
         for number in [line.container, line.host, line.size] {
             argv.push(CString::new(number.to_string()).unwrap_or_default());
         }
     }
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open /dev/null")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open /dev/null")?;
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe2")?;
     let fds = [null.as_fd(), null.as_fd(), write.as_fd()];
-    let mut child = spawn(&Program { path: &path, argv: &argv, envp: &[], cwd: None, fds: &fds, group: false })?;
+    let mut child =
+        spawn(&Program { path: &path, argv: &argv, envp: &[], cwd: None, fds: &fds, group: false })?;
     drop(write);
     let said = crate::bundle::read_to_end(read).call(|| "read")?;
     let end = child.wait()?;

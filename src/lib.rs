@@ -20,7 +20,6 @@ pub mod log;
 pub mod netdev;
 pub mod notify;
 pub mod oci_state;
-pub mod pattern;
 pub mod plan;
 pub mod rdt;
 pub mod rootfs;

@@ -19,9 +19,9 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Call as _, Context as _, Error, Kind, Result};
+use crate::spec::Spec;
 use crate::spec::read::{document, record};
 use crate::spec::write::writes;
-use crate::spec::Spec;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -199,7 +199,10 @@ impl Root {
     pub fn reserve(&self, id: &str) -> Result<Reserved> {
         match rustix::fs::mkdirat(&self.dir, id, Mode::from_raw_mode(0o711)) {
             Err(Errno::EXIST) => {
-                return Err(Error::kind(Kind::State, format!("container with given ID already exists: {id}")));
+                return Err(Error::kind(
+                    Kind::State,
+                    format!("container with given ID already exists: {id}"),
+                ));
             }
             other => other.call(|| format!("mkdir {}/{id}", self.path.display()))?,
         }
@@ -309,7 +312,8 @@ impl Slot {
 
     /// Whether another rrun holds the lock.
     pub fn is_locked(&self) -> bool {
-        let Ok(again) = rustix::fs::openat(&self.dir, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        let Ok(again) = rustix::fs::openat(&self.dir, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        else {
             return false;
         };
         rustix::fs::flock(&again, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
@@ -356,10 +360,15 @@ impl Slot {
     pub fn read(&self) -> Result<Record> {
         let blank = || Record { phase: "creating".into(), id: self.id.clone(), ..Record::default() };
         match self.read_file(STATE) {
-            Ok(text) => Ok(document::<Record>(&text).ok().filter(|r| !r.phase.is_empty()).unwrap_or_else(blank)),
+            Ok(text) => {
+                Ok(document::<Record>(&text).ok().filter(|r| !r.phase.is_empty()).unwrap_or_else(blank))
+            }
             Err(Errno::NOENT) => {
                 if rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0) {
-                    return Err(Error::kind(Kind::NoContainer, format!("container does not exist: {}", self.id)));
+                    return Err(Error::kind(
+                        Kind::NoContainer,
+                        format!("container does not exist: {}", self.id),
+                    ));
                 }
                 Ok(blank())
             }
@@ -427,7 +436,9 @@ fn stat(pid: u32) -> Result<(u8, u64), Errno> {
 
 /// The id of this boot.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
 }
 
 impl Record {

@@ -21,10 +21,15 @@ pub const TEXT: &[&str] = &[
 
 const WIDTH: usize = 100;
 
+/// The commit that this was built from, as the Makefile gives it.
+pub const COMMIT: &str = match option_env!("RRUN_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// The first three lines are parsed by Docker, go-runc and runc's test suite.
 pub fn version(name: &str) -> String {
-    let commit = option_env!("RRUN_COMMIT").unwrap_or("unknown");
-    format!("{name} version {}\ncommit: {commit}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
+    format!("{name} version {}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// The line behind a mistake.

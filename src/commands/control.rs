@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::cgroup::oom::Event;
 use crate::cgroup::layout::Layout;
+use crate::cgroup::oom::Event;
 use crate::cgroup::stats::Stats;
 use crate::cli::{Events, Global, Update};
 use crate::container::Container;
@@ -45,7 +45,9 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     container.require(&[Status::Running, Status::Created, Status::Paused])?;
     if args.kernel_memory {
-        crate::log::warning("--kernel-memory and --kernel-memory-tcp are ignored: the kernel has neither any more");
+        crate::log::warning(
+            "--kernel-memory and --kernel-memory-tcp are ignored: the kernel has neither any more",
+        );
     }
     let resources = match &args.resources {
         Some(path) => read(path)?,
@@ -62,7 +64,8 @@ fn read(path: &Path) -> Result<Resources> {
         std::io::stdin().lock().read_to_end(&mut text).call(|| "read standard input")?;
         text
     } else {
-        let here = rustix::fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).call(|| "open .")?;
+        let here =
+            rustix::fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).call(|| "open .")?;
         crate::bundle::read_json(&here, path)?
     };
     crate::spec::read::document(&text)
@@ -115,8 +118,8 @@ pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8>
     }
     let cgroup = container.cgroup()?;
     let mut say = |kind, data| -> Result<()> {
-        let mut line =
-            serde_json::to_vec(&Line { kind, id: &id, data }).map_err(|e| Error::new(format!("JSON: {e}")))?;
+        let mut line = serde_json::to_vec(&Line { kind, id: &id, data })
+            .map_err(|e| Error::new(format!("JSON: {e}")))?;
         line.push(b'\n');
         out.write_all(&line).and_then(|()| out.flush()).call(|| "write standard output")
     };

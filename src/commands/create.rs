@@ -54,7 +54,8 @@ pub fn create(global: &Global, args: &Create) -> Result<()> {
 /// Any; nothing is left then.
 pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Signals>) -> Result<Made> {
     crate::cli::id(&args.id)?;
-    let mut bundle = Bundle::open(args.bundle.as_deref().unwrap_or(Path::new(".")), args.config.as_deref())?;
+    let mut bundle =
+        Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), args.config.as_deref())?;
     check_terminal(&bundle.spec, detached, args.console_socket.is_some())?;
     let console_socket = args.console_socket.as_deref().map(Receiver::connect).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
@@ -76,14 +77,25 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     slot.write(&intent(&plan, &host))?;
     slot.write_config(&bundle.text)?;
     let mut cgroup = cgroup::create(&plan.cgroup)?;
-    let launched = crate::launch::parent::init(&plan, slot, &cgroup, signals)?;
+    let resctrl = plan.intel_rdt.as_ref().map(|_| crate::rdt::mount_point()).transpose()?;
+    let groups = match (&plan.intel_rdt, &resctrl) {
+        (Some(wanted), Some(root)) => Some(crate::rdt::prepare(wanted, root, &plan.id)?),
+        _ => None,
+    };
+    let resctrl = groups.as_ref().zip(resctrl.as_deref());
+    let made =
+        || groups.iter().flat_map(|groups| &groups.remove).map(|path| path.display().to_string()).collect();
+    let launched = crate::launch::parent::init(&plan, slot, &cgroup, resctrl, signals);
+    let launched = launched.inspect_err(|_| {
+        let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
+    })?;
     if let (Some(socket), Some(master)) = (&console_socket, &launched.console) {
         socket.send_terminal(master.as_fd()).context(|| "--console-socket")?;
     }
     if let Some(socket) = &pidfd_socket {
         socket.send_pidfd(launched.pidfd.as_fd(), false).context(|| "--pidfd-socket")?;
     }
-    let record = record(&plan, &host, &cgroup, launched.pid)?;
+    let record = Record { rdt: made(), ..record(&plan, &host, &cgroup, launched.pid)? };
     slot.write(&record)?;
     let (_, pidfd, console) = launched.commit()?;
     cgroup.keep();
@@ -142,7 +154,8 @@ fn request<'a>(
 /// # Errors
 /// Those of config.json.
 pub fn plan(global: &Global, args: &Create) -> Result<Plan> {
-    let bundle = Bundle::open(args.bundle.as_deref().unwrap_or(Path::new(".")), args.config.as_deref())?;
+    let bundle =
+        Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), args.config.as_deref())?;
     let host = Host::read(&bundle.spec)?;
     Plan::build(&bundle.spec, &request(global, driver(global)?, args, &bundle, &[]), &host)
 }
@@ -228,18 +241,20 @@ fn driver_name(plan: &CgroupPlan) -> &'static str {
 /// # Errors
 /// Those of the file system.
 pub fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
-    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().ok_or_else(|| Error::new(format!("--pid-file {}: not a file", path.display())))?;
+    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let name =
+        path.file_name().ok_or_else(|| Error::new(format!("--pid-file {}: not a file", path.display())))?;
     let half = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let what = |path: &Path| format!("--pid-file: open {}", path.display());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&half, flags, Mode::from_raw_mode(0o644)).call(|| what(path))?;
     let written = std::io::Write::write_all(&mut std::fs::File::from(file), pid.to_string().as_bytes())
         .call(|| format!("--pid-file: write {}", path.display()))
-        .and_then(|()| rustix::fs::rename(&half, path).call(|| format!("--pid-file: rename to {}", path.display())));
+        .and_then(|()| {
+            rustix::fs::rename(&half, path).call(|| format!("--pid-file: rename to {}", path.display()))
+        });
     if written.is_err() {
         let _ = rustix::fs::unlink(&half);
     }
     written
 }
-

@@ -25,8 +25,8 @@ pub fn spec(args: &Spec) -> Result<u8> {
         gid: rustix::process::getegid().as_raw(),
     });
     let v2 = crate::cgroup::layout::Layout::read().is_ok_and(|layout| layout.is_v2());
-    let name = args.config.as_deref().unwrap_or(Path::new("config.json"));
-    let path = args.bundle.as_deref().unwrap_or(Path::new("")).join(name);
+    let name = args.config.as_deref().unwrap_or_else(|| Path::new("config.json"));
+    let path = args.bundle.as_deref().unwrap_or_else(|| Path::new("")).join(name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o666)) {
         Err(rustix::io::Errno::EXIST) => {
@@ -49,9 +49,8 @@ pub fn features(out: &mut dyn Write) -> Result<u8> {
     let flags: Vec<_> = seccomp::FLAGS.iter().map(|(name, _)| *name).collect();
     let operators: Vec<_> = seccomp::operators().collect();
     let archs: Vec<_> = seccomp::archs().collect();
-    let options: Vec<_> = crate::plan::rootfs::option_names().collect();
     let tables = Tables {
-        mount_options: &options,
+        mount_options: &crate::plan::rootfs::OPTIONS,
         seccomp_actions: &actions,
         seccomp_operators: &operators,
         seccomp_archs: &archs,

@@ -135,6 +135,8 @@ fn ids(global: &Global, id: &str, regex: bool) -> Result<Vec<String>> {
         return Ok(vec![crate::cli::id(id)?.to_owned()]);
     }
     let root = Root::open(&global.root.clone().unwrap_or_else(default_root))?;
-    let pattern = crate::pattern::Pattern::parse(id)?;
-    Ok(root.ids()?.into_iter().filter(|id| pattern.matches(id)).collect())
+    // Like regexec(3), unanchored; the crate's patterns take linear time.
+    let pattern =
+        regex_lite::Regex::new(id).map_err(|e| Error::kind(Kind::Usage, format!("--regex: {e}")))?;
+    Ok(root.ids()?.into_iter().filter(|id| pattern.is_match(id)).collect())
 }

@@ -59,9 +59,8 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let signals = if detached { None } else { Some(Signals::block()?) };
     let init = container.init()?;
     let cgroup = container.cgroup()?;
-    let listener = |pidfd: &rustix::fd::OwnedFd, number| {
-        hand_listener_over(&spec, &container, pidfd.as_fd(), number, 0)
-    };
+    let listener =
+        |pidfd: &rustix::fd::OwnedFd, number| hand_listener_over(&spec, &container, pidfd.as_fd(), number, 0);
     let launched = crate::launch::parent::exec(
         &plan,
         (init, container.record.pid),
@@ -94,14 +93,16 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
 fn process(args: &Exec, spec: &Spec) -> Result<Process> {
     let mut process = match &args.process {
         Some(path) => {
-            let here = rustix::fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).call(|| "open .")?;
+            let here = rustix::fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .call(|| "open .")?;
             let text = crate::bundle::read_json(&here, path)?;
             let process: Process = crate::spec::read::document(&text)
                 .map_err(|e| Error::kind(Kind::Config, format!("{}: {e}", path.display())))?;
             process
         }
         None => {
-            let process = spec.process.clone().ok_or_else(|| Error::new("process property must not be empty"))?;
+            let process =
+                spec.process.clone().ok_or_else(|| Error::new("process property must not be empty"))?;
             Process { args: args.args.clone(), terminal: args.tty, ..process }
         }
     };

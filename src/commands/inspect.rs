@@ -20,7 +20,8 @@ use std::io::Write;
 /// # Errors
 /// `container does not exist`.
 pub fn state(global: &Global, id: &str, out: &mut dyn Write) -> Result<u8> {
-    let text = serde_json::to_string_pretty(&listed(Container::open(global.root.as_deref(), id)?)).map_err(json)?;
+    let text =
+        serde_json::to_string_pretty(&listed(Container::open(global.root.as_deref(), id)?)).map_err(json)?;
     print(out, &text)
 }
 
@@ -135,12 +136,14 @@ fn run_ps(args: &[String]) -> Result<String> {
     let args = if args.is_empty() { &default[..] } else { args };
     // containerd gives all arguments as one word.
     let words = args.iter().flat_map(|arg| arg.split_ascii_whitespace());
-    let argv: Vec<CString> = std::iter::once("ps").chain(words).filter_map(|arg| CString::new(arg).ok()).collect();
+    let argv: Vec<CString> =
+        std::iter::once("ps").chain(words).filter_map(|arg| CString::new(arg).ok()).collect();
     let path = [c"/usr/bin/ps", c"/bin/ps", c"/usr/local/bin/ps"]
         .into_iter()
         .find(|path| rustix::fs::stat(*path).is_ok())
         .ok_or_else(|| Error::new("not installed").remedy("install procps, or use --format json"))?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open /dev/null")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open /dev/null")?;
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe2")?;
     let env = crate::hooks::own_environment();
     let stderr = rustix::stdio::stderr();

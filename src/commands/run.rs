@@ -21,7 +21,8 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
     let signals = if args.detach { None } else { Some(Signals::block()?) };
     if !args.detach && !args.no_subreaper {
         // What the process leaves behind in a shared pid namespace comes to us and not to the host's init.
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
     let spec_made = make(global, &args.create, args.detach, signals.as_ref())?;
     let Made { container, pidfd, console, plan: _plan } = spec_made;
@@ -75,8 +76,14 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
     };
     // Not needed for waiting, and `delete` by somebody else must find it free.
     drop(container);
-    let mut relay =
-        Relay { signals: &signals, pid: number, pidfd: pidfd.as_fd(), terminal, reap: !args.no_subreaper, notify: proxy };
+    let mut relay = Relay {
+        signals: &signals,
+        pid: number,
+        pidfd: pidfd.as_fd(),
+        terminal,
+        reap: !args.no_subreaper,
+        notify: proxy,
+    };
     let end = relay.run();
     drop(relay);
     let end = end?;

@@ -116,7 +116,8 @@ pub fn hand_listener_over(
 ) -> Result<()> {
     let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let Some(seccomp) = seccomp else { return Err(Error::new("a listener without linux.seccomp")) };
-    let fd = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()).call(|| "pidfd_getfd")?;
+    let fd =
+        rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()).call(|| "pidfd_getfd")?;
     let state = crate::oci_state::for_listener(
         &container.record,
         container.status(),
@@ -125,5 +126,10 @@ pub fn hand_listener_over(
     );
     Receiver::connect(Path::new(&seccomp.listener_path))
         .and_then(|agent| agent.send(&state, fd.as_fd()))
-        .context(|| format!("linux.seccomp.listenerPath: failed to connect with seccomp agent {:?}", seccomp.listener_path))
+        .context(|| {
+            format!(
+                "linux.seccomp.listenerPath: failed to connect with seccomp agent {:?}",
+                seccomp.listener_path
+            )
+        })
 }

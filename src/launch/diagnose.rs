@@ -94,7 +94,10 @@ const MACHINES: [(u16, &str); 9] = [
 ];
 
 fn machine(number: u16) -> String {
-    MACHINES.iter().find(|(n, _)| *n == number).map_or_else(|| format!("machine {number}"), |(_, name)| (*name).to_owned())
+    MACHINES
+        .iter()
+        .find(|(n, _)| *n == number)
+        .map_or_else(|| format!("machine {number}"), |(_, name)| (*name).to_owned())
 }
 
 fn native() -> u16 {

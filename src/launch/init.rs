@@ -141,12 +141,13 @@ fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, 
 /// Waits for a caller that says Start: one that only looks, as `state` does, goes away again.
 fn accept(listener: &OwnedFd) -> OwnedFd {
     loop {
-        let connection = match protocol::retry(|| rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)) {
-            Ok(connection) => connection,
-            // The caller was gone before it was served.
-            Err(Errno::CONNABORTED) => continue,
-            Err(_) => sys::launch::exit_now(1),
-        };
+        let connection =
+            match protocol::retry(|| rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)) {
+                Ok(connection) => connection,
+                // The caller was gone before it was served.
+                Err(Errno::CONNABORTED) => continue,
+                Err(_) => sys::launch::exit_now(1),
+            };
         if matches!(protocol::receive(&connection), Ok((Message::Start, _)))
             && protocol::send(&connection, &Message::Accepted, &[]).is_ok()
         {
@@ -162,7 +163,10 @@ fn create_container_hooks(plan: &Plan) -> Result<(), Fault> {
     }
     let state = state_of(plan, "creating");
     let options = crate::hooks::Options::default();
-    super::hook_fault(Step::CreateContainerHook, crate::hooks::run("createContainer", hooks, &state, &options))
+    super::hook_fault(
+        Step::CreateContainerHook,
+        crate::hooks::run("createContainer", hooks, &state, &options),
+    )
 }
 
 /// Runs the startContainer hooks from a child that first gives up what the process will give up: the hook's
@@ -181,7 +185,10 @@ fn run_start_hooks(plan: &Plan, prepared: &Prepared) -> Result<(), Fault> {
         let run = || -> Result<(), Fault> {
             steps::set_final_capabilities(&plan.process)?;
             let options = crate::hooks::Options { env: &prepared.envp, ..Default::default() };
-            super::hook_fault(Step::StartContainerHook, crate::hooks::run("startContainer", hooks, &state, &options))
+            super::hook_fault(
+                Step::StartContainerHook,
+                crate::hooks::run("startContainer", hooks, &state, &options),
+            )
         };
         let message = run().map_or_else(|fault| Message::Fault(fault.into()), |()| Message::Ready);
         let _ = protocol::send(&theirs, &message, &[]);
@@ -241,6 +248,7 @@ fn time_namespace(plan: &Plan) -> Result<(), Fault> {
         let file = open(c"/proc/self/timens_offsets", rustix::fs::OFlags::WRONLY).at(Step::TimeOffsets)?;
         steps::write_all(&file, offsets.as_bytes()).at(Step::TimeOffsets)?;
     }
-    let own = open(c"/proc/self/ns/time_for_children", rustix::fs::OFlags::RDONLY).at_index(Step::Namespace, step)?;
+    let own = open(c"/proc/self/ns/time_for_children", rustix::fs::OFlags::RDONLY)
+        .at_index(Step::Namespace, step)?;
     sys::launch::setns(&own, Kind::Time.flag()).at_index(Step::Namespace, step)
 }

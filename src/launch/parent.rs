@@ -12,9 +12,9 @@ use crate::plan::exec::ExecPlan;
 use crate::plan::process::RlimitPlan;
 use crate::plan::{Kind, Plan};
 use crate::rdt::Groups;
-use crate::sys::signal::Signals;
 use crate::state::Slot;
 use crate::sys::launch::{Cloned, clone3, namespace_kind, setns};
+use crate::sys::signal::Signals;
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -45,7 +45,8 @@ impl Drop for Launched {
 impl Launched {
     fn reap(&self) -> Option<i32> {
         let fd = self.pidfd.as_fd();
-        let status = protocol::retry(|| rustix::process::waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED)).ok()??;
+        let status =
+            protocol::retry(|| rustix::process::waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED)).ok()??;
         status.terminating_signal()
     }
 
@@ -75,7 +76,9 @@ impl Launched {
         loop {
             match protocol::receive(&self.socket) {
                 Ok((Message::Console, fds)) => self.console = fds.into_iter().next(),
-                Ok((Message::Fault(report), _)) => return Err(out_of_memory(cgroup).unwrap_or_else(|| failed(&report))),
+                Ok((Message::Fault(report), _)) => {
+                    return Err(out_of_memory(cgroup).unwrap_or_else(|| failed(&report)));
+                }
                 Ok((message, _)) => return Ok(Some(message)),
                 Err(Lost::Closed) => return Ok(None),
                 Err(Lost::Broken(e)) => return Err(Error::sys("recvmsg", e)),
@@ -159,7 +162,12 @@ pub fn init(
 }
 
 /// What needs rrun's own privileges, done before init goes on.
-fn prepare(plan: &Plan, launched: &Launched, cgroup: &Cgroup, groups: Option<(&Groups, &Path)>) -> Result<()> {
+fn prepare(
+    plan: &Plan,
+    launched: &Launched,
+    cgroup: &Cgroup,
+    groups: Option<(&Groups, &Path)>,
+) -> Result<()> {
     let pid = launched.pid;
     cgroup.add(pid)?;
     cgroup.apply(&plan.cgroup)?;
@@ -228,7 +236,13 @@ pub fn exec(
     if into_pid {
         setns(&target, Kind::Pid.flag()).context(|| "pid namespace of the container")?;
     }
-    let child = Child { socket: theirs, joins: Vec::new(), target: Some(target), relayed, preserve: plan.preserve_fds };
+    let child = Child {
+        socket: theirs,
+        joins: Vec::new(),
+        target: Some(target),
+        relayed,
+        preserve: plan.preserve_fds,
+    };
     let Cloned::Parent(pid, pidfd) = clone3(0, None)? else {
         if relayed {
             relay::through(&by_relay, 0, &child.socket);

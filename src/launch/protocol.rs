@@ -34,8 +34,8 @@ use crate::error::{Call as _, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -181,7 +181,8 @@ pub fn send(socket: impl AsFd, message: &Message, fds: &[BorrowedFd<'_>]) -> Res
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(fds));
-    retry(|| rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)).map(drop)
+    retry(|| rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL))
+        .map(drop)
 }
 
 /// What [`receive`] may also say.
@@ -332,7 +333,13 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_and_not_lost() {
-        let report = Report { step: Step::Rootfs, index: 1, call: "x".repeat(99), errno: Errno::IO, note: "é".repeat(999) };
+        let report = Report {
+            step: Step::Rootfs,
+            index: 1,
+            call: "x".repeat(99),
+            errno: Errno::IO,
+            note: "é".repeat(999),
+        };
         let Some(Message::Fault(back)) = Message::decode(&Message::Fault(report).encode()) else {
             panic!("not a fault");
         };

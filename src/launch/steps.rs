@@ -29,7 +29,8 @@ pub struct Proc {
 
 /// Opens what `process` will need of /proc.
 pub fn open_proc(process: &ProcessPlan, sysctl: bool) -> Result<Proc, Fault> {
-    let open = |path: &CStr, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).named("open");
+    let open =
+        |path: &CStr, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).named("open");
     let mut proc = Proc::default();
     if sysctl {
         proc.sys = Some(open(c"/proc/sys", OFlags::PATH | OFlags::DIRECTORY).at(Step::Sysctl)?);
@@ -293,7 +294,9 @@ pub fn set_final_capabilities(process: &ProcessPlan) -> Result<(), Fault> {
         inheritable: caps.inheritable & (now.permitted | now.inheritable),
     };
     task::capset(set).at(Step::Capabilities)?;
-    task::ambient_clear().or_else(|e| if e.errno == Errno::INVAL { Ok(()) } else { Err(e) }).at(Step::Capabilities)?;
+    task::ambient_clear()
+        .or_else(|e| if e.errno == Errno::INVAL { Ok(()) } else { Err(e) })
+        .at(Step::Capabilities)?;
     for cap in 0..u32::BITS * 2 {
         if caps.ambient & set.inheritable & permitted & (1 << cap) != 0 {
             task::ambient_raise(cap).at(Step::Capabilities)?;
@@ -347,9 +350,14 @@ pub fn set_sysctl(root: Option<&OwnedFd>, sysctl: &Sysctl) -> sys::Result<()> {
     let root = root.ok_or(SysError { call: "open", errno: Errno::NOENT })?;
     let path = sysctl.path.join("/");
     let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
     let file = match rustix::fs::openat2(root, &path, flags, Mode::empty(), resolve) {
-        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(root, &path, flags, Mode::empty()).named("openat")?,
+        Err(Errno::NOSYS | Errno::PERM) => {
+            rustix::fs::openat(root, &path, flags, Mode::empty()).named("openat")?
+        }
         other => other.named("openat2")?,
     };
     write_all(&file, &sysctl.value)

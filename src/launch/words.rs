@@ -22,13 +22,19 @@ pub fn of_init(plan: &Plan, report: &Report) -> Error {
         Step::Pivot => Some("pivot_root".into()),
         Step::RootReadonly => Some("root.readonly".into()),
         Step::Sysctl => plan.sysctls.list.get(index).map(|sysctl| format!("linux.sysctl: {}", sysctl.name)),
-        Step::ReadonlyPath => {
-            plan.rootfs.readonly_paths.get(index).map(|path| format!("linux.readonlyPaths: {}", path.to_string_lossy()))
+        Step::ReadonlyPath => plan
+            .rootfs
+            .readonly_paths
+            .get(index)
+            .map(|path| format!("linux.readonlyPaths: {}", path.to_string_lossy())),
+        Step::MaskedPath => plan
+            .rootfs
+            .masked_paths
+            .get(index)
+            .map(|path| format!("linux.maskedPaths: {}", path.to_string_lossy())),
+        Step::Hostname => {
+            Some(["hostname", "domainname"].get(index).map_or("hostname", |name| name).to_owned())
         }
-        Step::MaskedPath => {
-            plan.rootfs.masked_paths.get(index).map(|path| format!("linux.maskedPaths: {}", path.to_string_lossy()))
-        }
-        Step::Hostname => Some(["hostname", "domainname"].get(index).map_or("hostname", |name| name).to_owned()),
         Step::TimeOffsets => Some("linux.timeOffsets".into()),
         _ => None,
     };
@@ -56,10 +62,14 @@ pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
             return Error::new(report.note.clone());
         }
         Step::Cwd if report.call == "getcwd" => {
-            let text = format!("process.cwd: {:?} is outside of the container", process.cwd.to_string_lossy());
+            let text =
+                format!("process.cwd: {:?} is outside of the container", process.cwd.to_string_lossy());
             return Error::new(text);
         }
-        Step::Cwd => format!("process.cwd: chdir to cwd ({:?}) set in config.json failed", process.cwd.to_string_lossy()),
+        Step::Cwd => format!(
+            "process.cwd: chdir to cwd ({:?}) set in config.json failed",
+            process.cwd.to_string_lossy()
+        ),
         Step::Namespace => {
             let kind = Kind::ALL.get(usize::from(report.index)).map_or("", |kind| kind.name());
             format!("linux.namespaces: {kind}")
@@ -69,7 +79,8 @@ pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
             None => "process.rlimits".into(),
         },
         Step::Scheduling => {
-            let names = ["process.scheduler", "process.ioPriority", "linux.personality", "linux.memoryPolicy"];
+            let names =
+                ["process.scheduler", "process.ioPriority", "linux.personality", "linux.memoryPolicy"];
             (*names.get(usize::from(report.index)).unwrap_or(&"process")).to_owned()
         }
         Step::Label => match process.apparmor_profile.as_ref().or(process.selinux_label.as_ref()) {

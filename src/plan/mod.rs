@@ -24,8 +24,8 @@ pub mod uts;
 
 pub use namespaces::{Choice, Kind, Namespaces};
 
-use crate::error::{Error, Result};
 use crate::cgroup::layout::Hierarchy;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::spec::{self, Spec};
 use cgroup::{CgroupPlan, Driver};
@@ -139,7 +139,8 @@ impl Plan {
             warnings.extend(process.capabilities.restrict(host.bounding));
         }
         let cgroup = cgroup::build(spec.linux.as_ref(), request.id, &host.cgroup, request.driver, rootless)?;
-        if process.scheduler.is_some() && linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).is_some_and(|cpu| !cpu.cpus.is_empty())
+        if process.scheduler.is_some()
+            && linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).is_some_and(|cpu| !cpu.cpus.is_empty())
             && process.scheduler.as_ref().is_some_and(|s| s.name == "SCHED_DEADLINE")
         {
             return Err(Error::config("process.scheduler", scheduling::CPUS_CONFLICT));

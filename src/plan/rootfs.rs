@@ -12,7 +12,7 @@ mod options;
 pub mod paths;
 
 pub use cgroup::{Cgroups, Hierarchy};
-pub use options::{Attrs, attr};
+pub use options::{Attrs, NAMES as OPTIONS, attr};
 
 use super::{Kind, Namespaces};
 use crate::error::{Error, Result};

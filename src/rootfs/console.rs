@@ -89,8 +89,7 @@ pub fn exec_console(size: Option<(u16, u16)>) -> Result<Console, Fault> {
 fn open_pty(root: &OwnedFd, size: Option<(u16, u16)>) -> Result<Console, Fault> {
     let words = "process.terminal needs a devpts mounted on /dev/pts";
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let pts = resolve::open(root.as_fd(), c"/dev/pts", flags, Links::Refuse)
-        .map_err(|e| fault(e, words))?;
+    let pts = resolve::open(root.as_fd(), c"/dev/pts", flags, Links::Refuse).map_err(|e| fault(e, words))?;
     let st = fstatfs(&pts).named("fstatfs").map_err(|e| fault(e, ""))?;
     // In a devpts every name is the kernel's.
     if st.f_type as u64 != DEVPTS_MAGIC {

@@ -74,15 +74,22 @@ pub fn unshare(kinds: u32) -> Result<()> {
 pub fn namespace_kind(fd: impl AsFd) -> Result<u32> {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
     // SAFETY: this ioctl takes no argument.
-    check("ioctl(NS_GET_NSTYPE)", unsafe { libc::c_long::from(libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE)) })
-        .map(|kind| kind as u32)
+    check("ioctl(NS_GET_NSTYPE)", unsafe {
+        libc::c_long::from(libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE))
+    })
+    .map(|kind| kind as u32)
 }
 
 /// Replaces the program by `path` below `dir`, or by `dir` itself where `path` is empty.
 ///
 /// # Errors
 /// Those of execveat(2); on success it does not return.
-pub fn execveat(dir: Option<BorrowedFd<'_>>, path: &CStr, argv: &[CString], envp: &[CString]) -> Result<Infallible> {
+pub fn execveat(
+    dir: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    argv: &[CString],
+    envp: &[CString],
+) -> Result<Infallible> {
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
     };
@@ -90,9 +97,8 @@ pub fn execveat(dir: Option<BorrowedFd<'_>>, path: &CStr, argv: &[CString], envp
     let flags = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
     let dir = dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
     // SAFETY: both arrays end with a null pointer and live, with what they point to, until the call returns.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_execveat, dir, path.as_ptr(), argv.as_ptr(), envp.as_ptr(), flags)
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_execveat, dir, path.as_ptr(), argv.as_ptr(), envp.as_ptr(), flags) };
     // An exec that returns has failed.
     check("execve", ret)?;
     Err(super::SysError { call: "execve", errno: rustix::io::Errno::INVAL })
@@ -126,10 +132,17 @@ pub fn allow_search_of_keyring(id: i32) -> Result<()> {
     let mut text = [0_u8; 512];
     // SAFETY: the kernel writes at most `text.len()` bytes.
     let length = check("keyctl", unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, libc::c_long::from(id), text.as_mut_ptr(), text.len())
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_DESCRIBE,
+            libc::c_long::from(id),
+            text.as_mut_ptr(),
+            text.len(),
+        )
     })?;
     // "type;uid;gid;perm;description"
-    let text = String::from_utf8_lossy(&text[..usize::try_from(length).unwrap_or(0).min(text.len())]).into_owned();
+    let text =
+        String::from_utf8_lossy(&text[..usize::try_from(length).unwrap_or(0).min(text.len())]).into_owned();
     let Some(perm) = text.split(';').nth(3).and_then(|perm| u32::from_str_radix(perm, 16).ok()) else {
         return Ok(());
     };
@@ -168,8 +181,10 @@ pub fn duplicate_onto(fd: impl AsFd, number: RawFd) -> Result<()> {
 pub fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
     // SAFETY: close-on-exec changes no fd's owner.
-    check("close_range", unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })
-        .map(drop)
+    check("close_range", unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC)
+    })
+    .map(drop)
 }
 
 /// Takes ownership of an fd that this process was given by number (`--preserve-fds`, `--status-fd`).
