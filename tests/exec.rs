@@ -21,7 +21,9 @@ fn exec_runs_in_the_containers_namespaces_with_its_process_settings() {
         c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 500, "hard": 600 }]);
     });
     t.detached("exec sleep 1000");
-    let out = t.exec(&["sh", "-c", "hostname; pwd; ulimit -n; grep CapEff /proc/self/status; readlink /proc/self/ns/*"]);
+    let script = "hostname; pwd; ulimit -n; grep CapEff /proc/self/status; \
+                  for n in mnt net pid uts ipc cgroup; do readlink /proc/self/ns/$n; done";
+    let out = t.exec(&["sh", "-c", script]);
     let text = out.ok().stdout();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[..3], ["rrun-test", "/tmp", "500"]);
@@ -68,11 +70,11 @@ fn exec_flags() {
         t.rt(&args).go().ok().stdout().trim().to_owned()
     };
     assert_eq!(run(&["--cwd", "/etc"], "pwd"), "/etc");
-    assert_eq!(run(&["--env", "A=b c", "-e", "D=e"], "echo $A-$D"), "b c-e");
+    assert_eq!(run(&["-e", "A=b c", "-e", "D=e"], "echo $A-$D"), "b c-e");
     assert_eq!(run(&["--user", "1000:100"], "id -u; id -g").split_whitespace().collect::<Vec<_>>(), ["1000", "100"]);
     assert_eq!(run(&["-u", "1000"], "id -u"), "1000");
     assert_eq!(run(&["-u", "1000"], "echo $HOME"), "/home/user");
-    let groups = run(&["--additional-gids", "100", "-g", "65533"], "id -G");
+    let groups = run(&["-g", "100", "-g", "65533"], "id -G");
     assert!(groups.contains("100") && groups.contains("65533"), "{groups}");
     assert_eq!(run(&["--no-new-privs"], "grep NoNewPrivs /proc/self/status").split_whitespace().last(), Some("1"));
     let bounding = run(&["--cap", "CAP_SYS_ADMIN"], "grep CapBnd /proc/self/status");
@@ -104,7 +106,9 @@ fn exec_takes_a_process_file() {
     let out = t.rt(&["exec", "--process", file.to_str().unwrap(), &t.id]).go();
     let text = out.ok().stdout();
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines[..5], ["1000", "1000 7", "0077", "y", "/usr"]);
+    // runc 1.1 has no umask for exec.
+    let umask = if crate::harness::is_rrun() { "0077" } else { lines[2] };
+    assert_eq!(lines[..5], ["1000", "1000 7", umask, "y", "/usr"]);
     assert_eq!(lines[5].split_whitespace().last(), Some("0000000000000000"));
     t.end();
 }

@@ -543,6 +543,10 @@ impl Out {
     /// One line on stderr, as callers show it to people.
     #[track_caller]
     pub fn one_line(&self) -> &Self {
+        // The peers log what they do about a failure, too.
+        if !is_rrun() {
+            return self;
+        }
         assert_eq!(self.stderr().trim_end().lines().count(), 1, "{self:?}");
         self
     }
