@@ -26,8 +26,23 @@ fn help_succeeds_for_every_command() {
     let out = Run::bare(&t).arg("--help").go();
     out.ok();
     for command in [
-        "create", "start", "run", "exec", "state", "kill", "delete", "list", "ps", "pause", "resume", "update", "events",
-        "spec", "features", "checkpoint", "restore",
+        "create",
+        "start",
+        "run",
+        "exec",
+        "state",
+        "kill",
+        "delete",
+        "list",
+        "ps",
+        "pause",
+        "resume",
+        "update",
+        "events",
+        "spec",
+        "features",
+        "checkpoint",
+        "restore",
     ] {
         assert!(out.stdout().contains(command), "{command} is not in the help");
         let out = Run::bare(&t).arg(command).arg("--help").go();
@@ -74,7 +89,12 @@ fn flags_as_go_runc_writes_them() {
 fn root_must_not_be_the_root_directory() {
     rrun_only!("runc 1.1 takes every directory of / for a container");
     let t = Test::new("rootflag");
-    Run::bare(&t).arg("--root").arg("/").arg("list").go().fails("--root argument should not be set to /|root");
+    Run::bare(&t)
+        .arg("--root")
+        .arg("/")
+        .arg("list")
+        .go()
+        .fails("--root argument should not be set to /|root");
 }
 
 /// containerd's shim reads the last `level=error` line and needs its `time` as RFC 3339.
@@ -173,7 +193,8 @@ fn spec_rootless_maps_the_caller() {
     let config = t.config();
     assert_eq!(config["linux"]["uidMappings"][0]["hostID"], rustix::process::geteuid().as_raw());
     assert_eq!(config["linux"]["uidMappings"][0]["containerID"], 0);
-    let kinds: Vec<_> = config["linux"]["namespaces"].as_array().unwrap().iter().map(|n| &n["type"]).collect();
+    let kinds: Vec<_> =
+        config["linux"]["namespaces"].as_array().unwrap().iter().map(|n| &n["type"]).collect();
     assert!(kinds.iter().any(|k| *k == "user") && !kinds.iter().any(|k| *k == "network"), "{kinds:?}");
     assert!(config["linux"]["resources"].is_null());
 }

@@ -71,12 +71,18 @@ fn exec_flags() {
     };
     assert_eq!(run(&["--cwd", "/etc"], "pwd"), "/etc");
     assert_eq!(run(&["-e", "A=b c", "-e", "D=e"], "echo $A-$D"), "b c-e");
-    assert_eq!(run(&["--user", "1000:100"], "id -u; id -g").split_whitespace().collect::<Vec<_>>(), ["1000", "100"]);
+    assert_eq!(
+        run(&["--user", "1000:100"], "id -u; id -g").split_whitespace().collect::<Vec<_>>(),
+        ["1000", "100"]
+    );
     assert_eq!(run(&["-u", "1000"], "id -u"), "1000");
     assert_eq!(run(&["-u", "1000"], "echo $HOME"), "/home/user");
     let groups = run(&["-g", "100", "-g", "65533"], "id -G");
     assert!(groups.contains("100") && groups.contains("65533"), "{groups}");
-    assert_eq!(run(&["--no-new-privs"], "grep NoNewPrivs /proc/self/status").split_whitespace().last(), Some("1"));
+    assert_eq!(
+        run(&["--no-new-privs"], "grep NoNewPrivs /proc/self/status").split_whitespace().last(),
+        Some("1")
+    );
     let bounding = run(&["--cap", "CAP_SYS_ADMIN"], "grep CapBnd /proc/self/status");
     assert_eq!(bounding.split_whitespace().last(), Some("00000000a82425fb"));
     t.end();

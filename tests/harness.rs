@@ -120,8 +120,19 @@ impl Test {
     /// Docker's shape: six namespaces, no user namespace, its usual mounts and capabilities.
     pub fn default_config(&self) -> Value {
         let caps = json!([
-            "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-            "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FSETID",
+            "CAP_FOWNER",
+            "CAP_MKNOD",
+            "CAP_NET_RAW",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SETFCAP",
+            "CAP_SETPCAP",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_SYS_CHROOT",
+            "CAP_KILL",
             "CAP_AUDIT_WRITE"
         ]);
         json!({
@@ -195,7 +206,8 @@ impl Test {
             c["linux"]["uidMappings"] = map.clone();
             c["linux"]["gidMappings"] = map;
         });
-        for dir in [Path::new("/tmp").join(self.dir.parent().unwrap()), self.dir.clone(), self.bundle.clone()] {
+        for dir in [Path::new("/tmp").join(self.dir.parent().unwrap()), self.dir.clone(), self.bundle.clone()]
+        {
             chmod(&dir, 0o755);
         }
         self
@@ -321,7 +333,11 @@ impl Test {
 
     /// The names, kinds and modes of all files in the rootfs.
     pub fn rootfs_listing(&self) -> String {
-        let out = Command::new("find").arg(&self.rootfs).args(["-printf", "%P %y %m %U:%G %s %l\\n"]).output().unwrap();
+        let out = Command::new("find")
+            .arg(&self.rootfs)
+            .args(["-printf", "%P %y %m %U:%G %s %l\\n"])
+            .output()
+            .unwrap();
         let mut lines: Vec<_> = String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect();
         lines.sort();
         lines.join("\n")
@@ -487,7 +503,8 @@ impl Running {
 pub fn ends_within(child: &Child, limit: Duration) -> bool {
     let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    let limit = Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: limit.subsec_nanos().into() };
+    let limit =
+        Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: limit.subsec_nanos().into() };
     rustix::event::poll(&mut fds, Some(&limit)).unwrap() > 0
 }
 
@@ -535,7 +552,10 @@ impl Out {
     #[track_caller]
     pub fn says(&self, texts: &str) -> &Self {
         let stderr = self.stderr().to_lowercase();
-        assert!(texts.split('|').any(|t| stderr.contains(&t.to_lowercase())), "does not say {texts:?}: {self:?}");
+        assert!(
+            texts.split('|').any(|t| stderr.contains(&t.to_lowercase())),
+            "does not say {texts:?}: {self:?}"
+        );
         assert!(!stderr.contains("panicked") && !stderr.contains("goroutine"), "{self:?}");
         self
     }
@@ -578,7 +598,9 @@ fn fill_rootfs(rootfs: &Path) {
         let list = Command::new(&busybox).arg("--list").output().unwrap();
         (busybox, String::from_utf8(list.stdout).unwrap().lines().map(str::to_owned).collect())
     });
-    for dir in ["bin", "dev", "dev/pts", "dev/shm", "dev/mqueue", "etc", "proc", "root", "run", "sys", "tmp", "usr"] {
+    for dir in
+        ["bin", "dev", "dev/pts", "dev/shm", "dev/mqueue", "etc", "proc", "root", "run", "sys", "tmp", "usr"]
+    {
         fs::create_dir(rootfs.join(dir)).unwrap();
     }
     chmod(&rootfs.join("tmp"), 0o1777);
@@ -587,8 +609,11 @@ fn fill_rootfs(rootfs: &Path) {
     for applet in applets.iter().filter(|a| *a != "busybox") {
         std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
     }
-    fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
-        .unwrap();
+    fs::write(
+        rootfs.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+    )
+    .unwrap();
     fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
 }
 

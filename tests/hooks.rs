@@ -23,7 +23,10 @@ fn hook_state(t: &Test, name: &str) -> Value {
 
 /// Hooks of the container namespace are looked up inside; they note into the rootfs.
 fn inside(t: &Test, name: &str, code: i32) -> Value {
-    script(&t.rootfs.join(name), &format!("#!/bin/sh\necho {name} >> /order\n/bin/cat > /state-{name}\nexit {code}\n"));
+    script(
+        &t.rootfs.join(name),
+        &format!("#!/bin/sh\necho {name} >> /order\n/bin/cat > /state-{name}\nexit {code}\n"),
+    );
     json!({ "path": format!("/{name}") })
 }
 
@@ -155,7 +158,9 @@ fn a_hook_has_its_own_args_and_env_only() {
     let path = t.dir.join("h");
     let out = t.dir.join("out");
     script(&path, &format!("#!/bin/bash\n{{ echo \"$0 $*\"; /usr/bin/env; }} > {}\n", out.display()));
-    t.edit(|c| c["hooks"] = json!({ "createRuntime": [{ "path": path, "args": ["zero", "one"], "env": ["A=b"] }] }));
+    t.edit(|c| {
+        c["hooks"] = json!({ "createRuntime": [{ "path": path, "args": ["zero", "one"], "env": ["A=b"] }] })
+    });
     t.run().ok();
     let text = fs::read_to_string(&out).unwrap();
     assert!(text.lines().next().unwrap().ends_with(" one"), "{text}");
@@ -166,7 +171,10 @@ fn a_hook_has_its_own_args_and_env_only() {
 fn a_hook_that_does_not_end_is_ended_after_its_timeout() {
     requires!(root);
     let t = Test::new("hooktimeout");
-    t.edit(|c| c["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1 }] }));
+    t.edit(|c| {
+        c["hooks"] =
+            json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1 }] })
+    });
     let out = t.run();
     out.fails("hook").one_line();
     assert!(out.took < SECONDS_5, "{out:?}");
@@ -190,7 +198,10 @@ fn create_container_hooks_run_in_the_containers_namespaces_before_pivot() {
     let t = Test::new("hookns");
     let path = t.dir.join("h");
     let out = t.dir.join("out");
-    script(&path, &format!("#!/bin/sh\nhostname > {o}\nreadlink /proc/self/ns/mnt >> {o}\n", o = out.display()));
+    script(
+        &path,
+        &format!("#!/bin/sh\nhostname > {o}\nreadlink /proc/self/ns/mnt >> {o}\n", o = out.display()),
+    );
     t.edit(|c| c["hooks"] = json!({ "createContainer": [{ "path": path }] }));
     t.run().ok();
     let text = fs::read_to_string(&out).unwrap();

@@ -73,7 +73,10 @@ fn the_same_id_twice_leaves_the_first_container_alone() {
     t.detached("exec sleep 1000");
     let pid = t.pid();
     for _ in 0..3 {
-        t.bundle_command("create", &[]).go().fails("container with given ID already exists|already exists").one_line();
+        t.bundle_command("create", &[])
+            .go()
+            .fails("container with given ID already exists|already exists")
+            .one_line();
     }
     assert_eq!((t.status().as_str(), t.pid()), ("running", pid));
     assert!(t.exec(&["true"]).code == Some(0));
@@ -87,10 +90,16 @@ fn start_in_every_other_state_fails() {
     let t = Test::new("start");
     t.rt(&["start", "none"]).go().fails("does not exist").one_line();
     t.detached("exec sleep 1000");
-    t.rt(&["start", &t.id]).go().fails("cannot start an already running container|not in `created`").one_line();
+    t.rt(&["start", &t.id])
+        .go()
+        .fails("cannot start an already running container|not in `created`")
+        .one_line();
     t.kill("KILL").ok();
     t.wait_status("stopped");
-    t.rt(&["start", &t.id]).go().fails("cannot start a container that has stopped|not in `created`").one_line();
+    t.rt(&["start", &t.id])
+        .go()
+        .fails("cannot start a container that has stopped|not in `created`")
+        .one_line();
     t.end();
 }
 
@@ -171,7 +180,9 @@ fn kill_all_reaches_every_process() {
 fn kill_takes_names_and_numbers_and_defaults_to_term() {
     requires!(root);
     let t = Test::new("killnames");
-    t.detached("trap 'echo usr1' USR1; trap 'echo hup' HUP; trap 'exit 3' TERM; while :; do sleep 0.05; done");
+    t.detached(
+        "trap 'echo usr1' USR1; trap 'echo hup' HUP; trap 'exit 3' TERM; while :; do sleep 0.05; done",
+    );
     std::thread::sleep(Duration::from_millis(200));
     for signal in ["SIGUSR1", "USR1", "10", "HUP", "1"] {
         t.kill(signal).ok();
@@ -267,7 +278,8 @@ fn pause_and_resume() {
     let before = count();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(count(), before);
-    t.exec(&["true"]).fails_with(255, "cannot exec in a paused container|cannot exec a container that has paused|paused");
+    t.exec(&["true"])
+        .fails_with(255, "cannot exec in a paused container|cannot exec a container that has paused|paused");
     t.rt(&["resume", &t.id]).go().ok();
     assert_eq!(t.status(), "running");
     wait_for("it to go on", SECONDS_5, || (count() != before).then_some(()));

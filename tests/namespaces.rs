@@ -37,7 +37,9 @@ fn created_or_inherited(kinds: &[&str]) {
     }
     if !kinds.contains(&"network") || !kinds.contains(&"ipc") {
         // sysfs and mqueue of a namespace that the container does not own cannot be mounted.
-        t.edit(|c| c["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "sysfs" && m["type"] != "mqueue"));
+        t.edit(|c| {
+            c["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "sysfs" && m["type"] != "mqueue")
+        });
     }
     let text = t.output("for n in pid net ipc uts mnt cgroup user time; do readlink /proc/self/ns/$n; done");
     for ((kind, name), inside) in KINDS.iter().zip(text.lines()) {
@@ -156,7 +158,10 @@ fn time_offsets_move_the_clocks() {
     assert!(words[6].parse::<u64>().unwrap() >= 1_000_000, "{text}");
     t.detached("exec sleep 1000");
     let exec = t.exec(&["cut", "-d.", "-f1", "/proc/uptime"]);
-    assert!(exec.ok().stdout().trim().parse::<u64>().unwrap() >= 1_000_000, "exec did not join the time namespace");
+    assert!(
+        exec.ok().stdout().trim().parse::<u64>().unwrap() >= 1_000_000,
+        "exec did not join the time namespace"
+    );
     t.end();
 }
 

@@ -13,7 +13,9 @@ fn status_field(text: &str, name: &str) -> String {
 fn user_group_umask_and_additional_groups() {
     requires!(root);
     let t = Test::new("user");
-    t.edit(|c| c["process"]["user"] = json!({ "uid": 1000, "gid": 100, "umask": 0o27, "additionalGids": [5, 6] }));
+    t.edit(|c| {
+        c["process"]["user"] = json!({ "uid": 1000, "gid": 100, "umask": 0o27, "additionalGids": [5, 6] })
+    });
     assert_eq!(t.output("id -u; id -g; id -G; umask"), "1000\n100\n100 5 6\n0027\n");
 }
 
@@ -159,9 +161,11 @@ fn sysctls_of_the_containers_namespaces() {
     let t = Test::new("sysctl");
     let host = std::fs::read_to_string("/proc/sys/kernel/shmmni").unwrap();
     t.edit(|c| {
-        c["linux"]["sysctl"] = json!({ "kernel.shmmni": "123", "net.ipv4.ip_forward": "1", "fs.mqueue.msg_max": "11" });
+        c["linux"]["sysctl"] =
+            json!({ "kernel.shmmni": "123", "net.ipv4.ip_forward": "1", "fs.mqueue.msg_max": "11" });
     });
-    let text = t.output("cat /proc/sys/kernel/shmmni /proc/sys/net/ipv4/ip_forward /proc/sys/fs/mqueue/msg_max");
+    let text =
+        t.output("cat /proc/sys/kernel/shmmni /proc/sys/net/ipv4/ip_forward /proc/sys/fs/mqueue/msg_max");
     assert_eq!(text, "123\n1\n11\n");
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/shmmni").unwrap(), host);
 }

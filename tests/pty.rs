@@ -26,7 +26,8 @@ pub struct Pty {
 impl Pty {
     /// A new pty and its slave.
     pub fn open() -> (Self, OwnedFd) {
-        let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        let master =
+            rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         rustix::pty::grantpt(&master).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
         let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
@@ -95,7 +96,10 @@ impl Pty {
         while !done(&self.seen) {
             let left = end.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
-            let limit = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap(), tv_nsec: left.subsec_nanos().into() };
+            let limit = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap(),
+                tv_nsec: left.subsec_nanos().into(),
+            };
             if rustix::event::poll(&mut fds, Some(&limit)).unwrap() == 0 {
                 return false;
             }

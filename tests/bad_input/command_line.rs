@@ -28,7 +28,11 @@ fn row_114_ids() {
     let long = "x".repeat(300);
     let longer = "x".repeat(5000);
     for id in ["", ".", "..", "../x", "a/b", "a b", "\u{e9}", "a\n", "a:b", "@", &long, &longer] {
-        r.no(1, "invalid container ID format|container id cannot be empty|container id", &["run", "--bundle", bundle, "--", id]);
+        r.no(
+            1,
+            "invalid container ID format|container id cannot be empty|container id",
+            &["run", "--bundle", bundle, "--", id],
+        );
     }
     assert!(!r.t.dir.join("x").exists());
     for id in ["+", ".hidden", "_", "-x"] {
@@ -55,7 +59,15 @@ fn row_115_an_id_that_is_taken() {
 fn row_116_usage() {
     requires!(root);
     let r = Row::new(116);
-    for args in [&["state"][..], &["state", "a", "b"], &["start"], &["create"], &["delete"], &["kill"], &["exec", "x"]] {
+    for args in [
+        &["state"][..],
+        &["state", "a", "b"],
+        &["start"],
+        &["create"],
+        &["delete"],
+        &["kill"],
+        &["exec", "x"],
+    ] {
         let out = r.survives(r.t.rt(args));
         assert_ne!(out.code, Some(0), "{out:?}");
         if is_rrun() {
@@ -66,7 +78,9 @@ fn row_116_usage() {
         let out = r.survives(args.iter().fold(Run::bare(&r.t), |run, a| run.arg(a)));
         assert!(!is_rrun() || out.code == Some(1), "{out:?}");
     }
-    let out = r.survives(Run::bare(&r.t).arg("--root").arg("/proc/nosuch").arg("run").arg("-b").arg(&r.t.bundle).arg("x"));
+    let out = r.survives(
+        Run::bare(&r.t).arg("--root").arg("/proc/nosuch").arg("run").arg("-b").arg(&r.t.bundle).arg("x"),
+    );
     assert_ne!(out.code, Some(0));
 }
 
@@ -78,7 +92,11 @@ fn row_117_paths_in_flags() {
     r.no(1, "/etc/passwd|config.json", &["run", "--bundle", "/etc/passwd", &r.t.id]);
     for file in ["/no/such/pid", "/proc/pid", "/tmp"] {
         r.with(|c| c["process"]["args"] = json!(["sleep", "1"]));
-        r.fails(1, "pid-file|pid file|/no/such|/proc|/tmp", r.t.bundle_command("create", &["--pid-file", file]));
+        r.fails(
+            1,
+            "pid-file|pid file|/no/such|/proc|/tmp",
+            r.t.bundle_command("create", &["--pid-file", file]),
+        );
         let _ = r.t.rt(&["delete", "--force", &r.t.id]).go();
         r.t.nothing_left();
     }
@@ -131,7 +149,11 @@ fn row_120_operations_in_the_wrong_state() {
     r.t.rt(&["pause", id]).go().ok();
     if is_rrun() {
         r.no(1, "container not running or created|container not running", &["pause", id]);
-        r.no(255, "cannot exec in a paused container (use --ignore-paused to override)", &["exec", id, "true"]);
+        r.no(
+            255,
+            "cannot exec in a paused container (use --ignore-paused to override)",
+            &["exec", id, "true"],
+        );
     }
     r.t.rt(&["resume", id]).go().ok();
     r.t.kill("KILL").ok();
@@ -143,7 +165,9 @@ fn row_120_operations_in_the_wrong_state() {
     r.no(1, "not running", &["update", "--pids-limit", "5", id]);
     r.no(1, "is not running", &["events", "--stats", id]);
     r.t.end();
-    for command in [&["state", id][..], &["start", id], &["kill", id], &["pause", id], &["ps", id], &["delete", id]] {
+    for command in
+        [&["state", id][..], &["start", id], &["kill", id], &["pause", id], &["ps", id], &["delete", id]]
+    {
         r.no(1, "container does not exist|does not exist", command);
     }
 }
@@ -160,12 +184,21 @@ fn row_121_exec() {
     r.no(255, "exec args cannot be empty|args", &["exec", id]);
     r.no(255, "user", &["exec", "--user", "nosuch:x", id, "true"]);
     r.no(255, "Cwd must be an absolute path|cwd", &["exec", "--cwd", "tmp", id, "true"]);
-    for args in [&["--additional-gids", "-1"][..], &["--cap", "CAP_FOO"], &["--env", "NOEQUALS"], &["--cgroup", "../x"]] {
+    for args in [
+        &["--additional-gids", "-1"][..],
+        &["--cap", "CAP_FOO"],
+        &["--env", "NOEQUALS"],
+        &["--cgroup", "../x"],
+    ] {
         let args: Vec<_> = ["exec"].iter().chain(args).chain(&[id, "true"]).copied().collect();
         r.survives(r.t.rt(&args));
     }
     if is_rrun() {
-        r.no(255, "additional-gids must be a positive number", &["exec", "--additional-gids", "-1", id, "true"]);
+        r.no(
+            255,
+            "additional-gids must be a positive number",
+            &["exec", "--additional-gids", "-1", id, "true"],
+        );
     }
     r.t.end();
     // A container without capabilities at all, and --cap: runc dereferenced nil.
@@ -184,7 +217,11 @@ fn row_122_update() {
     let r = Row::sleeper(122);
     let id = r.t.id.as_str();
     r.fails(1, "resources|line 1|json", r.t.rt(&["update", "--resources", "-", id]).stdin("junk"));
-    r.fails(1, "resources|line 1|json", r.t.rt(&["update", "--resources", "-", id]).through("exec \"$@\" <&-"));
+    r.fails(
+        1,
+        "resources|line 1|json",
+        r.t.rt(&["update", "--resources", "-", id]).through("exec \"$@\" <&-"),
+    );
     r.no(1, "memory", &["update", "--memory", "foo", id]);
     r.no(1, "cpuset", &["update", "--cpuset-cpus", "x", id]);
     r.no(1, "no such file", &["update", "--resources", "/no/such", id]);
@@ -197,7 +234,13 @@ fn row_123_a_poor_environment() {
     requires!(root);
     let r = Row::new(123);
     r.with(|c| c["process"]["args"] = json!(["sh", "-c", "exit 0"]));
-    for script in ["exec \"$@\" >&-", "exec \"$@\" <&-", "exec \"$@\" 2>&-", "exec \"$@\" <&- >&- 2>&-", "exec env -i \"$@\""] {
+    for script in [
+        "exec \"$@\" >&-",
+        "exec \"$@\" <&-",
+        "exec \"$@\" 2>&-",
+        "exec \"$@\" <&- >&- 2>&-",
+        "exec env -i \"$@\"",
+    ] {
         r.survives(r.t.bundle_command("run", &[]).through(script)).ok();
         r.t.nothing_left();
     }

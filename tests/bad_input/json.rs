@@ -166,7 +166,9 @@ fn row_018_integers_out_of_range() {
 fn row_019_unknown_fields_are_ignored() {
     requires!(root);
     let r = Row::new(19);
-    for place in ["/x", "/process/x", "/process/user/x", "/linux/x", "/linux/resources/x", "/mounts/0/x", "/root/x"] {
+    for place in
+        ["/x", "/process/x", "/process/user/x", "/linux/x", "/linux/resources/x", "/mounts/0/x", "/root/x"]
+    {
         for value in [json!({ "a": [1, null] }), json!(1.5), json!("s")] {
             r.with(|c| super::put(c, place, value));
         }
@@ -179,9 +181,19 @@ fn row_020_null_for_what_is_optional() {
     requires!(root);
     let r = Row::new(20);
     r.with(|c| {
-        for place in ["/hooks", "/annotations", "/process/terminal", "/process/rlimits", "/linux/resources", "/linux/seccomp",
-            "/linux/sysctl", "/linux/maskedPaths", "/linux/devices", "/process/user/additionalGids", "/domainname"]
-        {
+        for place in [
+            "/hooks",
+            "/annotations",
+            "/process/terminal",
+            "/process/rlimits",
+            "/linux/resources",
+            "/linux/seccomp",
+            "/linux/sysctl",
+            "/linux/maskedPaths",
+            "/linux/devices",
+            "/process/user/additionalGids",
+            "/domainname",
+        ] {
             super::put(c, place, Value::Null);
         }
     })

@@ -139,8 +139,10 @@ fn row_082_more_than_one_mapping_without_newuidmap() {
         c["linux"]["gidMappings"] = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
         c["linux"].as_object_mut().unwrap().remove("resources");
     });
-    let mut run = crate::harness::Run::bare(t).arg("--root").arg(&state).arg("run").arg("--bundle").arg(&t.bundle);
-    run = run.arg(&t.id).env("PATH", "/nowhere").under(&["/usr/bin/setpriv", "--reuid=65534", "--regid=65534"]);
+    let mut run =
+        crate::harness::Run::bare(t).arg("--root").arg(&state).arg("run").arg("--bundle").arg(&t.bundle);
+    run =
+        run.arg(&t.id).env("PATH", "/nowhere").under(&["/usr/bin/setpriv", "--reuid=65534", "--regid=65534"]);
     let run = run.under(&["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
     r.fails(1, "newuidmap", run);
     t.nothing_left();
@@ -215,7 +217,11 @@ fn row_087_sysctl_values() {
 fn row_088_root_propagation() {
     requires!(root);
     let r = Row::new(88);
-    r.bad("rootfsPropagation=foo is not supported|linux.rootfsPropagation", "/linux/rootfsPropagation", json!("foo"));
+    r.bad(
+        "rootfsPropagation=foo is not supported|linux.rootfsPropagation",
+        "/linux/rootfsPropagation",
+        json!("foo"),
+    );
     r.with(|c| c["linux"]["rootfsPropagation"] = json!("private"));
     r.survives(r.t.bundle_command("run", &["--no-pivot"]));
     r.t.nothing_left();

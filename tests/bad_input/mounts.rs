@@ -48,7 +48,9 @@ fn row_054_the_root_as_destination() {
 fn row_055_destinations_to_clean() {
     requires!(root);
     let r = Row::new(55);
-    for (path, clean) in [("/../../tmp", "/tmp"), ("//usr//x", "/usr/x"), ("/usr/./y/../z", "/usr/z"), ("/run/", "/run")] {
+    for (path, clean) in
+        [("/../../tmp", "/tmp"), ("//usr//x", "/usr/x"), ("/usr/./y/../z", "/usr/z"), ("/run/", "/run")]
+    {
         fs::create_dir_all(r.t.rootfs.join(clean.trim_start_matches('/'))).unwrap();
         fs::create_dir_all(r.t.rootfs.join("usr/y")).unwrap();
         r.with(|c| {
@@ -69,7 +71,11 @@ fn row_056_destinations_through_symlinks() {
     r.with(|c| {
         super::put(c, END, tmpfs("/absolute/in"));
         super::put(c, END, tmpfs("/up/in"));
-        c["process"]["args"] = json!(["sh", "-c", "grep -q ' /usr/in tmpfs' /proc/mounts && grep -q ' /etc/in tmpfs' /proc/mounts"]);
+        c["process"]["args"] = json!([
+            "sh",
+            "-c",
+            "grep -q ' /usr/in tmpfs' /proc/mounts && grep -q ' /etc/in tmpfs' /proc/mounts"
+        ]);
     });
     r.accepted();
     r.bad("mounts[6]|/loop", END, tmpfs("/loop/x"));
@@ -112,7 +118,8 @@ fn row_060_an_unknown_type() {
 #[test]
 fn row_061_a_bind_with_data() {
     requires!(root);
-    let mount = json!({ "destination": "/tmp", "type": "bind", "source": "/usr", "options": ["bind", "size=1m"] });
+    let mount =
+        json!({ "destination": "/tmp", "type": "bind", "source": "/usr", "options": ["bind", "size=1m"] });
     Row::new(61).ours("size=1m|mounts[6]", END, mount);
 }
 
@@ -133,12 +140,17 @@ fn row_063_of_contradictory_options_the_last_wins() {
         (json!(["noexec", "exec", "exec"]), "cp /bin/busybox /tmp/true && /tmp/true"),
     ] {
         r.with(|c| {
-            super::put(c, END, json!({ "destination": "/tmp", "type": "tmpfs", "source": "x", "options": options }));
+            super::put(
+                c,
+                END,
+                json!({ "destination": "/tmp", "type": "tmpfs", "source": "x", "options": options }),
+            );
             c["process"]["args"] = json!(["sh", "-c", script]);
         });
         r.accepted();
     }
-    let both = json!({ "destination": "/tmp", "source": "/usr", "options": ["rbind", "bind", "private", "slave"] });
+    let both =
+        json!({ "destination": "/tmp", "source": "/usr", "options": ["rbind", "bind", "private", "slave"] });
     r.good(END, both);
 }
 
@@ -146,7 +158,10 @@ fn row_063_of_contradictory_options_the_last_wins() {
 fn row_064_recursive_options_on_what_is_no_bind() {
     requires!(root);
     let r = Row::new(64);
-    r.any(END, json!({ "destination": "/tmp", "type": "tmpfs", "source": "x", "options": ["rro", "rnoexec"] }));
+    r.any(
+        END,
+        json!({ "destination": "/tmp", "type": "tmpfs", "source": "x", "options": ["rro", "rnoexec"] }),
+    );
 }
 
 #[test]
@@ -170,7 +185,11 @@ fn row_066_tmpfs_values() {
     requires!(root);
     let r = Row::new(66);
     for option in ["size=-1x", "mode=99999", "uid=foo", "nr_inodes=x"] {
-        r.bad("mounts[6]|/tmp", END, json!({ "destination": "/tmp", "type": "tmpfs", "source": "x", "options": [option] }));
+        r.bad(
+            "mounts[6]|/tmp",
+            END,
+            json!({ "destination": "/tmp", "type": "tmpfs", "source": "x", "options": [option] }),
+        );
     }
 }
 
@@ -200,7 +219,8 @@ fn row_068_a_mount_inside_proc() {
 fn row_069_cgroup_twice() {
     requires!(root);
     let r = Row::new(69);
-    let mount = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] });
+    let mount =
+        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] });
     r.with(|c| {
         super::put(c, END, mount.clone());
         c["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "cgroup");
@@ -229,11 +249,19 @@ fn row_071_extensions_to_the_options() {
     let r = Row::new(71);
     fs::write(r.t.rootfs.join("usr/file"), "kept\n").unwrap();
     r.with(|c| {
-        super::put(c, END, json!({ "destination": "/usr", "type": "tmpfs", "source": "x", "options": ["tmpcopyup"] }));
+        super::put(
+            c,
+            END,
+            json!({ "destination": "/usr", "type": "tmpfs", "source": "x", "options": ["tmpcopyup"] }),
+        );
         c["process"]["args"] = json!(["grep", "-q", "kept", "/usr/file"]);
     });
     r.accepted();
-    r.bad("mounts[6]|/usr", END, json!({ "destination": "/usr", "type": "tmpfs", "source": "x", "options": ["nonsense"] }));
+    r.bad(
+        "mounts[6]|/usr",
+        END,
+        json!({ "destination": "/usr", "type": "tmpfs", "source": "x", "options": ["nonsense"] }),
+    );
 }
 
 #[test]

@@ -106,7 +106,11 @@ fn row_032_env_entries() {
     r.any("/process/env/-", json!("NOEQUALS"));
     r.any("/process/env/-", json!("=x"));
     r.good("/process/env/-", json!("PATH=/bin"));
-    r.bad("argument list too long|process.env", "/process/env/-", json!(format!("BIG={}", "x".repeat(10_000_000))));
+    r.bad(
+        "argument list too long|process.env",
+        "/process/env/-",
+        json!(format!("BIG={}", "x".repeat(10_000_000))),
+    );
 }
 
 #[test]
@@ -115,7 +119,11 @@ fn row_033_args_too_long() {
     let r = Row::new(33);
     r.bad("argument list too long|process.args", "/process/args", json!(["true", "x".repeat(200_000)]));
     let many = vec!["x".repeat(1000); 9000];
-    r.bad("argument list too long|process.args", "/process/args", json!([vec!["true".to_owned()], many].concat()));
+    r.bad(
+        "argument list too long|process.args",
+        "/process/args",
+        json!([vec!["true".to_owned()], many].concat()),
+    );
 }
 
 #[test]
@@ -157,7 +165,8 @@ fn row_038_terminal_and_console_socket_that_do_not_fit() {
     requires!(root);
     let r = Row::new(38);
     r.with(|c| c["process"]["terminal"] = json!(true));
-    let text = "cannot allocate tty if runc will detach without setting console socket|cannot allocate tty if rrun";
+    let text =
+        "cannot allocate tty if runc will detach without setting console socket|cannot allocate tty if rrun";
     let out = r.fails(1, text, r.t.bundle_command("create", &[]));
     out.says("cannot allocate tty if ");
     r.with(|_| ());
@@ -221,7 +230,9 @@ fn row_045_soft_above_hard() {
 fn row_046_a_hard_limit_above_the_runtimes() {
     requires!(root);
     let r = Row::new(46);
-    r.with(|c| c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 900_000, "hard": 900_000 }]));
+    r.with(|c| {
+        c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 900_000, "hard": 900_000 }])
+    });
     let run = r.t.bundle_command("run", &[]).under(&["setpriv", "--bounding-set", "-sys_resource"]);
     // Where the test itself lacks the capability setpriv has nothing to drop.
     r.fails(1, "RLIMIT_NOFILE|CAP_SYS_RESOURCE", run);
@@ -256,8 +267,16 @@ fn row_049_a_scheduler_that_does_not_fit() {
     let r = Row::new(49);
     r.bad("process.scheduler", "/process/scheduler", json!({ "policy": "SCHED_FOO" }));
     r.bad("process.scheduler", "/process/scheduler", json!({ "policy": "SCHED_OTHER", "nice": 50 }));
-    r.bad("process.scheduler|sched_setattr", "/process/scheduler", json!({ "policy": "SCHED_FIFO", "priority": 200 }));
-    r.bad("process.scheduler", "/process/scheduler", json!({ "policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_FOO"] }));
+    r.bad(
+        "process.scheduler|sched_setattr",
+        "/process/scheduler",
+        json!({ "policy": "SCHED_FIFO", "priority": 200 }),
+    );
+    r.bad(
+        "process.scheduler",
+        "/process/scheduler",
+        json!({ "policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_FOO"] }),
+    );
 }
 
 #[test]
@@ -267,7 +286,11 @@ fn row_050_io_priority() {
     let r = Row::new(50);
     r.bad("process.ioPriority", "/process/ioPriority", json!({ "class": "IOPRIO_CLASS_FOO", "priority": 1 }));
     for priority in [8, -1] {
-        r.bad("process.ioPriority", "/process/ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": priority }));
+        r.bad(
+            "process.ioPriority",
+            "/process/ioPriority",
+            json!({ "class": "IOPRIO_CLASS_BE", "priority": priority }),
+        );
     }
 }
 

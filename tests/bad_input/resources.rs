@@ -35,7 +35,10 @@ fn row_093_a_device_that_stands_there_as_another() {
     rrun_only!("runc ignores EEXIST");
     let r = Row::new(93);
     r.with(|c| {
-        c["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
         put(c, DEVICE, device("/etc/passwd", "c", 1, 3));
     });
     r.refused("linux.devices[0]|/etc/passwd");
@@ -60,9 +63,17 @@ fn row_095_device_rules() {
         r.bad("linux.resources.devices[1].type", rule, json!({ "allow": true, "type": kind, "access": "r" }));
     }
     for access in ["rwx", "q"] {
-        r.ours("linux.resources.devices[1].access", rule, json!({ "allow": true, "type": "c", "access": access }));
+        r.ours(
+            "linux.resources.devices[1].access",
+            rule,
+            json!({ "allow": true, "type": "c", "access": access }),
+        );
     }
-    r.ours("linux.resources.devices[1].major", rule, json!({ "allow": true, "type": "c", "major": -5, "access": "r" }));
+    r.ours(
+        "linux.resources.devices[1].major",
+        rule,
+        json!({ "allow": true, "type": "c", "major": -5, "access": "r" }),
+    );
 }
 
 #[test]
@@ -150,8 +161,16 @@ fn row_101_block_io_hugepages_rdma_unified() {
     let r = Row::new(101);
     r.ours("blockIO", "/linux/resources/blockIO", json!({ "weight": 9 }));
     r.ours("blockIO", "/linux/resources/blockIO", json!({ "weight": 1001 }));
-    r.ours("hugepageLimits[0]", "/linux/resources/hugepageLimits", json!([{ "pageSize": "3MB", "limit": 1 }]));
-    r.bad("hugepageLimits[0]", "/linux/resources/hugepageLimits", json!([{ "pageSize": "../x", "limit": 1 }]));
+    r.ours(
+        "hugepageLimits[0]",
+        "/linux/resources/hugepageLimits",
+        json!([{ "pageSize": "3MB", "limit": 1 }]),
+    );
+    r.bad(
+        "hugepageLimits[0]",
+        "/linux/resources/hugepageLimits",
+        json!([{ "pageSize": "../x", "limit": 1 }]),
+    );
     r.ours("rdma", "/linux/resources/rdma", json!({ "a/b": { "hcaHandles": 1 } }));
     for key in ["../x", "foo", "memory.max/../x"] {
         r.ours("linux.resources.unified", "/linux/resources/unified", json!({ key: "1" }));
@@ -196,7 +215,11 @@ fn row_105_seccomp_names_and_architectures() {
     let foo = json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_FOO"],
         "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }] });
     r.bad("linux.seccomp.architectures[0]", SECCOMP, foo);
-    r.ours("linux.seccomp.syscalls[0].names", SECCOMP, rule(json!({ "names": [], "action": "SCMP_ACT_ERRNO" })));
+    r.ours(
+        "linux.seccomp.syscalls[0].names",
+        SECCOMP,
+        rule(json!({ "names": [], "action": "SCMP_ACT_ERRNO" })),
+    );
     r.good(SECCOMP, rule(json!({ "names": ["no_such_call"], "action": "SCMP_ACT_ERRNO" })));
     r.good(SECCOMP, rule(json!({ "names": vec!["mkdir"; 1000], "action": "SCMP_ACT_ERRNO" })));
 }
@@ -206,7 +229,9 @@ fn row_106_seccomp_arguments() {
     requires!(root);
     let r = Row::new(106);
     let arg = |index: u32, op: &str| {
-        rule(json!({ "names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{ "index": index, "value": 1, "op": op }] }))
+        rule(
+            json!({ "names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{ "index": index, "value": 1, "op": op }] }),
+        )
     };
     r.bad("linux.seccomp.syscalls[0].args[0].index", SECCOMP, arg(6, "SCMP_CMP_EQ"));
     r.bad("linux.seccomp.syscalls[0].args[0].op", SECCOMP, arg(0, "SCMP_CMP_FOO"));
@@ -268,7 +293,10 @@ fn row_109_hooks() {
     script(&killed, "#!/bin/sh\nkill -9 $$\n");
     r.bad("hook", hook, json!([{ "path": killed }]));
     let loud = r.t.dir.join("loud");
-    script(&loud, "#!/bin/sh\nhead -c 10000000 /dev/zero | tr '\\0' x\nhead -c 10000000 /dev/zero | tr '\\0' y >&2\n");
+    script(
+        &loud,
+        "#!/bin/sh\nhead -c 10000000 /dev/zero | tr '\\0' x\nhead -c 10000000 /dev/zero | tr '\\0' y >&2\n",
+    );
     r.good(hook, json!([{ "path": loud }]));
     let deaf = r.t.dir.join("deaf");
     script(&deaf, "#!/bin/sh\nexec <&-\n");

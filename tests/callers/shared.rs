@@ -111,7 +111,8 @@ impl Engine {
         let tar = self.dir("image.tar");
         let rootfs = &self.test.rootfs;
         fs::write(rootfs.join("etc/not-executable"), "x").unwrap();
-        let status = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(rootfs).arg(".").status().unwrap();
+        let status =
+            Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(rootfs).arg(".").status().unwrap();
         assert!(status.success());
         tar
     }
@@ -137,10 +138,15 @@ impl Engine {
     }
 
     fn start_dockerd(&mut self) {
+        // Without a file of its own it would read the machine's /etc/docker/daemon.json.
+        fs::write(self.dir("none.json"), "{}").unwrap();
         let mut command = self.inside("dockerd");
         command.arg("--data-root").arg(self.dir("data")).arg("--exec-root").arg(self.dir("exec"));
         command.arg("--pidfile").arg(self.dir("pid")).arg("--host").arg(self.host());
-        command.arg("--add-runtime").arg(format!("rrun={}", runtime().display())).args(["--default-runtime", "rrun"]);
+        command
+            .arg("--add-runtime")
+            .arg(format!("rrun={}", runtime().display()))
+            .args(["--default-runtime", "rrun"]);
         command.args(["--storage-driver", "overlay2", "--cgroup-parent", &format!("/{}", self.test.id)]);
         command.args(["--bip", "10.213.7.1/24", "--config-file"]).arg(self.dir("none.json"));
         self.start_daemon(command, &["info"]);
@@ -176,7 +182,14 @@ impl Engine {
             Kind::Podman => {
                 command.arg("--root").arg(self.dir("data")).arg("--runroot").arg(self.dir("run"));
                 command.arg("--tmpdir").arg(self.dir("tmp")).arg("--runtime").arg(runtime());
-                command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--storage-driver", "overlay"]);
+                command.args([
+                    "--cgroup-manager",
+                    "cgroupfs",
+                    "--events-backend",
+                    "file",
+                    "--storage-driver",
+                    "overlay",
+                ]);
                 command.arg("--network-config-dir").arg(self.dir("net"));
             }
             Kind::Containerd => drop(command.arg("--address").arg(self.dir("socket"))),
@@ -215,8 +228,12 @@ impl Engine {
     #[track_caller]
     pub fn detached(&self, flags: &[&str], script: &str) -> String {
         let name = self.name();
-        let all: Vec<_> =
-            ["--detach", "--name", &name].iter().chain(flags).chain(&[IMAGE, "sh", "-c", script]).copied().collect();
+        let all: Vec<_> = ["--detach", "--name", &name]
+            .iter()
+            .chain(flags)
+            .chain(&[IMAGE, "sh", "-c", script])
+            .copied()
+            .collect();
         self.run(&all).ok();
         name
     }
