@@ -35,7 +35,7 @@ unit:
 suite: build
 	mkdir -p target
 	tests/host-snapshot > target/host.before
-	RRUN="$(RRUN)" $(CARGO) test --locked --test tests -- --test-threads=$(TEST_THREADS); \
+	RUST_BACKTRACE=0 RRUN="$(RRUN)" $(CARGO) test --locked --test tests -- --test-threads=$(TEST_THREADS); \
 	status=$$?; \
 	tests/host-snapshot > target/host.after; \
 	if diff -u target/host.before target/host.after; \

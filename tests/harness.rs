@@ -575,7 +575,7 @@ impl Out {
 impl std::fmt::Debug for Out {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (code, signal) = (self.code, self.signal);
-        write!(f, "{} gave {code:?} signal {signal:?} after {:?}\n", self.what, self.took)?;
+        writeln!(f, "{} gave {code:?} signal {signal:?} after {:?}", self.what, self.took)?;
         write!(f, "--- stdout\n{}--- stderr\n{}", self.stdout(), self.stderr())
     }
 }

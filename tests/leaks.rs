@@ -3,7 +3,7 @@
 //! The whole suite is held to the same by `tests/host-snapshot`, before and after.
 
 use crate::harness::{Test, is_rrun};
-use crate::requires;
+use crate::{requires, rrun_only};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -123,6 +123,7 @@ fn symlinks_in_the_image_lead_nowhere_outside() {
 #[test]
 fn a_dev_that_is_a_symlink_leads_nowhere_outside() {
     requires!(root);
+    rrun_only!("Debian's runc 1.1.5 follows the link and replaces the files: it was seen to fail this");
     let t = Test::new("devlink");
     let canary = Canary::new(&t);
     fs::remove_dir_all(t.rootfs.join("dev")).unwrap();

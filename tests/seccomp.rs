@@ -78,7 +78,7 @@ fn the_default_action_applies_to_what_is_not_listed() {
         c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_LOG",
             "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5 }] });
     });
-    assert!(t.output("mkdir /x 2>&1 || true").to_lowercase().contains("i/o error"));
+    assert!(t.output("mkdir /x 2>&1 || true").to_lowercase().contains("input/output error"));
 }
 
 #[test]

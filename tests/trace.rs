@@ -5,7 +5,7 @@
 //! runtime's first process stays in the host's mount namespace, where the container mounts nothing, so the
 //! rule about /proc is for the others.
 
-use crate::harness::{Test, is_rrun};
+use crate::harness::{SECONDS_5, Test, is_rrun, wait_for};
 use crate::requires;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -91,9 +91,17 @@ fn traced(command: &str) -> Findings {
     t.edit(|c| c["process"]["args"] = serde_json::json!(["echo", MARK]));
     let log = t.dir.join("strace");
     let strace = ["strace", "-f", "-s", "4096", "-o", log.to_str().unwrap()];
-    t.bundle_command(command, &[]).under(&strace).go().ok();
+    let running = t.bundle_command(command, &[]).under(&strace).spawn();
     if command == "create" {
+        // strace stays as long as init, which waits for `start`.
+        wait_for("the created container", SECONDS_5 * 2, || {
+            let out = t.rt(&["state", &t.id]).go();
+            out.stdout().contains("\"created\"").then_some(())
+        });
         t.end();
+        running.wait();
+    } else {
+        running.wait().ok();
     }
     lint(&fs::read_to_string(&log).unwrap(), t.rootfs.to_str().unwrap())
 }
