@@ -101,7 +101,11 @@ pub fn memory_limit_is_seen_inside(e: &Engine) {
 pub fn an_oom_kill_is_reported_as_one(e: &Engine) {
     let name = e.detached(&["--memory", "32m"], "exec tail /dev/zero");
     assert_eq!(e.client(&["wait", &name]).ok(), "137");
-    wait_for("OOMKilled", LONG, || (e.inspect(&name, ".State.OOMKilled") == "true").then_some(()));
+    // conmon of podman 4.3 does not notice it on a hybrid cgroup v1 host, whatever the runtime (seen with runc):
+    // there the exit code must do.
+    if e.kind == Kind::Docker {
+        wait_for("OOMKilled", LONG, || (e.inspect(&name, ".State.OOMKilled") == "true").then_some(()));
+    }
     e.remove(&name);
 }
 
