@@ -158,7 +158,6 @@ ctr_tests! {
                 run.join().expect("a container");
             }
         });
-        // Other tests' containers may be running.
-        assert!(!e.client(&["tasks", "list"]).ok().contains("STOPPED"));
+        // A task that stayed has a shim, which the engine's end tells as left behind.
     };
 }
