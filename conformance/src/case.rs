@@ -91,9 +91,16 @@ impl Answer {
     }
 }
 
+/// What is checked, and with what.
+pub struct Subject {
+    pub runtime: PathBuf,
+    /// Flags that go before each command.
+    pub global: Vec<String>,
+    pub busybox: PathBuf,
+}
+
 pub struct Case<'a> {
-    runtime: &'a Path,
-    busybox: &'a Path,
+    subject: &'a Subject,
     /// Everything that the check makes is in here.
     pub dir: PathBuf,
     made: Cell<u32>,
@@ -105,11 +112,11 @@ pub struct Bundle {
 }
 
 impl<'a> Case<'a> {
-    pub fn new(runtime: &'a Path, busybox: &'a Path) -> Result<Case<'a>, Why> {
+    pub fn new(subject: &'a Subject) -> Result<Case<'a>, Why> {
         let number = CASES.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("conformance-{}-{number}", own_pid()));
         fs::create_dir(&dir).map_err(own(&dir))?;
-        Ok(Case { runtime, busybox, dir, made: Cell::new(0) })
+        Ok(Case { subject, dir, made: Cell::new(0) })
     }
 
     fn number(&self) -> u32 {
@@ -119,7 +126,7 @@ impl<'a> Case<'a> {
 
     /// The host's busybox, for hooks.
     pub fn busybox(&self) -> String {
-        self.busybox.display().to_string()
+        self.subject.busybox.display().to_string()
     }
 
     /// A new directory in the case's.
@@ -136,7 +143,7 @@ impl<'a> Case<'a> {
         for dir in [&path.join("rootfs"), &bin, &path.join("rootfs/proc"), &path.join("rootfs/dev")] {
             fs::create_dir(dir).map_err(own(dir))?;
         }
-        fs::copy(self.busybox, bin.join("busybox")).map_err(own(&bin))?;
+        fs::copy(&self.subject.busybox, bin.join("busybox")).map_err(own(&bin))?;
         for applet in APPLETS {
             symlink("busybox", bin.join(applet)).map_err(own(&bin))?;
         }
@@ -161,9 +168,14 @@ impl<'a> Case<'a> {
 
     /// Runs the runtime with the case's state directory.
     pub fn invoke(&self, args: &[&str]) -> Result<Answer, Why> {
-        let mut command = Command::new(self.runtime);
-        command.current_dir(&self.dir).arg("--root").arg(self.dir.join("state")).args(args);
+        let mut command = Command::new(&self.subject.runtime);
+        self.global(&mut command);
+        command.args(args);
         self.answer(command, None)
+    }
+
+    fn global(&self, command: &mut Command) {
+        command.current_dir(&self.dir).arg("--root").arg(self.dir.join("state")).args(&self.subject.global);
     }
 
     /// Runs a command to its end. Its output goes to files, because a pipe would stay open as long
@@ -178,15 +190,16 @@ impl<'a> Case<'a> {
             None => Stdio::from(file(&out)?),
         });
         let what = format!("{command:?}");
-        let mut child = command.spawn().map_err(own(self.runtime))?;
+        let mut child = command.spawn().map_err(own(&self.subject.runtime))?;
         drop(command);
         let pid = child.id();
         let (tell, told) = channel();
         thread::spawn(move || tell.send(child.wait()));
         let status = match told.recv_timeout(LIMIT) {
-            Ok(status) => status.map_err(own(self.runtime))?,
+            Ok(status) => status.map_err(own(&self.subject.runtime))?,
             Err(_) => {
-                let _ = Command::new(self.busybox).args(["kill", "-KILL", &pid.to_string()]).status();
+                let _ =
+                    Command::new(&self.subject.busybox).args(["kill", "-KILL", &pid.to_string()]).status();
                 return fails(format!("no end within {} s: {what}", LIMIT.as_secs()));
             }
         };
@@ -197,7 +210,7 @@ impl<'a> Case<'a> {
 
     /// `create`, whatever comes of it.
     pub fn attempt(&self, bundle: &Bundle) -> Result<(Container<'_>, Answer), Why> {
-        self.attempt_by(Command::new(self.runtime), bundle)
+        self.attempt_by(Command::new(&self.subject.runtime), bundle)
     }
 
     /// `create` by a command that ends in the runtime, for instance a shell that prepares a process
@@ -205,7 +218,7 @@ impl<'a> Case<'a> {
     fn attempt_by(&self, mut command: Command, bundle: &Bundle) -> Result<(Container<'_>, Answer), Why> {
         let id = format!("conformance-{}-{}", own_pid(), self.number());
         let (reader, writer) = pipe().map_err(own(&self.dir))?;
-        command.current_dir(&self.dir).arg("--root").arg(self.dir.join("state"));
+        self.global(&mut command);
         command.arg("create").arg("--bundle").arg(&bundle.path).arg(&id);
         let container = Container { case: self, id, output: Output::read(reader) };
         let answer = self.answer(command, Some(writer.into()))?;
@@ -221,10 +234,10 @@ impl<'a> Case<'a> {
 
     /// As [`Case::create`], from a process whose `oom_score_adj` is `score`.
     pub fn create_with_score(&self, bundle: &Bundle, score: &str) -> Result<Container<'_>, Why> {
-        let mut shell = Command::new(self.busybox);
+        let mut shell = Command::new(&self.subject.busybox);
         shell
             .args(["sh", "-c", r#"echo "$0" >/proc/self/oom_score_adj; exec "$@""#, score])
-            .arg(self.runtime);
+            .arg(&self.subject.runtime);
         let (container, answer) = self.attempt_by(shell, bundle)?;
         expect(answer.ok(), format!("create: {}: {}", answer.status, answer.stderr))?;
         Ok(container)

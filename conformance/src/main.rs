@@ -14,14 +14,15 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use case::{Case, Why};
+use case::{Case, Subject, Verdict, Why, expect_eq};
 use report::{Form, Outcome, Record, Report};
 
 const USAGE: &str = "\
-usage: conformance --runtime PATH [--filter TEXT] [--json | --tap]
+usage: conformance --runtime PATH [--global FLAG]... [--filter TEXT] [--json | --tap]
        conformance --list [--filter TEXT]
 
   --runtime PATH  the runtime to check
+  --global FLAG   pass FLAG to the runtime before each command, for instance --systemd-cgroup
   --list          print the checks and their clauses, run none
   --filter TEXT   only checks whose name or clause contains TEXT
   --json          print one JSON document
@@ -33,13 +34,15 @@ Exit status: 0 no check failed and one passed at least, 1 otherwise, 2 wrong usa
 /// What was asked for on the command line.
 struct Options {
     runtime: Option<PathBuf>,
+    global: Vec<String>,
     list: bool,
     filter: String,
     form: Form,
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { runtime: None, list: false, filter: String::new(), form: Form::Text };
+    let mut options =
+        Options { runtime: None, global: Vec::new(), list: false, filter: String::new(), form: Form::Text };
     while let Some(arg) = args.next() {
         let (flag, mut inline) = match arg.split_once('=') {
             Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
@@ -49,6 +52,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             || inline.take().or_else(|| args.next()).ok_or_else(|| format!("{flag} needs a value"));
         match flag.as_str() {
             "--runtime" => options.runtime = Some(PathBuf::from(value()?)),
+            "--global" => options.global.push(value()?),
             "--filter" => options.filter = value()?,
             "--list" => options.list = true,
             "--json" => options.form = Form::Json,
@@ -93,11 +97,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let busybox = case::precondition();
-    let mut report = Report::new(options.form, &runtime, chosen.len());
+    let name = runtime.display().to_string();
+    let ready = case::precondition().and_then(|busybox| {
+        let subject = Subject { runtime, global: options.global, busybox };
+        control(&subject).map(|()| subject)
+    });
+    let mut report = Report::new(options.form, &name, chosen.len());
     for check in chosen {
-        let outcome = match &busybox {
-            Ok(busybox) => run(check, &runtime, busybox),
+        let outcome = match &ready {
+            Ok(subject) => run(check.run, subject),
             Err(missing) => Outcome::Skip(missing.clone()),
         };
         report.add(Record { check, outcome });
@@ -115,14 +123,25 @@ fn absolute(runtime: Option<&Path>) -> Result<PathBuf, String> {
     Ok(path)
 }
 
+/// A runtime that cannot run the plainest bundle here would pass every check that wants an error.
+fn control(subject: &Subject) -> Result<(), String> {
+    let plain: fn(&Case) -> Verdict = |case| expect_eq("output", &case.prints("echo ran", |_| {})?, "ran");
+    match run(plain, subject) {
+        Outcome::Pass => Ok(()),
+        Outcome::Fail(why) | Outcome::Skip(why) => {
+            Err(format!("needs a runtime that runs a plain bundle: {why}"))
+        }
+    }
+}
+
 /// Runs one check in a directory of its own. A mount that is still there afterwards is a failure of
 /// the runtime whatever the check saw.
-fn run(check: &'static checks::Check, runtime: &Path, busybox: &Path) -> Outcome {
-    let case = match Case::new(runtime, busybox) {
+fn run(check: fn(&Case) -> Verdict, subject: &Subject) -> Outcome {
+    let case = match Case::new(subject) {
         Ok(case) => case,
         Err(why) => return why.into(),
     };
-    let seen = (check.run)(&case);
+    let seen = check(&case);
     let left = case.finish();
     match seen.and(left) {
         Ok(()) => Outcome::Pass,
@@ -149,9 +168,10 @@ mod tests {
 
     #[test]
     fn arguments_are_read_in_both_spellings() {
-        let got = parse(&["--runtime=/bin/r", "--filter", "hook", "--tap"]).unwrap();
+        let got = parse(&["--runtime=/bin/r", "--filter", "hook", "--tap", "--global", "--debug"]).unwrap();
         assert_eq!(got.runtime.as_deref(), Some(Path::new("/bin/r")));
         assert_eq!(got.filter, "hook");
+        assert_eq!(got.global, ["--debug"]);
         assert_eq!(got.form, Form::Tap);
     }
 

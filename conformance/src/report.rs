@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use crate::checks::Check;
@@ -38,12 +36,11 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(form: Form, runtime: &Path, planned: usize) -> Report {
+    pub fn new(form: Form, runtime: &str, planned: usize) -> Report {
         if form == Form::Tap {
             println!("TAP version 13\n1..{planned}");
         }
-        let runtime = runtime.display().to_string();
-        Report { form, runtime, done: Vec::new(), passed: 0, failed: 0, skipped: 0 }
+        Report { form, runtime: runtime.to_owned(), done: Vec::new(), passed: 0, failed: 0, skipped: 0 }
     }
 
     pub fn add(&mut self, record: Record) {
@@ -65,6 +62,7 @@ impl Report {
         let number = self.done.len();
         match (self.form, word) {
             (Form::Text, "pass") => println!("pass  {}", check.name),
+            (Form::Text, "skip") => println!("skip  {}: {why}", check.name),
             (Form::Text, _) => {
                 println!("{word}  {}  ({}: {})\n      {why}", check.name, check.clause, check.says)
             }
