@@ -175,7 +175,6 @@ impl Container {
         self.cgroup()?.remove()?;
         let groups: Vec<PathBuf> = self.record.rdt.iter().map(PathBuf::from).collect();
         crate::rdt::remove(&groups)?;
-        let state = crate::oci_state::of_record(&self.record, Status::Stopped);
         let hooks = spec
             .as_ref()
             .map(|spec| Hooks::build(&spec.hooks))
@@ -184,24 +183,27 @@ impl Container {
             .flatten()
             .unwrap_or_default();
         self.slot.remove()?;
-        if hooks.poststop.is_empty() {
-            return Ok(Vec::new());
-        }
-        run_poststop(&self.record, &hooks, &state)
+        Ok(run_poststop(&self.record, &hooks))
     }
 }
 
-fn run_poststop(record: &Record, hooks: &Hooks, state: &[u8]) -> Result<Vec<Error>> {
-    let env = crate::hooks::own_environment();
-    match Outputs::open(&record.annotations) {
-        Ok(outputs) => Ok(crate::hooks::run_all("poststop", &hooks.poststop, state, &outputs.options(&env))),
-        Err(e) => {
-            let options = Options { env: &env, ..Options::default() };
-            let mut failures = crate::hooks::run_all("poststop", &hooks.poststop, state, &options);
-            failures.push(e);
-            Ok(failures)
-        }
+/// Runs the poststop hooks, all of them; gives what failed.
+pub fn run_poststop(record: &Record, hooks: &Hooks) -> Vec<Error> {
+    if hooks.poststop.is_empty() {
+        return Vec::new();
     }
+    let state = crate::oci_state::of_record(record, Status::Stopped);
+    let env = crate::hooks::own_environment();
+    let (outputs, failed) = match Outputs::open(&record.annotations) {
+        Ok(outputs) => (Some(outputs), None),
+        Err(e) => (None, Some(e)),
+    };
+    let options = match &outputs {
+        Some(outputs) => outputs.options(&env),
+        None => Options { env: &env, ..Options::default() },
+    };
+    let failures = crate::hooks::run_all("poststop", &hooks.poststop, &state, &options);
+    failures.into_iter().chain(failed).collect()
 }
 
 /// Whether the container has a pid namespace of its own, whose end ends its processes.

@@ -11,6 +11,7 @@ use crate::error::{Call as _, Context as _, Error, Result};
 use crate::host::Host;
 use crate::notify::{self, Listening};
 use crate::plan::cgroup::{CgroupPlan, Driver};
+use crate::plan::hooks::Hooks;
 use crate::plan::{Plan, Request};
 use crate::spec::{Mount, Spec};
 use crate::state::{self, CgroupPath, Record, Root};
@@ -69,6 +70,8 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
         crate::log::warning(warning);
     }
 
+    // Declared first, so that it is dropped last.
+    let mut unfinished = Unfinished(None);
     let reserved = Root::open_or_make(&path)?.reserve(&args.id)?;
     let slot = reserved.slot()?;
     if wants_notification() {
@@ -85,6 +88,7 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let resctrl = groups.as_ref().zip(resctrl.as_deref());
     let made =
         || groups.iter().flat_map(|groups| &groups.remove).map(|path| path.display().to_string()).collect();
+    unfinished.0 = Some((plan.hooks.clone(), intent(&plan, &host)));
     let launched = crate::launch::parent::init(&plan, slot, &cgroup, resctrl, signals);
     let launched = launched.inspect_err(|_| {
         let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
@@ -100,7 +104,21 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let (_, pidfd, console) = launched.commit()?;
     cgroup.keep();
     let console = console.filter(|_| console_socket.is_none());
+    unfinished.0 = None;
     Ok(Made { container: Container { slot: reserved.keep()?, record }, pidfd, console, plan })
+}
+
+/// Runs the poststop hooks of a container whose create failed once everything else is undone: its
+/// createRuntime hooks may have run (runtime.md, "Lifecycle", steps 3 to 5, 12 and 13).
+struct Unfinished(Option<(Hooks, Record)>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some((hooks, record)) = &self.0 else { return };
+        for failure in crate::container::run_poststop(record, hooks) {
+            crate::log::warning(failure);
+        }
+    }
 }
 
 /// Ends and removes a container that has just been made; the error that led here is the one to tell.
