@@ -4,7 +4,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Call as _, Error, Kind, Result};
-use crate::hooks::{Options, Outputs};
+use crate::hooks::Outputs;
 use crate::plan::hooks::Hooks;
 use crate::plan::{Kind as Namespace, Namespaces};
 use crate::spec::Spec;
@@ -12,6 +12,7 @@ use crate::state::{Record, Root, Slot, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::process::Signal;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end.
@@ -175,6 +176,7 @@ impl Container {
         self.cgroup()?.remove()?;
         let groups: Vec<PathBuf> = self.record.rdt.iter().map(PathBuf::from).collect();
         crate::rdt::remove(&groups)?;
+        let state = crate::oci_state::of_record(&self.record, Status::Stopped);
         let hooks = spec
             .as_ref()
             .map(|spec| Hooks::build(&spec.hooks))
@@ -183,27 +185,23 @@ impl Container {
             .flatten()
             .unwrap_or_default();
         self.slot.remove()?;
-        Ok(run_poststop(&self.record, &hooks))
+        if hooks.poststop.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(run_poststop(&self.record.annotations, &hooks, &state))
     }
 }
 
-/// Runs the poststop hooks, all of them; gives what failed.
-pub fn run_poststop(record: &Record, hooks: &Hooks) -> Vec<Error> {
-    if hooks.poststop.is_empty() {
-        return Vec::new();
-    }
-    let state = crate::oci_state::of_record(record, Status::Stopped);
+/// Runs the poststop hooks; all of them, whatever becomes of each.
+pub fn run_poststop(annotations: &BTreeMap<String, String>, hooks: &Hooks, state: &[u8]) -> Vec<Error> {
     let env = crate::hooks::own_environment();
-    let (outputs, failed) = match Outputs::open(&record.annotations) {
-        Ok(outputs) => (Some(outputs), None),
-        Err(e) => (None, Some(e)),
+    let (outputs, failed) = match Outputs::open(annotations) {
+        Ok(outputs) => (outputs, None),
+        Err(e) => (Outputs::default(), Some(e)),
     };
-    let options = match &outputs {
-        Some(outputs) => outputs.options(&env),
-        None => Options { env: &env, ..Options::default() },
-    };
-    let failures = crate::hooks::run_all("poststop", &hooks.poststop, &state, &options);
-    failures.into_iter().chain(failed).collect()
+    let mut failures = crate::hooks::run_all("poststop", &hooks.poststop, state, &outputs.options(&env));
+    failures.extend(failed);
+    failures
 }
 
 /// Whether the container has a pid namespace of its own, whose end ends its processes.

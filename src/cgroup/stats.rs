@@ -342,7 +342,8 @@ fn v1(controller: &str, dir: &Dir, stats: &mut Stats) -> Result<()> {
     match controller {
         "cpu" => {
             if let Some(text) = text(dir, "cpu.stat")? {
-                stats.cpu.throttling = throttling(&pairs(&text), "throttled_time", 1);
+                stats.cpu.throttling =
+                    Some(throttling(&pairs(&text), "throttled_time", 1).unwrap_or_default());
             }
         }
         "cpuacct" => stats.cpu.usage = cpu_usage_v1(dir)?,

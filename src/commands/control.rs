@@ -20,11 +20,16 @@ use std::time::Instant;
 /// `pause`.
 ///
 /// # Errors
-/// `container not running`, `container paused`.
+/// `container not running or created`.
 pub fn pause(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
-    container.require(&[Status::Running, Status::Created])?;
-    container.cgroup()?.freeze()
+    match container.status() {
+        Status::Running | Status::Created => container.cgroup()?.freeze(),
+        status => {
+            let text = format!("container not running or created: {}", status.name());
+            Err(Error::kind(Kind::State, text))
+        }
+    }
 }
 
 /// `resume`.

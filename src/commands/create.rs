@@ -11,10 +11,9 @@ use crate::error::{Call as _, Context as _, Error, Result};
 use crate::host::Host;
 use crate::notify::{self, Listening};
 use crate::plan::cgroup::{CgroupPlan, Driver};
-use crate::plan::hooks::Hooks;
 use crate::plan::{Plan, Request};
 use crate::spec::{Mount, Spec};
-use crate::state::{self, CgroupPath, Record, Root};
+use crate::state::{self, CgroupPath, Record, Reserved, Root};
 use crate::sys::signal::Signals;
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -70,15 +69,35 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
         crate::log::warning(warning);
     }
 
-    // Declared first, so that it is dropped last.
-    let mut unfinished = Unfinished(None);
     let reserved = Root::open_or_make(&path)?.reserve(&args.id)?;
-    let slot = reserved.slot()?;
     if wants_notification() {
         notify::prepare(&path.join(&args.id))?;
     }
-    slot.write(&intent(&plan, &host))?;
-    slot.write_config(&bundle.text)?;
+    let sockets = (console_socket.as_ref(), pidfd_socket.as_ref());
+    match establish(&plan, &host, reserved, &bundle.text, sockets, signals) {
+        Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console, plan }),
+        Err(e) => {
+            // Everything is undone by now (runtime.md, "Lifecycle", steps 12 and 13).
+            for failure in poststop(&plan) {
+                crate::log::warning(failure);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// From the reservation to the record: everything that is made on the way is undone by its `Drop` on failure.
+fn establish(
+    plan: &Plan,
+    host: &Host,
+    reserved: Reserved,
+    config: &[u8],
+    (console_socket, pidfd_socket): (Option<&Receiver>, Option<&Receiver>),
+    signals: Option<&Signals>,
+) -> Result<(Container, OwnedFd, Option<OwnedFd>)> {
+    let slot = reserved.slot()?;
+    slot.write(&intent(plan, host))?;
+    slot.write_config(config)?;
     let mut cgroup = cgroup::create(&plan.cgroup)?;
     let resctrl = plan.intel_rdt.as_ref().map(|_| crate::rdt::mount_point()).transpose()?;
     let groups = match (&plan.intel_rdt, &resctrl) {
@@ -88,37 +107,30 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let resctrl = groups.as_ref().zip(resctrl.as_deref());
     let made =
         || groups.iter().flat_map(|groups| &groups.remove).map(|path| path.display().to_string()).collect();
-    unfinished.0 = Some((plan.hooks.clone(), intent(&plan, &host)));
-    let launched = crate::launch::parent::init(&plan, slot, &cgroup, resctrl, signals);
+    let launched = crate::launch::parent::init(plan, slot, &cgroup, resctrl, signals);
     let launched = launched.inspect_err(|_| {
         let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
     })?;
-    if let (Some(socket), Some(master)) = (&console_socket, &launched.console) {
+    if let (Some(socket), Some(master)) = (console_socket, &launched.console) {
         socket.send_terminal(master.as_fd()).context(|| "--console-socket")?;
     }
-    if let Some(socket) = &pidfd_socket {
+    if let Some(socket) = pidfd_socket {
         socket.send_pidfd(launched.pidfd.as_fd(), false).context(|| "--pidfd-socket")?;
     }
-    let record = Record { rdt: made(), ..record(&plan, &host, &cgroup, launched.pid)? };
+    let record = Record { rdt: made(), ..record(plan, host, &cgroup, launched.pid)? };
     slot.write(&record)?;
     let (_, pidfd, console) = launched.commit()?;
     cgroup.keep();
     let console = console.filter(|_| console_socket.is_none());
-    unfinished.0 = None;
-    Ok(Made { container: Container { slot: reserved.keep()?, record }, pidfd, console, plan })
+    Ok((Container { slot: reserved.keep()?, record }, pidfd, console))
 }
 
-/// Runs the poststop hooks of a container whose create failed once everything else is undone: its
-/// createRuntime hooks may have run (runtime.md, "Lifecycle", steps 3 to 5, 12 and 13).
-struct Unfinished(Option<(Hooks, Record)>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let Some((hooks, record)) = &self.0 else { return };
-        for failure in crate::container::run_poststop(record, hooks) {
-            crate::log::warning(failure);
-        }
+fn poststop(plan: &Plan) -> Vec<Error> {
+    if plan.hooks.poststop.is_empty() {
+        return Vec::new();
     }
+    let state = crate::oci_state::of_plan(plan, "stopped", None);
+    crate::container::run_poststop(&plan.annotations, &plan.hooks, &state)
 }
 
 /// Ends and removes a container that has just been made; the error that led here is the one to tell.

@@ -206,7 +206,7 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
     loop {
         match launched.receive(cgroup, |report| words::of_init(plan, report))? {
             Some(Message::Hooks) => {
-                let state = crate::oci_state::of_plan(plan, "creating", launched.pid);
+                let state = crate::oci_state::of_plan(plan, "creating", Some(launched.pid));
                 let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
                 let env = crate::hooks::own_environment();
                 let options = outputs.options(&env);
@@ -329,12 +329,12 @@ fn open_joined(plan: &Plan) -> Result<Vec<(Kind, OwnedFd)>> {
     let mut joins = Vec::new();
     for kind in Kind::ALL {
         let Some(path) = plan.namespaces.joins(kind) else { continue };
-        let fd = open(path).context(|| format!("linux.namespaces: {}", kind.name()))?;
+        let fd = open(path).context(|| format!("{}.path: {}", plan.namespaces.at(kind), kind.name()))?;
         match namespace_kind(&fd) {
             Ok(flag) if flag == kind.flag() => joins.push((kind, fd)),
             _ => {
                 let text = format!("{} is not a {} namespace", path.display(), kind.name());
-                return Err(Error::config("linux.namespaces", text));
+                return Err(Error::config(format!("{}.path", plan.namespaces.at(kind)), text));
             }
         }
     }
