@@ -29,14 +29,13 @@ pub struct Made {
     pub pidfd: OwnedFd,
     /// The master of its terminal, unless a console socket has it.
     pub console: Option<OwnedFd>,
-    /// What was decided.
-    pub plan: Plan,
 }
 
 /// `create`.
 ///
 /// # Errors
 /// Any; nothing is left then.
+#[inline(never)]
 pub fn create(global: &Global, args: &Create) -> Result<()> {
     let made = make(global, args, true, None)?;
     if let Some(path) = &args.pid_file
@@ -52,6 +51,7 @@ pub fn create(global: &Global, args: &Create) -> Result<()> {
 ///
 /// # Errors
 /// Any; nothing is left then.
+#[inline(never)]
 pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Signals>) -> Result<Made> {
     crate::cli::id(&args.id)?;
     let mut bundle =
@@ -64,7 +64,8 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let environment = surroundings(&mut bundle.spec, &path, &args.id);
     let host = Host::read(&bundle.spec)?;
     let driver = driver(global)?;
-    let plan = Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?;
+    let plan =
+        Box::new(Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?);
     for warning in &plan.warnings {
         crate::log::warning(warning);
     }
@@ -75,7 +76,7 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     }
     let sockets = (console_socket.as_ref(), pidfd_socket.as_ref());
     match establish(&plan, &host, reserved, &bundle.text, sockets, signals) {
-        Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console, plan }),
+        Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console }),
         Err(e) => {
             // Everything is undone by now (runtime.md, "Lifecycle", steps 12 and 13).
             for failure in poststop(&plan) {

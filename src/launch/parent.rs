@@ -224,7 +224,7 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
 /// Starts a further process; on return it has executed its program.
 ///
 /// # Errors
-/// As [`init`].
+/// As [`init()`].
 pub fn exec(
     plan: &ExecPlan,
     (target, init): (OwnedFd, u32),
