@@ -37,7 +37,7 @@ pub fn kill(global: &Global, args: &Kill) -> Result<()> {
 }
 
 fn left_behind(container: &Container) -> bool {
-    container.record.phase == "created"
+    container.record.phase != "creating"
         && container.cgroup().and_then(|cgroup| cgroup.procs()).is_ok_and(|pids| !pids.is_empty())
 }
 
@@ -99,6 +99,9 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
         }
     }
     container.kill_all()?;
+    if container.record.phase == "restoring" {
+        crate::criu::unmount_root(&global.root.clone().unwrap_or_else(default_root).join(id));
+    }
     for failure in container.destroy()? {
         crate::log::warning(failure);
     }

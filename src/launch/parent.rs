@@ -206,12 +206,7 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
     loop {
         match launched.receive(cgroup, |report| words::of_init(plan, report))? {
             Some(Message::Hooks) => {
-                let state = crate::oci_state::of_plan(plan, "creating", Some(launched.pid));
-                let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
-                let env = crate::hooks::own_environment();
-                let options = outputs.options(&env);
-                crate::hooks::run("prestart", &plan.hooks.prestart, &state, &options)?;
-                crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &options)?;
+                creation_hooks(plan, launched.pid)?;
                 launched.send(&Message::Go)?;
             }
             Some(Message::Ready) => return Ok(launched),
@@ -219,6 +214,22 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
             None => return Err(launched.died(cgroup)),
         }
     }
+}
+
+/// Runs the hooks that configure namespaces from outside, now that these exist.
+///
+/// # Errors
+/// The first that fails.
+pub fn creation_hooks(plan: &Plan, init: u32) -> Result<()> {
+    if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
+        return Ok(());
+    }
+    let state = crate::oci_state::of_plan(plan, "creating", Some(init));
+    let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
+    let env = crate::hooks::own_environment();
+    let options = outputs.options(&env);
+    crate::hooks::run("prestart", &plan.hooks.prestart, &state, &options)?;
+    crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &options)
 }
 
 /// Starts a further process; on return it has executed its program.
