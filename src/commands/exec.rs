@@ -52,8 +52,11 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
             list => list.iter().map(|controller| (Some(controller.clone()), sub.path.clone())).collect(),
         })
         .collect();
-    for warning in &plan.process.warnings {
-        crate::log::warning(warning);
+    // Those about the container's own process were told at create.
+    if args.process.is_some() || !args.cap.is_empty() {
+        for warning in &plan.process.warnings {
+            crate::log::warning(warning);
+        }
     }
 
     let signals = if detached { None } else { Some(Signals::block()?) };
