@@ -15,7 +15,7 @@ use crate::rdt::Groups;
 use crate::state::Slot;
 use crate::sys::launch::{Cloned, clone3, namespace_kind, setns};
 use crate::sys::signal::Signals;
-use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::path::Path;
@@ -148,7 +148,7 @@ pub fn init(
     let cloned = clone3(if relayed { 0 } else { create }, None).context(|| clone_remedy(plan))?;
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
-            relay::through(&by_relay, create, &child.socket);
+            relay::through(&by_relay, create, &child.socket, || Ok(()));
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
@@ -244,16 +244,8 @@ pub fn exec(
     listener: impl Fn(&OwnedFd, i32) -> Result<()>,
 ) -> Result<Launched> {
     let (socket, theirs) = protocol::pair()?;
-    let relayed = plan.joined & Kind::User.flag() != 0;
-    let into_pid = plan.joined & Kind::Pid.flag() != 0 && !relayed;
-    let by_relay = match relayed {
-        true => vec![(target.try_clone().call(|| "fcntl")?, plan.joined)],
-        false => Vec::new(),
-    };
-    if into_pid {
-        setns(&target, Kind::Pid.flag()).context(|| "pid namespace of the container")?;
-    }
-    let child = Child {
+    let relayed = plan.joined & (Kind::User.flag() | Kind::Pid.flag()) != 0;
+    let mut child = Child {
         socket: theirs,
         joins: Vec::new(),
         target: Some(target),
@@ -261,15 +253,17 @@ pub fn exec(
         preserve: plan.preserve_fds,
     };
     let Cloned::Parent(pid, pidfd) = clone3(0, None)? else {
-        if relayed {
-            relay::through(&by_relay, 0, &child.socket);
+        if relayed && let Some(target) = child.target.take() {
+            let pidfd = target.as_raw_fd();
+            let by_relay = [(target, plan.joined)];
+            relay::through(&by_relay, 0, &child.socket, || exec::before(plan, &child, pidfd));
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
         }
         exec::main(plan, &child)
     };
-    drop((child, by_relay));
+    drop(child);
     let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
     if relayed {
         launched = after_relay(launched, |report| words::of_exec(plan, report))?;
