@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use rrun::cli::{self, Command, Invocation, Parsed, help};
+use rrun::cli::{self, Invocation, Parsed, help};
 use rrun::error::{Call, Kind};
 use rrun::log::{self, Log};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let claimed = command.as_ref().map_or(Ok(()), rrun::commands::claim_fds);
     let logged = Log::open(global.log.as_ref(), global.log_format, global.log_level).map(Log::install);
     // exec's own failures must not look like a status of the process.
-    let failure = if matches!(command, Ok(Command::Exec(_))) { 255 } else { 1 };
+    let failure = if topic.is_some_and(|topic| topic.name == "exec") { 255 } else { 1 };
 
     let mut out = Out { broken: false };
     let done = logged.and(claimed).and_then(|()| {

@@ -426,7 +426,7 @@ fn memory_v1(dir: &Dir) -> Result<Memory> {
         }))
     };
     Ok(Memory {
-        cache: raw.get("cache").copied().and_then(some),
+        cache: raw.get("cache").copied(),
         usage: entry("memory")?,
         swap: entry("memory.memsw")?,
         kernel: entry("memory.kmem")?,
@@ -563,7 +563,7 @@ fn memory_v2(dir: &Dir) -> Result<Memory> {
         }),
     };
     Ok(Memory {
-        cache: raw.get("file").copied().and_then(some),
+        cache: raw.get("file").copied(),
         usage: some(usage),
         swap,
         kernel: None,

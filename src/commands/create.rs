@@ -29,14 +29,13 @@ pub struct Made {
     pub pidfd: OwnedFd,
     /// The master of its terminal, unless a console socket has it.
     pub console: Option<OwnedFd>,
-    /// What was decided.
-    pub plan: Plan,
 }
 
 /// `create`.
 ///
 /// # Errors
 /// Any; nothing is left then.
+#[inline(never)]
 pub fn create(global: &Global, args: &Create) -> Result<()> {
     let made = make(global, args, true, None)?;
     if let Some(path) = &args.pid_file
@@ -52,6 +51,7 @@ pub fn create(global: &Global, args: &Create) -> Result<()> {
 ///
 /// # Errors
 /// Any; nothing is left then.
+#[inline(never)]
 pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Signals>) -> Result<Made> {
     crate::cli::id(&args.id)?;
     let mut bundle =
@@ -64,7 +64,8 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let environment = surroundings(&mut bundle.spec, &path, &args.id);
     let host = Host::read(&bundle.spec)?;
     let driver = driver(global)?;
-    let plan = Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?;
+    let plan =
+        Box::new(Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?);
     for warning in &plan.warnings {
         crate::log::warning(warning);
     }
@@ -75,7 +76,7 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     }
     let sockets = (console_socket.as_ref(), pidfd_socket.as_ref());
     match establish(&plan, &host, reserved, &bundle.text, sockets, signals) {
-        Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console, plan }),
+        Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console }),
         Err(e) => {
             // Everything is undone by now (runtime.md, "Lifecycle", steps 12 and 13).
             for failure in poststop(&plan) {
@@ -160,7 +161,7 @@ pub fn listening() -> Listening {
     notify::listening(|name| std::env::var(name).ok(), std::process::id())
 }
 
-fn request<'a>(
+pub(super) fn request<'a>(
     global: &Global,
     driver: Driver,
     args: &'a Create,
@@ -190,7 +191,7 @@ pub fn plan(global: &Global, args: &Create) -> Result<Plan> {
     Plan::build(&bundle.spec, &request(global, driver(global)?, args, &bundle, &[]), &host)
 }
 
-fn wants_notification() -> bool {
+pub(super) fn wants_notification() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|value| !value.is_empty())
 }
 
@@ -198,20 +199,25 @@ fn wants_notification() -> bool {
 fn surroundings(spec: &mut Spec, root: &Path, id: &str) -> Vec<CString> {
     let mut entries = listening().env;
     if wants_notification() {
-        spec.mounts.push(Mount {
-            destination: notify::INSIDE.into(),
-            typ: "bind".into(),
-            source: root.join(id).join("notify").display().to_string(),
-            options: notify::OPTIONS.map(str::to_owned).into(),
-            ..Mount::default()
-        });
+        spec.mounts.push(notification(&root.join(id)));
         entries.push(notify::VARIABLE.to_owned());
     }
     entries.into_iter().filter_map(|entry| CString::new(entry).ok()).collect()
 }
 
+/// The mount by which the process reaches rrun's socket; `state` is the container's directory.
+pub(super) fn notification(state: &Path) -> Mount {
+    Mount {
+        destination: notify::INSIDE.into(),
+        typ: "bind".into(),
+        source: state.join("notify").display().to_string(),
+        options: notify::OPTIONS.map(str::to_owned).into(),
+        ..Mount::default()
+    }
+}
+
 /// The rules of runc, with its words, as callers' tests know them.
-fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Result<()> {
+pub(super) fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Result<()> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     if detached && terminal && !socket {
         return Err(Error::new("cannot allocate tty if runc will detach without setting console socket"));
@@ -222,7 +228,7 @@ fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Result<()> {
     Ok(())
 }
 
-fn intent(plan: &Plan, host: &Host) -> Record {
+pub(super) fn intent(plan: &Plan, host: &Host) -> Record {
     Record {
         phase: "creating".into(),
         oci_version: plan.oci_version.clone(),
@@ -241,7 +247,7 @@ fn intent(plan: &Plan, host: &Host) -> Record {
     }
 }
 
-fn record(plan: &Plan, host: &Host, cgroup: &Cgroup, pid: u32) -> Result<Record> {
+pub(super) fn record(plan: &Plan, host: &Host, cgroup: &Cgroup, pid: u32) -> Result<Record> {
     Ok(Record {
         phase: "created".into(),
         pid,

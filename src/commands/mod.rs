@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod create;
+pub mod criu;
 pub mod describe;
 pub mod end;
 pub mod exec;
@@ -12,7 +13,7 @@ pub mod run;
 pub mod start;
 
 use crate::cli::{Command, Invocation, generate, help};
-use crate::error::{Call, Context as _, Error, Result};
+use crate::error::{Call, Context as _, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io::Write;
@@ -52,7 +53,8 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
         Command::Features => describe::features(out),
         Command::Plan(args) => describe::plan(&global, &args, out),
         Command::Check(args) => describe::check(&args, out),
-        Command::Checkpoint(_) | Command::Restore(_) => Err(Error::new("not yet")),
+        Command::Checkpoint(args) => criu::checkpoint(&global, &args).map(done),
+        Command::Restore(args) => criu::restore(&global, &args),
     }
 }
 

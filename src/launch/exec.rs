@@ -7,7 +7,7 @@ use super::protocol::{self, Message};
 use super::{Child, steps};
 use crate::plan::exec::ExecPlan;
 use crate::sys::{self, Named as _};
-use rustix::fd::AsFd as _;
+use rustix::fd::{AsFd as _, RawFd};
 use std::convert::Infallible;
 
 /// Runs in the child; does not return.
@@ -17,14 +17,32 @@ pub fn main(plan: &ExecPlan, child: &Child) -> ! {
     sys::launch::exit_now(255)
 }
 
+/// What a relay does for an exec'd process while it is still outside of the container: nothing of the host's
+/// is open when the container first sees the process, and the label is written to the host's procfs, as the
+/// container's may be anything (CVE-2019-16884). What it writes is the process's too: fork(2) hands it down.
+pub fn before(plan: &ExecPlan, child: &Child, target: RawFd) -> Result<(), Fault> {
+    let mut keep = child.keep();
+    keep.push(target);
+    child.begin(&keep)?;
+    let proc = steps::open_proc(&plan.process, false)?;
+    steps::label(&plan.process, &proc)?;
+    if let (Some(file), Some(text)) = (&proc.keyring, &plan.process.selinux_label) {
+        steps::write_all(file, text.as_bytes()).at(Step::Label)?;
+    }
+    Ok(())
+}
+
 fn enter(plan: &ExecPlan, child: &Child) -> Result<Infallible, Fault> {
     // Not dumpable before the first process of the container can see this one (CVE-2016-9962).
     sys::task::set_dumpable(false).at(Step::Session)?;
     child.begin(&child.keep())?;
     child.expect(&Message::Go)?;
 
-    let proc = steps::open_proc(&plan.process, false)?;
-    if let (Some(pidfd), false) = (&child.target, child.relayed) {
+    let proc = match child.relayed {
+        true => steps::Proc::default(),
+        false => steps::open_proc(&plan.process, false)?,
+    };
+    if let Some(pidfd) = &child.target {
         sys::launch::setns(pidfd, plan.joined).at(Step::Namespace)?;
     }
     steps::session(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;

@@ -15,7 +15,7 @@ use crate::rdt::Groups;
 use crate::state::Slot;
 use crate::sys::launch::{Cloned, clone3, namespace_kind, setns};
 use crate::sys::signal::Signals;
-use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::path::Path;
@@ -148,7 +148,7 @@ pub fn init(
     let cloned = clone3(if relayed { 0 } else { create }, None).context(|| clone_remedy(plan))?;
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
-            relay::through(&by_relay, create, &child.socket);
+            relay::through(&by_relay, create, &child.socket, || Ok(()));
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
@@ -206,12 +206,7 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
     loop {
         match launched.receive(cgroup, |report| words::of_init(plan, report))? {
             Some(Message::Hooks) => {
-                let state = crate::oci_state::of_plan(plan, "creating", Some(launched.pid));
-                let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
-                let env = crate::hooks::own_environment();
-                let options = outputs.options(&env);
-                crate::hooks::run("prestart", &plan.hooks.prestart, &state, &options)?;
-                crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &options)?;
+                creation_hooks(plan, launched.pid)?;
                 launched.send(&Message::Go)?;
             }
             Some(Message::Ready) => return Ok(launched),
@@ -221,10 +216,26 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
     }
 }
 
+/// Runs the hooks that configure namespaces from outside, now that these exist.
+///
+/// # Errors
+/// The first that fails.
+pub fn creation_hooks(plan: &Plan, init: u32) -> Result<()> {
+    if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
+        return Ok(());
+    }
+    let state = crate::oci_state::of_plan(plan, "creating", Some(init));
+    let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
+    let env = crate::hooks::own_environment();
+    let options = outputs.options(&env);
+    crate::hooks::run("prestart", &plan.hooks.prestart, &state, &options)?;
+    crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &options)
+}
+
 /// Starts a further process; on return it has executed its program.
 ///
 /// # Errors
-/// As [`init`].
+/// As [`init()`].
 pub fn exec(
     plan: &ExecPlan,
     (target, init): (OwnedFd, u32),
@@ -233,16 +244,8 @@ pub fn exec(
     listener: impl Fn(&OwnedFd, i32) -> Result<()>,
 ) -> Result<Launched> {
     let (socket, theirs) = protocol::pair()?;
-    let relayed = plan.joined & Kind::User.flag() != 0;
-    let into_pid = plan.joined & Kind::Pid.flag() != 0 && !relayed;
-    let by_relay = match relayed {
-        true => vec![(target.try_clone().call(|| "fcntl")?, plan.joined)],
-        false => Vec::new(),
-    };
-    if into_pid {
-        setns(&target, Kind::Pid.flag()).context(|| "pid namespace of the container")?;
-    }
-    let child = Child {
+    let relayed = plan.joined & (Kind::User.flag() | Kind::Pid.flag()) != 0;
+    let mut child = Child {
         socket: theirs,
         joins: Vec::new(),
         target: Some(target),
@@ -250,15 +253,17 @@ pub fn exec(
         preserve: plan.preserve_fds,
     };
     let Cloned::Parent(pid, pidfd) = clone3(0, None)? else {
-        if relayed {
-            relay::through(&by_relay, 0, &child.socket);
+        if relayed && let Some(target) = child.target.take() {
+            let pidfd = target.as_raw_fd();
+            let by_relay = [(target, plan.joined)];
+            relay::through(&by_relay, 0, &child.socket, || exec::before(plan, &child, pidfd));
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
         }
         exec::main(plan, &child)
     };
-    drop((child, by_relay));
+    drop(child);
     let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
     if relayed {
         launched = after_relay(launched, |report| words::of_exec(plan, report))?;

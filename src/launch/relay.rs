@@ -10,12 +10,18 @@ use super::protocol::{self, Message};
 use crate::sys::launch::{Cloned, clone3, exit_now, setns};
 use rustix::fd::{AsFd, OwnedFd};
 
-/// Returns in the final process only.
-pub fn through(namespaces: &[(impl AsFd, u32)], create: u32, socket: &OwnedFd) {
+/// Returns in the final process only. `before` runs while this one is still outside.
+pub fn through(
+    namespaces: &[(impl AsFd, u32)],
+    create: u32,
+    socket: &OwnedFd,
+    before: impl FnOnce() -> Result<(), Fault>,
+) {
     let made = (|| -> Result<Cloned, Fault> {
         crate::sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
         // Processes of a joined pid namespace see this one as soon as it is in their user namespace.
         crate::sys::task::set_dumpable(false).at(Step::Session)?;
+        before()?;
         for (fd, kinds) in namespaces {
             setns(fd, *kinds).at(Step::Namespace)?;
         }

@@ -263,6 +263,17 @@ pub fn limit_resources(rlimits: &[RlimitPlan]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Says which label execve shall bring.
+pub fn label(process: &ProcessPlan, proc: &Proc) -> Result<(), Fault> {
+    let Some(file) = &proc.label else { return Ok(()) };
+    let text = match (&process.apparmor_profile, &process.selinux_label) {
+        (Some(profile), _) => [b"exec ", profile.as_bytes()].concat(),
+        (None, Some(label)) => label.as_bytes().to_vec(),
+        (None, None) => Vec::new(),
+    };
+    write_all(file, &text).at(Step::Label)
+}
+
 /// Capabilities, no_new_privs and the filter, then execve: nothing but these, as the filter may forbid
 /// whatever comes behind it.
 pub fn confine_and_execute(
@@ -274,14 +285,7 @@ pub fn confine_and_execute(
     channel: BorrowedFd<'_>,
 ) -> Result<std::convert::Infallible, Fault> {
     use sys::task;
-    if let Some(file) = &proc.label {
-        let text = match (&process.apparmor_profile, &process.selinux_label) {
-            (Some(profile), _) => [b"exec ", profile.as_bytes()].concat(),
-            (None, Some(label)) => label.as_bytes().to_vec(),
-            (None, None) => Vec::new(),
-        };
-        write_all(file, &text).at(Step::Label)?;
-    }
+    label(process, proc)?;
     if process.no_new_privileges {
         task::set_no_new_privs().at(Step::Seccomp)?;
         set_final_capabilities(process)?;

@@ -112,6 +112,8 @@ fn not_found(name: &str, errno: Errno) -> Error {
             Error::new(format!("exec: {name:?}: executable file not found in $PATH"))
         }
         Errno::NOENT => Error::sys(format!("exec: {name:?}: stat {name}"), errno),
+        // dockerd before 23 makes 126 of these two words alone.
+        Errno::ISDIR => Error::sys(format!("exec: {name:?}"), Errno::ACCESS).remedy("it is a directory"),
         errno => Error::sys(format!("exec: {name:?}"), errno),
     }
 }

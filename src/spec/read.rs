@@ -31,10 +31,34 @@ pub trait Read: Sized + Default {
 /// # Errors
 /// The first syntax error, wrong type or out-of-range number, with its JSON path, line and column.
 pub fn document<T: Read>(text: &[u8]) -> Result<T, String> {
+    if depth(text) > DEPTH {
+        return Err(format!("nested more than {DEPTH} deep"));
+    }
     let mut d = serde_json::Deserializer::from_slice(text);
     let value = T::read(&mut d).map_err(|e| finish(&e.to_string()))?;
     d.end().map_err(|e| e.to_string())?;
     Ok(value)
+}
+
+/// The deepest nesting that is read; serde_json's own limit does not hold for values that are skipped.
+const DEPTH: usize = 128;
+
+fn depth(text: &[u8]) -> usize {
+    let (mut now, mut most, mut quoted, mut escaped) = (0_usize, 0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                now += 1;
+                most = most.max(now);
+            }
+            b'}' | b']' if !quoted => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 fn finish(text: &str) -> String {
@@ -165,49 +189,6 @@ impl<T: Read> Read for BTreeMap<String, T> {
     }
 }
 
-/// The value of an unknown key. Unlike serde's own it recurses, so that serde_json's limit on depth holds for
-/// it as well: a document nested a hundred thousand deep is an error, and not work.
-pub(crate) struct Skipped;
-
-impl<'de> Deserialize<'de> for Skipped {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Anything;
-        impl<'de> Visitor<'de> for Anything {
-            type Value = Skipped;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Skipped, E> {
-                Ok(Skipped)
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Skipped, E> {
-                Ok(Skipped)
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Skipped, E> {
-                Ok(Skipped)
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Skipped, E> {
-                Ok(Skipped)
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Skipped, E> {
-                Ok(Skipped)
-            }
-            fn visit_unit<E>(self) -> Result<Skipped, E> {
-                Ok(Skipped)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Skipped, A::Error> {
-                while seq.next_element::<Skipped>()?.is_some() {}
-                Ok(Skipped)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Skipped, A::Error> {
-                while map.next_entry::<Skipped, Skipped>()?.is_some() {}
-                Ok(Skipped)
-            }
-        }
-        d.deserialize_any(Anything)
-    }
-}
-
 /// Declares a struct that mirrors a JSON object, `field: Type = "key"` a line, and its [`Read`].
 macro_rules! record {
     ($(#[$doc:meta])* pub struct $name:ident {
@@ -237,7 +218,7 @@ macro_rules! record {
                                         .next_value_seed($crate::spec::read::Seed::new())
                                         .map_err(|e| $crate::spec::read::at(format_args!(".{}", $key), &e))?;
                                 } )*
-                                _ => { map.next_value::<$crate::spec::read::Skipped>()?; }
+                                _ => { map.next_value::<::serde::de::IgnoredAny>()?; }
                             }
                         }
                         Ok(out)

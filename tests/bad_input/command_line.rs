@@ -223,7 +223,7 @@ fn row_122_update() {
         r.t.rt(&["update", "--resources", "-", id]).through("exec \"$@\" <&-"),
     );
     r.no(1, "memory", &["update", "--memory", "foo", id]);
-    r.no(1, "cpuset", &["update", "--cpuset-cpus", "x", id]);
+    r.no(1, "cpu.cpus", &["update", "--cpuset-cpus", "x", id]);
     r.no(1, "no such file", &["update", "--resources", "/no/such", id]);
     assert_eq!(r.t.status(), "running");
     r.t.end();
