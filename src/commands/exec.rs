@@ -42,7 +42,7 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let pidfd_socket = args.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
 
     let sockets = listening();
-    let source = args.process.as_ref().map_or("exec".into(), |path| path.display().to_string());
+    let source = args.process.as_ref().map_or_else(|| "exec".into(), |path| path.display().to_string());
     let mut plan = ExecPlan::build(&spec, &args.id, &process, container.record.rootless)
         .map_err(|e| e.in_file(&source))?;
     plan.preserve_fds = args.preserve_fds.saturating_add(sockets.count);

@@ -1,5 +1,7 @@
 //! `linux.namespaces`: which to create, which to join, which to share with the runtime.
 
+#![forbid(unsafe_code)]
+
 use crate::error::{Error, Result};
 use crate::spec;
 use std::fmt;
