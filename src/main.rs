@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Parsed { name, global, topic, command } = cli::read(std::env::args_os());
+    let _ = rrun::sys::launch::ignore_sigxfsz();
     let claimed = command.as_ref().map_or(Ok(()), rrun::commands::claim_fds);
     let logged = Log::open(global.log.as_ref(), global.log_format, global.log_level).map(Log::install);
     // exec's own failures must not look like a status of the process.

@@ -950,7 +950,7 @@ pub static TOPICS: &[Topic] = &[
         "send a signal to a container's process",
         |d, o| {
             let (id, rest) = first_and_rest(o);
-            let signal = rest.first().map_or(Ok(libc::SIGTERM), |text| values::signal(text))?;
+            let signal = if rest.is_empty() { libc::SIGTERM } else { values::signal(&first(rest))? };
             Ok(Command::Kill(Kill { id, signal, all: d.all, regex: d.regex }))
         },
     )
