@@ -98,7 +98,7 @@ fn traced(command: &str) -> Findings {
         // strace stays as long as init, which waits for `start`.
         wait_for("the created container", SECONDS_5 * 2, || {
             let out = t.rt(&["state", &t.id]).go();
-            out.stdout().contains("\"created\"").then_some(())
+            out.stdout().contains("\"status\": \"created\"").then_some(())
         });
         t.end();
         running.wait();
