@@ -1,1 +1,26 @@
-//! rrun tests
+//! rrun's tests from outside: each drives the real binary, or the runtime that `RRUN` names (Debian's runc
+//! proves that a test tests what it says). One binary, so that the suite links once; one line per subject.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test panics to fail")]
+#![allow(clippy::disallowed_methods, reason = "the tests write only into their own directories")]
+#![allow(missing_docs, missing_debug_implementations, reason = "nothing here is used from elsewhere")]
+
+mod harness; // bundles, running with a time limit, what is left behind
+mod pty; // the caller's side of a terminal and of --console-socket
+
+mod bad_input; // the 125 rows of the bad-input table
+mod callers; // dockerd, containerd and podman with the runtime under them
+mod cgroups; // resources, update, events, pause and resume, OOM
+mod cli; // what callers parse: version, help, usage, log, pid file
+mod exec; // exec and all its flags
+mod hooks; // the six kinds and what their failure does
+mod leaks; // fds, canaries, keyring, host settings
+mod lifecycle; // create, start, state, kill, delete, run, list, and both at once
+mod mounts; // every mount option, masks, devices, idmapped mounts
+mod namespaces; // every kind created and joined, user namespaces, time offsets
+mod outputs; // key by key beside Debian's runc
+mod process; // user, capabilities, rlimits, cwd, env, scheduler, sysctl, personality
+mod seccomp; // actions, arguments, listener
+mod terminal; // foreground pty, console socket, detach, fds, sd_notify
+mod trace; // strace: path safety and the syscall budget

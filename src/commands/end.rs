@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags};
 ///
 /// # Errors
 /// `container not running`, unless `--all` asks for no more than that nothing runs.
+#[inline(never)]
 pub fn kill(global: &Global, args: &Kill) -> Result<()> {
     for id in ids(global, &args.id, args.regex)? {
         let container = Container::open(global.root.as_deref(), &id)?;
@@ -61,6 +62,7 @@ fn kill_every(container: &Container, signal: i32) -> Result<()> {
 ///
 /// # Errors
 /// A container that runs, without `--force`; what could not be removed.
+#[inline(never)]
 pub fn delete(global: &Global, args: &Delete) -> Result<()> {
     for id in ids(global, &args.id, args.regex)? {
         match one(global, &id, args.force) {

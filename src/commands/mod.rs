@@ -15,6 +15,7 @@ pub mod start;
 use crate::cli::{Command, Invocation, generate, help};
 use crate::error::{Call, Context as _, Result};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::io::Write;
 use std::path::Path;
 
@@ -54,6 +55,33 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
         Command::Check(args) => describe::check(&args, out),
         Command::Checkpoint(args) => criu::checkpoint(&global, &args).map(done),
         Command::Restore(args) => criu::restore(&global, &args),
+    }
+}
+
+/// Takes over the fds that the caller hands to the container, before anything of ours could be opened at their
+/// numbers, and makes sure that no other fd of the caller's passes.
+///
+/// # Errors
+/// A number that is not open.
+pub fn claim_fds(command: &Command) -> Result<()> {
+    let asked = match command {
+        Command::Create(args) => args.preserve_fds,
+        Command::Run(args) => args.create.preserve_fds,
+        Command::Exec(args) => args.preserve_fds,
+        _ => 0,
+    };
+    let count = create::listening().count.saturating_add(asked);
+    for i in 0..count {
+        let number = i32::try_from(i.saturating_add(3)).unwrap_or(i32::MAX);
+        crate::sys::launch::set_cloexec(number, false)
+            .context(|| format!("unable to stat preserved-fd {i} (of {count})"))
+            .map_err(|e| e.remedy("the caller must have it open"))?;
+    }
+    match crate::sys::launch::cloexec_from(count.saturating_add(3)) {
+        Ok(()) => Ok(()),
+        // Before Linux 5.11: what a child keeps is an allow-list in any case.
+        Err(e) if matches!(e.errno, Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 

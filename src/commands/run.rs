@@ -17,14 +17,15 @@ use rustix::process::Pid;
 ///
 /// # Errors
 /// Any; nothing is left then, except with `--keep`.
+#[inline(never)]
 pub fn run(global: &Global, args: &Run) -> Result<u8> {
     // Blocked before there is a process whose SIGCHLD could be missed (runc #5208).
     let signals = if args.detach { None } else { Some(Signals::block()?) };
     if !args.detach && !args.no_subreaper {
         adopt_orphans()?;
     }
-    let spec_made = make(global, &args.create, args.detach, signals.as_ref())?;
-    let Made { container, pidfd, console, plan: _plan } = spec_made;
+    let made = make(global, &args.create, args.detach, signals.as_ref())?;
+    let Made { container, pidfd, console } = made;
     let id = container.slot.id().to_owned();
     let pid = container.record.pid;
     let prepared = (|| {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// fds, where they were pipes, become ours. What the caller must do meanwhile, [`Notify`] says.
 ///
 /// # Errors
-/// As [`super::checkpoint`], and those of the callback.
+/// As [`super::checkpoint()`], and those of the callback.
 pub fn restore(
     subject: &Subject<'_>,
     options: &Options,

@@ -210,7 +210,7 @@ fn run_start_hooks(plan: &Plan, prepared: &Prepared) -> Result<(), Fault> {
 }
 
 fn state_of(plan: &Plan, status: &str) -> Vec<u8> {
-    crate::oci_state::of_plan(plan, status, own_pid())
+    crate::oci_state::of_plan(plan, status, Some(own_pid()))
 }
 
 /// The pid as the container sees it, which is what these hooks are told (runtime.md, "State").

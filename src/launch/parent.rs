@@ -58,6 +58,12 @@ impl Launched {
         protocol::send(&self.socket, &Message::Committed, &[])
             .call(|| "send")
             .context(|| "the container's first process has died")?;
+        // It closes its end once it no longer dies with us: leaving earlier would kill it.
+        match protocol::receive(&self.socket) {
+            Err(Lost::Closed) => {}
+            Ok((message, _)) => return Err(protocol::unexpected(&message)),
+            Err(Lost::Broken(e)) => return Err(Error::sys("recvmsg", e)),
+        }
         self.armed = false;
         let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
         Ok((self.pid, pidfd, self.console.take()))
@@ -218,7 +224,7 @@ pub fn creation_hooks(plan: &Plan, init: u32) -> Result<()> {
     if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
         return Ok(());
     }
-    let state = crate::oci_state::of_plan(plan, "creating", init);
+    let state = crate::oci_state::of_plan(plan, "creating", Some(init));
     let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
     let env = crate::hooks::own_environment();
     let options = outputs.options(&env);
@@ -229,7 +235,7 @@ pub fn creation_hooks(plan: &Plan, init: u32) -> Result<()> {
 /// Starts a further process; on return it has executed its program.
 ///
 /// # Errors
-/// As [`init`].
+/// As [`init()`].
 pub fn exec(
     plan: &ExecPlan,
     (target, init): (OwnedFd, u32),
@@ -334,12 +340,12 @@ fn open_joined(plan: &Plan) -> Result<Vec<(Kind, OwnedFd)>> {
     let mut joins = Vec::new();
     for kind in Kind::ALL {
         let Some(path) = plan.namespaces.joins(kind) else { continue };
-        let fd = open(path).context(|| format!("linux.namespaces: {}", kind.name()))?;
+        let fd = open(path).context(|| format!("{}.path: {}", plan.namespaces.at(kind), kind.name()))?;
         match namespace_kind(&fd) {
             Ok(flag) if flag == kind.flag() => joins.push((kind, fd)),
             _ => {
                 let text = format!("{} is not a {} namespace", path.display(), kind.name());
-                return Err(Error::config("linux.namespaces", text));
+                return Err(Error::config(format!("{}.path", plan.namespaces.at(kind)), text));
             }
         }
     }

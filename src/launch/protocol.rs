@@ -11,7 +11,8 @@
 //!                                           ◄─ Console+fd only with a terminal
 //!                                              pivot_root, sysctl, masks, limits, user, lookup of args[0]
 //!                                           ◄─ Ready | Fault
-//!  state.json says `created`; Committed ─────► PDEATHSIG off; accepts on start.sock
+//!  state.json says `created`; Committed ─────► PDEATHSIG off
+//!  leaves only after                        ◄─ end of file; accepts on start.sock
 //!
 //!  rrun start (or the same run)
 //!  connects to start.sock; Start ────────────► startContainer hooks

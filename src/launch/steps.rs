@@ -191,7 +191,13 @@ pub fn become_user(process: &ProcessPlan, setgroups_denied: bool) -> Result<(), 
 /// Tried before and after the change of user: root may lack access (a network file system) and so may the
 /// user. `retry` is the second time.
 pub fn change_directory(process: &ProcessPlan, retry: bool) -> Result<bool, Fault> {
-    match rustix::process::chdir(&*process.cwd) {
+    let entered = match rustix::process::chdir(&*process.cwd) {
+        Err(Errno::NOENT) => {
+            make_directories(&process.cwd).and_then(|()| rustix::process::chdir(&*process.cwd))
+        }
+        other => other,
+    };
+    match entered {
         Ok(()) => {}
         Err(Errno::ACCESS | Errno::PERM) if !retry => return Ok(false),
         Err(errno) => return Err(SysError { call: "chdir", errno }).at(Step::Cwd),
@@ -204,6 +210,19 @@ pub fn change_directory(process: &ProcessPlan, retry: bool) -> Result<bool, Faul
         Ok(_) => Err(SysError { call: "getcwd", errno: Errno::NOENT }).at(Step::Cwd),
         Err(errno) => Err(SysError { call: "getcwd", errno }).at(Step::Cwd),
     }
+}
+
+/// Makes a directory and its parents; the root is the container's by now, so no path leads out of it.
+fn make_directories(path: &CStr) -> Result<(), Errno> {
+    let path = path.to_bytes();
+    let ends = path.iter().enumerate().filter(|(i, byte)| **byte == b'/' && *i > 0).map(|(i, _)| i);
+    for end in ends.chain(std::iter::once(path.len())) {
+        match rustix::fs::mkdir(&path[..end], Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Finds the program as execvp(3) would, before anything irrevocable, with the user's rights.

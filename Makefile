@@ -1,0 +1,75 @@
+# Every target works in an empty clone on Debian 12 with Rust, gcc and make.
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+RRUN    ?= $(CURDIR)/target/release/rrun
+# Many tests wait (for a stop timeout, for a daemon) rather than compute.
+TEST_THREADS ?= 4
+
+BIN = $(DESTDIR)$(PREFIX)/sbin
+MAN = $(DESTDIR)$(PREFIX)/share/man/man8
+BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+
+.PHONY: all build demo test unit suite packages lint unsafe install uninstall clean
+
+all: build
+
+build:
+	$(CARGO) build --release --locked
+
+demo: build
+	examples/demo "$(RRUN)"
+
+test: packages unit suite
+
+packages:
+	tests/install-packages
+
+unit:
+	$(CARGO) test --workspace --locked --lib --bins
+
+# The runtime is tested as it is shipped: the release binary, unless RRUN names another runtime.
+# The host is compared before and after the whole suite, and the comparison runs even when a test failed.
+suite: build
+	mkdir -p target
+	tests/host-snapshot > target/host.before
+	RUST_BACKTRACE=0 RRUN="$(RRUN)" $(CARGO) test --locked --test tests -- --test-threads=$(TEST_THREADS); \
+	status=$$?; \
+	tests/host-snapshot > target/host.after; \
+	if diff -u target/host.before target/host.after; \
+	then echo "host unchanged: mounts, cgroups, processes, network devices, netfilter rules"; \
+	else echo "the suite left the lines marked + behind, or removed those marked -" >&2; status=1; fi; \
+	exit $$status
+
+lint: unsafe
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+# `unsafe` stands only in src/sys/; every other source file forbids it itself.
+unsafe:
+	@bad=$$(find src conformance/src tests -name '*.rs' -not -path 'src/sys/*' \
+	  -exec grep -nE '\bunsafe[[:space:]]*(\{|fn|impl|extern|trait)|allow\(unsafe_code\)' {} +); \
+	if [ -n "$$bad" ]; then echo "$$bad"; echo "unsafe outside src/sys/" >&2; exit 1; fi
+	@bad=$$(find src -name '*.rs' -not -path 'src/sys/*' -not -path src/lib.rs \
+	  -exec grep -L '^#!\[forbid(unsafe_code)\]' {} +); \
+	if [ -n "$$bad" ]; then echo "$$bad"; echo 'lacks #![forbid(unsafe_code)]' >&2; exit 1; fi
+	@bad=$$(find src/sys -name '*.rs' -exec grep -lE '\bunsafe[[:space:]]*\{' {} + | xargs -r grep -L 'SAFETY:'); \
+	if [ -n "$$bad" ]; then echo "$$bad"; echo 'unsafe without a // SAFETY: line' >&2; exit 1; fi
+
+install: build
+	install -Dm755 "$(RRUN)" "$(BIN)/rrun"
+	install -d "$(MAN)" "$(BASH_COMPLETION)" "$(ZSH_COMPLETION)" "$(FISH_COMPLETION)"
+	"$(RRUN)" generate man "$(MAN)"
+	"$(RRUN)" completion bash > "$(BASH_COMPLETION)/rrun"
+	"$(RRUN)" completion zsh > "$(ZSH_COMPLETION)/_rrun"
+	"$(RRUN)" completion fish > "$(FISH_COMPLETION)/rrun.fish"
+
+uninstall:
+	rm -f "$(BIN)/rrun" "$(MAN)/rrun.8" "$(MAN)"/rrun-*.8 \
+	  "$(BASH_COMPLETION)/rrun" "$(ZSH_COMPLETION)/_rrun" "$(FISH_COMPLETION)/rrun.fish"
+
+clean:
+	$(CARGO) clean

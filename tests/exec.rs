@@ -1,0 +1,263 @@
+//! exec: another process in a running container.
+
+use crate::harness::{SECONDS_5, Test, wait_for};
+use crate::pty::{FdSocket, Pty};
+use crate::{requires, rrun_only};
+use serde_json::json;
+use std::fs;
+
+fn sleeper(name: &str) -> Test {
+    let t = Test::new(name);
+    t.detached("exec sleep 1000");
+    t
+}
+
+#[test]
+fn exec_runs_in_the_containers_namespaces_with_its_process_settings() {
+    requires!(root);
+    let t = Test::new("execns");
+    t.edit(|c| {
+        c["process"]["cwd"] = json!("/tmp");
+        c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 500, "hard": 600 }]);
+    });
+    t.detached("exec sleep 1000");
+    let script = "hostname; pwd; ulimit -n; grep CapEff /proc/self/status; \
+                  for n in mnt net pid uts ipc cgroup; do readlink /proc/self/ns/$n; done";
+    let out = t.exec(&["sh", "-c", script]);
+    let text = out.ok().stdout();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..3], ["rrun-test", "/tmp", "500"]);
+    assert_eq!(lines[3].split_whitespace().last(), Some("00000000a80425fb"));
+    for name in ["mnt", "net", "pid", "uts", "ipc", "cgroup"] {
+        let own = fs::read_link(format!("/proc/{}/ns/{name}", t.pid())).unwrap();
+        assert!(text.contains(own.to_str().unwrap()), "{name} is another: {text}");
+    }
+    t.end();
+}
+
+#[test]
+fn exec_joins_the_cgroup() {
+    requires!(root);
+    let t = sleeper("execcg");
+    let init = fs::read_to_string(format!("/proc/{}/cgroup", t.pid())).unwrap();
+    let pid_file = t.dir.join("exec.pid");
+    t.rt(&["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), &t.id, "sleep", "1001"]).go().ok();
+    let pid = fs::read_to_string(&pid_file).unwrap();
+    assert!(pid.bytes().all(|b| b.is_ascii_digit()), "{pid:?}");
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap(), init);
+    t.end();
+}
+
+#[test]
+fn exec_gives_exit_codes_and_128_plus_signals() {
+    requires!(root);
+    let t = sleeper("execcode");
+    t.exec(&["sh", "-c", "exit 17"]).code_is(17);
+    t.exec(&["sh", "-c", "kill -9 $$"]).code_is(137);
+    t.exec(&["nosuch"]).fails_with(255, "exec failed").says("executable file not found in $PATH");
+    t.exec(&["/etc/passwd"]).fails_with(255, "permission denied");
+    t.end();
+}
+
+#[test]
+fn exec_flags() {
+    requires!(root);
+    let t = sleeper("execflags");
+    let run = |flags: &[&str], script: &str| {
+        let mut args = vec!["exec"];
+        args.extend(flags);
+        args.extend([t.id.as_str(), "sh", "-c", script]);
+        t.rt(&args).go().ok().stdout().trim().to_owned()
+    };
+    assert_eq!(run(&["--cwd", "/etc"], "pwd"), "/etc");
+    assert_eq!(run(&["-e", "A=b c", "-e", "D=e"], "echo $A-$D"), "b c-e");
+    assert_eq!(
+        run(&["--user", "1000:100"], "id -u; id -g").split_whitespace().collect::<Vec<_>>(),
+        ["1000", "100"]
+    );
+    assert_eq!(run(&["-u", "1000"], "id -u"), "1000");
+    assert_eq!(run(&["-u", "1000"], "echo $HOME"), "/home/user");
+    let groups = run(&["-g", "100", "-g", "65533"], "id -G");
+    assert!(groups.contains("100") && groups.contains("65533"), "{groups}");
+    assert_eq!(
+        run(&["--no-new-privs"], "grep NoNewPrivs /proc/self/status").split_whitespace().last(),
+        Some("1")
+    );
+    let bounding = run(&["--cap", "CAP_SYS_ADMIN"], "grep CapBnd /proc/self/status");
+    assert_eq!(bounding.split_whitespace().last(), Some("00000000a82425fb"));
+    t.end();
+}
+
+/// Arguments behind the id belong to the program, whatever they look like.
+#[test]
+fn what_follows_the_id_is_not_parsed() {
+    requires!(root);
+    let t = sleeper("execargs");
+    assert_eq!(t.exec(&["echo", "--user", "-t", "--", "x"]).ok().stdout(), "--user -t -- x\n");
+    t.end();
+}
+
+#[test]
+fn exec_takes_a_process_file() {
+    requires!(root);
+    let t = sleeper("execfile");
+    let file = t.dir.join("process.json");
+    let process = json!({
+        "user": { "uid": 1000, "gid": 1000, "additionalGids": [7], "umask": 0o77 },
+        "args": ["sh", "-c", "id -u; id -G; umask; echo $X; pwd; grep CapEff /proc/self/status"],
+        "env": ["PATH=/bin", "X=y"],
+        "cwd": "/usr"
+    });
+    fs::write(&file, process.to_string()).unwrap();
+    let out = t.rt(&["exec", "--process", file.to_str().unwrap(), &t.id]).go();
+    let text = out.ok().stdout();
+    let lines: Vec<_> = text.lines().collect();
+    // runc 1.1 has no umask for exec.
+    let umask = if crate::harness::is_rrun() { "0077" } else { lines[2] };
+    assert_eq!(lines[..5], ["1000", "1000 7", umask, "y", "/usr"]);
+    assert_eq!(lines[5].split_whitespace().last(), Some("0000000000000000"));
+    t.end();
+}
+
+#[test]
+fn exec_with_a_terminal_behind_a_console_socket() {
+    requires!(root);
+    let t = sleeper("execconsole");
+    let socket = FdSocket::bind(&t.dir.join("c"));
+    let exec = t
+        .rt(&["exec", "--tty", "--detach", "--console-socket", socket.path.to_str().unwrap(), &t.id])
+        .arg("sh")
+        .arg("-c")
+        .arg("tty; read x; echo got $x")
+        .spawn();
+    let (_, mut fds) = socket.receive();
+    assert_eq!(fds.len(), 1);
+    let mut pty = Pty::of(fds.remove(0));
+    exec.wait().ok();
+    pty.expect("/dev/pts/");
+    pty.send("word\n");
+    pty.expect("got word");
+    t.end();
+}
+
+#[test]
+fn exec_in_the_foreground_with_a_terminal() {
+    requires!(root);
+    let t = sleeper("exectty");
+    let run = t.rt(&["exec", "-t", &t.id, "sh", "-c", "tty; stty size; exit 6"]);
+    let (mut pty, _slave, mut child) = Pty::spawn_run(&run);
+    pty.expect("/dev/pts/");
+    assert_eq!(child.wait().unwrap().code(), Some(6));
+    t.end();
+}
+
+#[test]
+fn exec_needs_a_running_container() {
+    requires!(root);
+    let t = Test::new("execstate");
+    t.exec(&["true"]).says("does not exist");
+    t.sh("exit 0");
+    t.create();
+    t.start();
+    t.wait_status("stopped");
+    let out = t.exec(&["true"]);
+    out.fails_with(255, "cannot exec in a stopped container|cannot exec a container that has stopped");
+    t.end();
+}
+
+#[test]
+fn exec_in_a_created_container_runs() {
+    requires!(root);
+    let t = Test::new("execcreated");
+    t.sh("exec sleep 1000").create();
+    assert_eq!(t.exec(&["hostname"]).ok().stdout(), "rrun-test\n");
+    t.end();
+}
+
+#[test]
+fn exec_ignore_paused_runs_after_resume() {
+    requires!(root);
+    let t = sleeper("execpaused");
+    t.rt(&["pause", &t.id]).go().ok();
+    let run = t.rt(&["exec", "--ignore-paused", &t.id, "echo", "late"]).spawn();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(run.stdout(), "");
+    t.rt(&["resume", &t.id]).go().ok();
+    assert_eq!(run.wait().ok().stdout(), "late\n");
+    t.end();
+}
+
+/// The container's filter applies to exec too: youki forgets it.
+#[test]
+fn exec_gets_the_containers_seccomp_filter() {
+    requires!(root);
+    let t = Test::new("execseccomp");
+    t.edit(|c| {
+        c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122 }] });
+    });
+    t.detached("exec sleep 1000");
+    t.exec(&["mkdir", "/x"]).fails("quota exceeded");
+    t.end();
+}
+
+#[test]
+fn exec_after_init_left_its_first_cwd_still_gets_in() {
+    requires!(root);
+    let t = sleeper("execparallel");
+    let all: Vec<_> = (0..12).map(|n| t.rt(&["exec", &t.id, "echo", &n.to_string()]).spawn()).collect();
+    for (n, run) in all.into_iter().enumerate() {
+        assert_eq!(run.wait().ok().stdout(), format!("{n}\n"));
+    }
+    t.end();
+}
+
+#[test]
+fn exec_beside_kill_ends_in_time() {
+    requires!(root);
+    let t = sleeper("execkill");
+    let exec = t.rt(&["exec", &t.id, "sleep", "1000"]).limit(SECONDS_5).spawn();
+    wait_for("the exec", SECONDS_5, || {
+        (t.rt(&["ps", "--format", "json", &t.id]).go().stdout().matches(',').count() == 1).then_some(())
+    });
+    t.kill("KILL").ok();
+    exec.wait().code_is(137);
+    t.end();
+}
+
+#[test]
+fn a_failed_exec_leaves_no_pid_file() {
+    requires!(root);
+    let t = sleeper("execnopid");
+    let file = t.dir.join("e.pid");
+    let out = t.rt(&["exec", "--detach", "--pid-file", file.to_str().unwrap(), &t.id, "nosuch"]).go();
+    out.says("executable file not found");
+    assert!(!file.exists());
+    t.end();
+}
+
+#[test]
+fn exec_goes_to_a_cgroup_below_the_containers() {
+    requires!(root);
+    rrun_only!("runc 1.1 takes --cgroup on v1 per controller only when they all share a path");
+    let t = sleeper("execsub");
+    let sub = t.cgroup("pids").join("sub");
+    fs::create_dir(&sub).unwrap();
+    let out = t.rt(&["exec", "--cgroup", "pids:sub", &t.id, "grep", "pids", "/proc/self/cgroup"]).go();
+    assert!(out.ok().stdout().trim_end().ends_with("/sub"), "{out:?}");
+    t.rt(&["exec", "--cgroup", "pids:../..", &t.id, "true"]).go().fails_with(255, "sub cgroup path");
+    t.end();
+}
+
+#[test]
+fn exec_sends_its_pidfd() {
+    requires!(root);
+    rrun_only!("--pidfd-socket is newer than runc 1.1");
+    let t = sleeper("execpidfd");
+    let socket = FdSocket::bind(&t.dir.join("p"));
+    let exec = t.rt(&["exec", "--pidfd-socket", socket.path.to_str().unwrap(), &t.id, "true"]).spawn();
+    let (text, fds) = socket.receive();
+    assert_eq!((text.as_str(), fds.len()), ("setns", 1));
+    exec.wait().ok();
+    t.end();
+}

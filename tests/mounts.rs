@@ -1,0 +1,257 @@
+//! config.md, Mounts, and config-linux.md, Devices and masked paths: options one by one, as /proc shows them.
+
+use crate::harness::Test;
+use crate::{requires, rrun_only};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+fn tmpfs(options: &[&str]) -> Value {
+    json!({ "destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": options })
+}
+
+/// The line of /proc/self/mountinfo that stands for `/mnt` inside.
+fn mountinfo_of(mount: Value) -> String {
+    let t = Test::new("mount");
+    t.add_mount(mount);
+    let line = t.output("grep ' /mnt ' /proc/self/mountinfo");
+    t.nothing_left();
+    line
+}
+
+/// The option table of config.md: each option is seen in mountinfo (per mount, or of the file system).
+#[test]
+fn options_of_a_tmpfs() {
+    requires!(root);
+    for (options, seen) in [
+        (&["ro"][..], &["ro"][..]),
+        (&["ro", "rw"], &["rw"]),
+        (&["nosuid", "nodev", "noexec"], &["nosuid", "nodev", "noexec"]),
+        (&["noatime"], &["noatime"]),
+        (&["nodiratime"], &["nodiratime"]),
+        (&["relatime"], &["relatime"]),
+        (&["sync"], &["sync"]),
+        (&["dirsync"], &["dirsync"]),
+        (&["size=1m", "mode=711"], &["size=1024k", "mode=711"]),
+        (&["nr_inodes=50"], &["nr_inodes=50"]),
+    ] {
+        let line = mountinfo_of(tmpfs(options));
+        for word in seen {
+            assert!(line.split([',', ' ', '\n']).any(|w| w == *word), "{options:?}: no {word} in {line}");
+        }
+    }
+}
+
+#[test]
+fn options_that_peers_lack() {
+    requires!(root);
+    rrun_only!("nosymfollow, lazytime and the clearing of strictatime are newer than runc 1.1");
+    assert!(mountinfo_of(tmpfs(&["nosymfollow"])).contains("nosymfollow"));
+    assert!(!mountinfo_of(tmpfs(&["nosymfollow", "symfollow"])).contains("nosymfollow"));
+    assert!(!mountinfo_of(tmpfs(&["strictatime"])).contains("relatime"));
+    for options in
+        [&["lazytime"][..], &["nolazytime"], &["silent", "loud"], &["iversion", "noiversion"], &["defaults"]]
+    {
+        mountinfo_of(tmpfs(options));
+    }
+}
+
+#[test]
+fn a_bind_of_a_directory_and_of_a_file() {
+    requires!(root);
+    let t = Test::new("bind");
+    let source = t.dir.join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "content\n").unwrap();
+    t.add_mount(
+        json!({ "destination": "/mnt/dir", "source": source, "options": ["bind", "ro", "nosuid", "noexec"] }),
+    );
+    t.add_mount(json!({ "destination": "/mnt/one", "type": "none", "source": source.join("file"), "options": ["bind"] }));
+    let text = t.output(
+        "cat /mnt/dir/file; touch /mnt/dir/x 2>/dev/null || echo ro; echo new > /mnt/one; cat /mnt/dir/file",
+    );
+    assert_eq!(text, "content\nro\nnew\n");
+    t.nothing_left();
+}
+
+#[test]
+fn clearing_options_on_a_bind() {
+    requires!(root);
+    let t = Test::new("clear");
+    let source = t.dir.join("source");
+    fs::create_dir(&source).unwrap();
+    for (options, seen) in
+        [(json!(["bind", "ro", "rw"]), "rw"), (json!(["bind", "noexec", "exec", "nodev"]), "nodev")]
+    {
+        t.edit(|c| {
+            let mounts = c["mounts"].as_array_mut().unwrap();
+            mounts.retain(|m| m["destination"] != "/mnt");
+            mounts.push(json!({ "destination": "/mnt", "source": source, "options": options }));
+        });
+        let line = t.output("grep ' /mnt ' /proc/self/mountinfo");
+        assert!(line.contains(seen) && !line.contains("noexec"), "{line}");
+    }
+}
+
+#[test]
+fn recursive_options_reach_the_mounts_below() {
+    requires!(root);
+    let t = Test::new("recursive");
+    let source = t.dir.join("source");
+    fs::create_dir(&source).unwrap();
+    t.add_mount(json!({ "destination": "/mnt", "source": source, "options": ["rbind", "rro", "rnosuid"] }));
+    t.sh("for d in /mnt /mnt/sub; do touch $d/x 2>/dev/null || echo ro; done; grep -c nosuid.*x-sub /proc/self/mountinfo");
+    // The mount below lives in a mount namespace of the test's own, not on the host.
+    let inner = format!("mkdir {s}/sub && mount -t tmpfs x-sub {s}/sub && exec \"$@\"", s = source.display());
+    let out = t.bundle_command("run", &[]).under(&["unshare", "-m", "sh", "-c", &inner, "sh"]).go();
+    assert_eq!(out.ok().stdout(), "ro\nro\n1\n");
+}
+
+/// config.md: mounts MUST be made in the listed order.
+#[test]
+fn mounts_are_made_in_order() {
+    requires!(root);
+    let t = Test::new("order");
+    t.add_mount(tmpfs(&[]));
+    t.add_mount(json!({ "destination": "/mnt/in", "type": "tmpfs", "source": "inner" }));
+    assert_eq!(t.output("grep -c ' /mnt' /proc/self/mountinfo; ls /mnt"), "2\nin\n");
+}
+
+#[test]
+fn propagation_of_a_mount_and_of_the_root() {
+    requires!(root);
+    let t = Test::new("propagation");
+    t.add_mount(tmpfs(&["shared"]));
+    t.edit(|c| c["linux"]["rootfsPropagation"] = json!("slave"));
+    let line = t.output("grep ' /mnt ' /proc/self/mountinfo");
+    assert!(line.contains("shared:"), "{line}");
+}
+
+#[test]
+fn tmpcopyup_keeps_what_was_there() {
+    requires!(root);
+    let t = Test::new("copyup");
+    fs::create_dir(t.rootfs.join("mnt")).unwrap();
+    fs::write(t.rootfs.join("mnt/file"), "kept\n").unwrap();
+    symlink("file", t.rootfs.join("mnt/link")).unwrap();
+    t.add_mount(tmpfs(&["tmpcopyup"]));
+    assert_eq!(t.output("cat /mnt/link; echo new > /mnt/file"), "kept\n");
+    assert_eq!(fs::read_to_string(t.rootfs.join("mnt/file")).unwrap(), "kept\n");
+}
+
+#[test]
+fn an_idmapped_mount_shows_shifted_owners() {
+    requires!(root);
+    rrun_only!("runc 1.1 has no idmapped mounts");
+    let t = Test::new("idmap");
+    let source = t.dir.join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "").unwrap();
+    std::os::unix::fs::chown(source.join("file"), Some(1), Some(2)).unwrap();
+    let map = json!([{ "containerID": 0, "hostID": 5000, "size": 1000 }]);
+    t.add_mount(json!({ "destination": "/mnt", "source": source, "options": ["bind", "idmap"],
+        "uidMappings": map, "gidMappings": map }));
+    assert_eq!(t.output("stat -c %u:%g /mnt/file"), "5001:5002\n");
+    let meta = fs::metadata(source.join("file")).unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (1, 2), "the source MUST NOT change (config.md)");
+    t.nothing_left();
+}
+
+#[test]
+fn the_readonly_root() {
+    requires!(root);
+    let t = Test::new("roroot");
+    t.edit(|c| c["root"]["readonly"] = json!(true));
+    assert_eq!(t.output("touch /x 2>/dev/null || echo ro; touch /dev/shm/x && echo rw"), "ro\nrw\n");
+}
+
+#[test]
+fn masked_and_readonly_paths() {
+    requires!(root);
+    let t = Test::new("masked");
+    fs::create_dir(t.rootfs.join("usr/secret")).unwrap();
+    fs::write(t.rootfs.join("usr/secret/file"), "s").unwrap();
+    fs::write(t.rootfs.join("usr/one"), "s").unwrap();
+    t.edit(|c| {
+        c["linux"]["maskedPaths"] = json!(["/usr/secret", "/usr/one", "/usr/not-there"]);
+        c["linux"]["readonlyPaths"] = json!(["/usr", "/proc/sys"]);
+    });
+    // config-linux.md: a masked path cannot be read.
+    let text = t.output(
+        "ls /usr/secret | wc -l; wc -c < /usr/one; touch /usr/x 2>/dev/null || echo ro; \
+                         echo x 2>/dev/null >/proc/sys/kernel/hostname || echo ro",
+    );
+    assert_eq!(text, "0\n0\nro\nro\n");
+}
+
+/// config-linux.md, Default Devices, and the links of runtime-linux.md.
+#[test]
+fn the_default_devices_and_links() {
+    requires!(root);
+    let t = Test::new("devices");
+    let text = t.output(
+        "for d in null zero full random urandom tty; do stat -c '%n %t:%T %a' /dev/$d; done; \
+                         for l in fd stdin stdout stderr ptmx; do readlink /dev/$l; done",
+    );
+    let expected = "/dev/null 1:3 666\n/dev/zero 1:5 666\n/dev/full 1:7 666\n/dev/random 1:8 666\n/dev/urandom 1:9 666\n\
+                    /dev/tty 5:0 666\n/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx\n";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn devices_with_mode_and_owner() {
+    requires!(root);
+    let t = Test::new("devowner");
+    t.edit(|c| {
+        c["linux"]["devices"] = json!([
+            { "path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8 },
+            { "path": "/dev/deep/fifo", "type": "p", "fileMode": 0o600 }
+        ]);
+        c["linux"]["resources"]["devices"].as_array_mut().unwrap()
+            .push(json!({ "allow": true, "type": "c", "major": 1, "minor": 5, "access": "r" }));
+    });
+    let text =
+        t.output("stat -c '%t:%T %a %u:%g' /dev/own; stat -c %F /dev/deep/fifo; head -c 2 /dev/own | wc -c");
+    assert_eq!(text, "1:5 640 7:8\nfifo\n2\n");
+}
+
+#[test]
+fn a_device_that_is_not_allowed_cannot_be_opened() {
+    requires!(root);
+    requires!(crate::harness::controller("devices"), "needs the v1 devices controller");
+    let t = Test::new("devdenied");
+    assert_eq!(t.output("mknod /dev/mem c 1 1 && head -c 1 /dev/mem 2>/dev/null || echo denied"), "denied\n");
+}
+
+#[test]
+fn mount_points_that_are_missing_are_made() {
+    requires!(root);
+    let t = Test::new("made");
+    t.add_mount(json!({ "destination": "/new/deep", "type": "tmpfs", "source": "x" }));
+    t.add_mount(json!({ "destination": "/newfile", "source": "/etc/hostname", "options": ["bind"] }));
+    t.run().ok();
+    assert!(t.rootfs.join("new/deep").is_dir() && t.rootfs.join("newfile").is_file());
+    assert_eq!(fs::metadata(t.rootfs.join("new")).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn the_cgroup_mount_shows_the_containers_own() {
+    requires!(root);
+    let t = Test::new("cgmount");
+    t.add_mount(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }));
+    t.edit(|c| c["linux"]["resources"]["pids"] = json!({ "limit": 77 }));
+    assert_eq!(
+        t.output("cat /sys/fs/cgroup/pids/pids.max; mkdir /sys/fs/cgroup/pids/x 2>/dev/null || echo ro"),
+        "77\nro\n"
+    );
+}
+
+#[test]
+fn no_pivot() {
+    requires!(root);
+    let t = Test::new("nopivot");
+    t.sh("ls -d /bin /etc");
+    assert_eq!(t.bundle_command("run", &["--no-pivot"]).go().ok().stdout(), "/bin\n/etc\n");
+    t.nothing_left();
+}
