@@ -50,14 +50,17 @@ impl Bundle {
 /// Reads a JSON file that a caller names.
 ///
 /// # Errors
-/// Missing, not a regular file (a fifo would be waited on for ever), unreadable, or `null`.
+/// Missing, a device or a directory, unreadable, or `null`.
 pub fn read_json(dir: &OwnedFd, name: &Path) -> Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file =
         rustix::fs::openat(dir, name, flags, Mode::empty()).call(|| format!("open {}", name.display()))?;
     let stat = rustix::fs::fstat(&file).call(|| format!("fstat {}", name.display()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new(format!("{}: not a regular file", name.display())));
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        // A shell's `<(...)`. With no writer the end of the file is read at once.
+        FileType::Fifo => rustix::io::ioctl_fionbio(&file, false).call(|| "ioctl FIONBIO")?,
+        _ => return Err(Error::new(format!("{}: neither a file nor a pipe", name.display()))),
     }
     let text = read_to_end(file).call(|| format!("read {}", name.display()))?;
     if text.trim_ascii() == b"null" {

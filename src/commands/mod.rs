@@ -28,6 +28,7 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
     if let Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) = command {
         crate::exe::protect()?;
     }
+    crate::log::debug(|| format!("{name} {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
     let done = |()| 0;
     match command {
         Command::Help(topic) => print(out, &help::help(&name, topic)),

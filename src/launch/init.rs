@@ -52,13 +52,14 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     child.begin(&keep)?;
     let mut sources = sources(child)?;
 
+    // Before the ids change, which gives /proc/self, and the offsets in it, to the host's root.
+    time_namespace(plan)?;
     // Ids are mapped now: as root inside, what is made from here on belongs to the container's root.
     if plan.namespaces.has(Kind::User) {
         child.become_root_inside()?;
     }
     let proc = steps::open_proc(&plan.process, !plan.sysctls.list.is_empty())?;
     steps::join(&child.joins)?;
-    time_namespace(plan)?;
     if plan.namespaces.creates(Kind::Cgroup) {
         // Only now, as its root is the cgroup that the parent has meanwhile put this process into.
         sys::launch::unshare(Kind::Cgroup.flag()).at_index(Step::Namespace, Kind::Cgroup as usize)?;

@@ -56,7 +56,7 @@ pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
     let doing = match report.step {
         Step::Lookup => return not_found(&name, report.errno),
         Step::Exec => {
-            return with_note(report, Error::sys(format!("exec {name:?}"), report.errno));
+            return with_note(report, Error::sys(format!("exec {name}"), report.errno));
         }
         Step::CreateContainerHook | Step::StartContainerHook if !report.note.is_empty() => {
             return Error::new(report.note.clone());
