@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 300;
 
+/// Opens what is executed.
+type Open = fn(&str) -> OwnedFd;
+
 fn main() {
     let path = env!("CARGO_BIN_EXE_rrun");
-    let variants: [(&str, fn(&str) -> OwnedFd); 3] =
+    let variants: [(&str, Open); 3] =
         [("the file itself", file), ("detached read-only mount", clone), ("sealed memfd copy", memfd)];
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
@@ -28,7 +31,7 @@ fn main() {
     }
 }
 
-fn run(path: &str, open: fn(&str) -> OwnedFd) -> Duration {
+fn run(path: &str, open: Open) -> Duration {
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
     let argv = ["rrun", "--version"].map(|arg| CString::new(arg).expect("no NUL"));
     let start = Instant::now();

@@ -33,7 +33,14 @@ impl Bundle {
             .map_err(|e| e.context("--bundle"))?;
         let absolute = std::path::absolute(path).call(|| "getcwd")?;
         let name = config.unwrap_or_else(|| Path::new("config.json"));
-        let text = read_json(&dir, name)?;
+        let text = read_json(&dir, name).map_err(|e| match e.errno() {
+            Some(Errno::NOENT) => Error::new(format!(
+                "JSON specification file {} not found in {}",
+                name.display(),
+                path.display()
+            )),
+            _ => e,
+        })?;
         let spec =
             document(&text).map_err(|e| Error::kind(Kind::Config, format!("{}: {e}", name.display())))?;
         Ok(Self { path: clean(&absolute), text, spec })
@@ -43,18 +50,17 @@ impl Bundle {
 /// Reads a JSON file that a caller names.
 ///
 /// # Errors
-/// Missing, not a regular file (a fifo would be waited on for ever), unreadable, or `null`.
+/// Missing, a device or a directory, unreadable, or `null`.
 pub fn read_json(dir: &OwnedFd, name: &Path) -> Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) => {
-            return Err(Error::new(format!("JSON specification file {} not found", name.display())));
-        }
-        other => other.call(|| format!("open {}", name.display()))?,
-    };
+    let file =
+        rustix::fs::openat(dir, name, flags, Mode::empty()).call(|| format!("open {}", name.display()))?;
     let stat = rustix::fs::fstat(&file).call(|| format!("fstat {}", name.display()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new(format!("{}: not a regular file", name.display())));
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        // A shell's `<(...)`. With no writer the end of the file is read at once.
+        FileType::Fifo => rustix::io::ioctl_fionbio(&file, false).call(|| "ioctl FIONBIO")?,
+        _ => return Err(Error::new(format!("{}: neither a file nor a pipe", name.display()))),
     }
     let text = read_to_end(file).call(|| format!("read {}", name.display()))?;
     if text.trim_ascii() == b"null" {

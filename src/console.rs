@@ -17,7 +17,7 @@ use rustix::net::{
     SocketType,
 };
 use rustix::process::Pid;
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{OptionalActions, OutputModes, Termios};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -95,6 +95,8 @@ impl<'a> RawMode<'a> {
         let saved = rustix::termios::tcgetattr(terminal).call(|| "tcgetattr")?;
         let mut raw = saved.clone();
         raw.make_raw();
+        // What comes from the process has lost its carriage returns: see Terminal::new.
+        raw.output_modes.insert(OutputModes::OPOST);
         rustix::termios::tcsetattr(terminal, OptionalActions::Now, &raw).call(|| "tcsetattr")?;
         Ok(Self { terminal, saved })
     }
@@ -164,6 +166,10 @@ impl<'a> Terminal<'a> {
     /// ioctl FIONBIO, tcgetattr, tcsetattr, dup.
     pub fn new(master: OwnedFd, input: BorrowedFd<'a>, output: BorrowedFd<'a>) -> Result<Self> {
         rustix::io::ioctl_fionbio(&master, true).call(|| "ioctl FIONBIO")?;
+        // Lines end in a newline alone where our output is no terminal, as without `process.terminal`.
+        let mut own = rustix::termios::tcgetattr(&master).call(|| "tcgetattr")?;
+        own.output_modes.remove(OutputModes::ONLCR);
+        rustix::termios::tcsetattr(&master, OptionalActions::Now, &own).call(|| "tcsetattr")?;
         let raw = rustix::termios::isatty(input).then(|| RawMode::set(input)).transpose()?;
         let output = Some(unblocked(output)?);
         let (to_process, to_output) = (Pending::default(), Pending::default());
@@ -402,7 +408,7 @@ mod tests {
         drop(relay);
         drop(write);
         let text = reader.join().unwrap();
-        assert!(text.ends_with("line 19999\r\n"));
+        assert!(text.ends_with("line 19999\n"));
         assert_eq!(text.lines().count(), 20000);
     }
 
@@ -452,7 +458,7 @@ mod tests {
         assert!(before.elapsed().as_secs() < 2);
         let mut buffer = [0u8; 10];
         let n = rustix::io::read(&read, &mut buffer).unwrap();
-        assert_eq!(&buffer[..n], b"bye\r\n");
+        assert_eq!(&buffer[..n], b"bye\n");
     }
 
     #[test]

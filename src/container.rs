@@ -4,7 +4,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Call as _, Error, Kind, Result};
-use crate::hooks::{Options, Outputs};
+use crate::hooks::Outputs;
 use crate::plan::hooks::Hooks;
 use crate::plan::{Kind as Namespace, Namespaces};
 use crate::spec::Spec;
@@ -12,6 +12,7 @@ use crate::state::{Record, Root, Slot, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::process::Signal;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end.
@@ -182,21 +183,20 @@ impl Container {
         if hooks.poststop.is_empty() {
             return Ok(Vec::new());
         }
-        run_poststop(&self.record, &hooks, &state)
+        Ok(run_poststop(&self.record.annotations, &hooks, &state))
     }
 }
 
-fn run_poststop(record: &Record, hooks: &Hooks, state: &[u8]) -> Result<Vec<Error>> {
+/// Runs the poststop hooks; all of them, whatever becomes of each.
+pub fn run_poststop(annotations: &BTreeMap<String, String>, hooks: &Hooks, state: &[u8]) -> Vec<Error> {
     let env = crate::hooks::own_environment();
-    match Outputs::open(&record.annotations) {
-        Ok(outputs) => Ok(crate::hooks::run_all("poststop", &hooks.poststop, state, &outputs.options(&env))),
-        Err(e) => {
-            let options = Options { env: &env, ..Options::default() };
-            let mut failures = crate::hooks::run_all("poststop", &hooks.poststop, state, &options);
-            failures.push(e);
-            Ok(failures)
-        }
-    }
+    let (outputs, failed) = match Outputs::open(annotations) {
+        Ok(outputs) => (outputs, None),
+        Err(e) => (Outputs::default(), Some(e)),
+    };
+    let mut failures = crate::hooks::run_all("poststop", &hooks.poststop, state, &outputs.options(&env));
+    failures.extend(failed);
+    failures
 }
 
 /// Whether the container has a pid namespace of its own, whose end ends its processes.

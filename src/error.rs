@@ -67,6 +67,15 @@ impl Error {
         Self { text, errno: None, ..self }
     }
 
+    /// Names another file than config.json as the one with the wrong value.
+    #[must_use]
+    pub fn in_file(mut self, name: &str) -> Self {
+        if let Some(rest) = self.text.strip_prefix("config.json: ") {
+            self.text = format!("{name}: {rest}");
+        }
+        self
+    }
+
     /// What callers tell apart.
     pub fn what(&self) -> Kind {
         self.kind

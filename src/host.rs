@@ -40,7 +40,7 @@ impl Host {
             egid: rustix::process::getegid().as_raw(),
             in_user_namespace: in_user_namespace(),
             cgroup: Layout::read()?,
-            bounding: crate::sys::task::bounding(),
+            bounding: bounding(),
             apparmor: profile && starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
             selinux: label && std::path::Path::new("/sys/fs/selinux/enforce").exists(),
         })
@@ -50,6 +50,13 @@ impl Host {
     pub fn rootless(&self) -> bool {
         self.euid != 0 || self.in_user_namespace
     }
+}
+
+/// The bounding set, in one read instead of a prctl(2) for each capability.
+fn bounding() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or_else(crate::sys::task::bounding)
 }
 
 fn starts_with(path: &str, text: &str) -> bool {

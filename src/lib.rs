@@ -1,4 +1,85 @@
-//! rrun: a low-level OCI runtime.
+//! rrun: a low-level OCI runtime. This page is the architecture; each module's page says the rest.
+//!
+//! # The data flow of `create`
+//!
+//! ```text
+//! argv ─► cli::Command       what was typed; no I/O
+//! config.json ─► spec::Spec  one field per property; read once
+//! /proc, /sys ─► host::Host  facts about this machine, read once
+//! Command + Spec + Host ─► plan::Plan   decisions; PURE; every error about config.json arises here
+//! Plan ─► launch::parent ══ one SOCK_SEQPACKET pair ══ launch::init ─► execve
+//!             │                                    │
+//!             └─ state: intent, then record        └─ Fault{step, index, call, errno} on failure
+//! ```
+//!
+//! [`commands::create`] reads in this order: open the bundle, plan, reserve the id, write the intent, make the
+//! cgroups, launch, record, commit. Each acquired thing is undone by its `Drop` unless it is kept.
+//!
+//! # Where things are
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | the command line from one table of flags, its help, man pages and completions |
+//! | [`spec`] | config.json as types, and how it is read ([`spec::read`]) and written |
+//! | [`plan`] | the decisions, one file a subject; [`plan::seccomp`] compiles the filter |
+//! | [`launch`] | who forks, the words between the processes, and the two flat functions that are the child's whole life: [`launch::init`], [`launch::exec`] |
+//! | [`rootfs`] | makes the root filesystem inside the child, by fds |
+//! | [`cgroup`] | makes, limits, freezes, counts and removes cgroups |
+//! | [`state`] | what is remembered on disk, so that a kill at any instant loses nothing |
+//! | [`container`] | a container on record, and what is done to it |
+//! | [`commands`] | one function a command |
+//! | [`hooks`], [`notify`], [`console`], [`netdev`], [`rdt`], [`criu`] | hooks, sd_notify, terminals, network devices, resctrl, checkpoint and restore |
+//! | [`exe`] | keeps the host's binary out of containers |
+//! | [`sys`] | the only `unsafe`: system calls that rustix lacks |
+//!
+//! # Invariants
+//!
+//! Each is about an absence; `make lint` and the trace tests check those that a command can check.
+//!
+//! * `plan` makes no system call. [`launch::init`] never sees [`spec::Spec`].
+//! * `unsafe` stands only in `src/sys/`; every other file forbids it.
+//! * Only `main.rs` and the log print. Nothing is logged and also returned.
+//! * No thread is started; no code runs before `main`; no procedural macro is used.
+//! * Every path inside a rootfs is resolved by openat2 from one O_PATH fd and acted on through the fd that
+//!   came back. No path string into a rootfs before pivot_root, no /proc opened by path after the first
+//!   mount that the container controls.
+//! * Whatever runs inside a container never has the host's rrun binary as its /proc/self/exe.
+//! * `state` never says `created` before init waits for `start`; a killed rrun leaves nothing that
+//!   `delete --force` cannot remove.
+//! * Waiting is on events: pidfds, sockets, signalfds, cgroup.events. cgroup v1's freezer has none, and is
+//!   the one thing that is asked again, with a bound.
+//! * Nothing assumes x86_64 outside `sys` and the tables of system calls.
+//! * The words are the specification's and the kernel's.
+//!
+//! # Where this differs from the design, and why
+//!
+//! * **Own spec types and no `oci-spec`.** Callers need duplicate keys (the last wins, as in Go), `null` for
+//!   anything, a warning for an unknown capability where its enum is an error, and the JSON path in every
+//!   error; `oci-spec` can say none of these. Without it and without serde's derive there is no procedural
+//!   macro, so a plain `cargo build` links statically and the tree is a dozen crates.
+//! * **No clap.** The contract is Go's flag syntax, which it cannot express ([`cli`]).
+//! * **No seccompiler, libseccomp, caps, nix, procfs, pathrs.** [`plan::seccomp`] needs several actions, many
+//!   architectures and the -ENOSYS rule, and is compared with libseccomp's own output in its tests; openat2 is
+//!   used directly, as the fallback that `pathrs` adds is not wanted silently.
+//! * **A socket and no fifo for `start`.** A fifo can only say "go on"; on the socket init also answers, so that
+//!   `start` reports a failed startContainer hook or execve, which no other runtime does. It also decides races:
+//!   init accepts one `start`. And whether a container is `created` or `running` is asked of the kernel (does
+//!   anybody listen) and so is right at every instant ([`state`]).
+//! * **User, lookup of the program and working directory come before `created`; capabilities, seccomp and
+//!   execve after `start`.** So `create` reports what it can, and the filter is loaded as the very last thing:
+//!   it has to allow nothing of ours but, without no_new_privs, capset.
+//! * **startContainer hooks run from a child of init** that has dropped what the process will drop: their
+//!   programs are the container's, so they get no right that it has not ([`launch::init`]).
+//! * **Resource limits are set last, and raised by the parent before**, which has the privilege to.
+//!
+//! # Who is /proc/self/exe inside (CVE-2019-5736)
+//!
+//! `cargo bench --bench exe`, 2026-11-22, two cores, Linux 6.18, a loaded machine, binary of 2.7 MB: executing
+//! the file itself 0.89 ms, a detached read-only clone of its mount 0.88 ms, a sealed memfd copy 2.86 ms.
+//! The copy was chosen all the same. The clone shares the page cache with the host's file, and containers have
+//! escaped by writing to exactly these pages (CVE-2022-0847, CVE-2026-31431); a trampoline leaves a window in
+//! which the host's binary is what a process with CAP_SYS_PTRACE finds. Nearly all of the cost is the copying of
+//! pages, so it falls with the size of the binary.
 
 pub mod bundle;
 pub mod cgroup;

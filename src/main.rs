@@ -6,21 +6,23 @@
 
 #![forbid(unsafe_code)]
 
-use rrun::cli::{self, Command, Invocation, Parsed, help};
+use rrun::cli::{self, Invocation, Parsed, help};
 use rrun::error::{Call, Kind};
-use rrun::log::{self, Format, Log};
+use rrun::log::{self, Log};
 use rustix::io::Errno;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Parsed { name, global, topic, command } = cli::read(std::env::args_os());
+    let _ = rrun::sys::launch::ignore_sigxfsz();
+    let claimed = command.as_ref().map_or(Ok(()), rrun::commands::claim_fds);
     let logged = Log::open(global.log.as_ref(), global.log_format, global.log_level).map(Log::install);
     // exec's own failures must not look like a status of the process.
-    let failure = if matches!(command, Ok(Command::Exec(_))) { 255 } else { 1 };
+    let failure = if topic.is_some_and(|topic| topic.name == "exec") { 255 } else { 1 };
 
     let mut out = Out { broken: false };
-    let done = logged.and_then(|()| {
+    let done = logged.and(claimed).and_then(|()| {
         let status = rrun::commands::run(
             Invocation { name: name.clone(), global: global.clone(), command: command? },
             &mut out,
@@ -32,15 +34,11 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(e) if out.broken && e.errno() == Some(Errno::PIPE) => ExitCode::SUCCESS,
         Err(e) => {
-            let mut text = String::new();
+            let e = if e.what() == Kind::Usage { e.remedy(help::usage(&name, topic)) } else { e };
             let message = e.to_string();
             if !log::error(&message) {
-                text = format!("{message}\n");
+                let _ = io::stderr().write_all(format!("{message}\n").as_bytes());
             }
-            if e.what() == Kind::Usage && global.log_format == Format::Text {
-                text.push_str(&help::usage(&name, topic));
-            }
-            let _ = io::stderr().write_all(text.as_bytes());
             ExitCode::from(failure)
         }
     }

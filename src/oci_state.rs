@@ -27,12 +27,12 @@ writes!(State<'a> {
 });
 
 /// While the container is made, when there is no record yet.
-pub fn of_plan(plan: &Plan, status: &str, pid: u32) -> Vec<u8> {
+pub fn of_plan(plan: &Plan, status: &str, pid: Option<u32>) -> Vec<u8> {
     encode(&State {
         oci_version: &plan.oci_version,
         id: &plan.id,
         status,
-        pid: Some(pid),
+        pid,
         bundle: plan.bundle.display().to_string(),
         annotations: Some(&plan.annotations).filter(|list| !list.is_empty()),
     })

@@ -4,6 +4,7 @@
 //! ROOT/ID/               the reservation: mkdir decides which of two creates wins; flock'd while one works
 //! ROOT/ID/config.json    the bundle's, byte for byte: later changes have no effect (runtime.md, "create")
 //! ROOT/ID/state.json     phase creating: the intent, written before the first cgroup is made
+//!                        phase restoring: the same, and what is in the cgroups is the container's
 //!                        phase created:  the record, written when init waits for `start`
 //! ROOT/ID/start.sock     where init waits; gone once `start` succeeded
 //! ```
@@ -37,7 +38,7 @@ pub const START: &str = "start.sock";
 record! {
     /// The content of state.json.
     pub struct Record {
-        /// `creating` or `created`.
+        /// `creating`, `restoring` or `created`.
         phase: String = "phase",
         /// Version of the specification in config.json.
         oci_version: String = "ociVersion",
@@ -467,7 +468,7 @@ impl Record {
 
     /// The status but for `paused`, which only the cgroup knows.
     pub fn status(&self, slot: &Slot) -> Status {
-        if self.phase == "creating" {
+        if self.phase != "created" {
             return if slot.is_locked() { Status::Creating } else { Status::Stopped };
         }
         if self.init().is_none() {

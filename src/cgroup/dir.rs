@@ -69,7 +69,13 @@ impl Dir {
             Err(Errno::EXIST) => false,
             Err(e) => return Err(Error::sys(format!("mkdirat {}", self.path.join(name).display()), e)),
         };
-        Ok((self.child(name)?, made))
+        let child = self.child(name).inspect_err(|_| {
+            if made {
+                // The caller never hears of it (EMFILE).
+                let _ = self.remove(name);
+            }
+        })?;
+        Ok((child, made))
     }
 
     /// Removes a child that has neither processes nor children; absent is well.

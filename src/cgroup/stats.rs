@@ -342,7 +342,8 @@ fn v1(controller: &str, dir: &Dir, stats: &mut Stats) -> Result<()> {
     match controller {
         "cpu" => {
             if let Some(text) = text(dir, "cpu.stat")? {
-                stats.cpu.throttling = throttling(&pairs(&text), "throttled_time", 1);
+                stats.cpu.throttling =
+                    Some(throttling(&pairs(&text), "throttled_time", 1).unwrap_or_default());
             }
         }
         "cpuacct" => stats.cpu.usage = cpu_usage_v1(dir)?,
@@ -425,7 +426,7 @@ fn memory_v1(dir: &Dir) -> Result<Memory> {
         }))
     };
     Ok(Memory {
-        cache: raw.get("cache").copied().and_then(some),
+        cache: raw.get("cache").copied(),
         usage: entry("memory")?,
         swap: entry("memory.memsw")?,
         kernel: entry("memory.kmem")?,
@@ -562,7 +563,7 @@ fn memory_v2(dir: &Dir) -> Result<Memory> {
         }),
     };
     Ok(Memory {
-        cache: raw.get("file").copied().and_then(some),
+        cache: raw.get("file").copied(),
         usage: some(usage),
         swap,
         kernel: None,

@@ -1,5 +1,7 @@
 //! On this machine's real hierarchies, as root.
 
+#![forbid(unsafe_code)]
+
 use super::*;
 use crate::plan::cgroup::{Driver, build, update};
 use crate::spec::{self, read::document};

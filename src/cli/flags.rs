@@ -950,7 +950,8 @@ pub static TOPICS: &[Topic] = &[
         "send a signal to a container's process",
         |d, o| {
             let (id, rest) = first_and_rest(o);
-            Ok(Command::Kill(Kill { id, signal: values::signal(&first(rest))?, all: d.all, regex: d.regex }))
+            let signal = if rest.is_empty() { libc::SIGTERM } else { values::signal(&first(rest))? };
+            Ok(Command::Kill(Kill { id, signal, all: d.all, regex: d.regex }))
         },
     )
     .text("The signal is a number or a name, with or without SIG; SIGTERM if absent."),

@@ -35,7 +35,7 @@ pub fn version(name: &str) -> String {
 /// The line behind a mistake.
 pub fn usage(name: &str, topic: Option<&Topic>) -> String {
     let command = topic.map(|t| format!(" {}", t.name)).unwrap_or_default();
-    format!("usage: {}\nSee {name}{command} --help.\n", synopsis(name, topic))
+    format!("usage: {}; see {name}{command} --help", synopsis(name, topic))
 }
 
 /// How it is called.

@@ -293,16 +293,13 @@ pub fn signal_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// A signal: number from 0 to 64, or name in either case with or without `SIG`, `RTMIN+3` and `RTMAX-1`
-/// among them. Empty is TERM, as in runc.
+/// among them.
 ///
 /// # Errors
 /// `unknown signal "FOO"`.
 pub fn signal(text: &str) -> Result<i32, String> {
     let bad = || format!("unknown signal {text:?}");
-    if text.is_empty() {
-        return Ok(libc::SIGTERM);
-    }
-    if text.bytes().all(|b| b.is_ascii_digit()) {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().ok().filter(|n| *n <= RTMAX).ok_or_else(bad);
     }
     let upper = text.to_ascii_uppercase();
@@ -480,7 +477,6 @@ mod tests {
             ("15", 15),
             ("0", 0),
             ("64", 64),
-            ("", 15),
             ("RTMIN", 34),
             ("SIGRTMIN+3", 37),
             ("rtmax", 64),

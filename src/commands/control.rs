@@ -20,11 +20,16 @@ use std::time::Instant;
 /// `pause`.
 ///
 /// # Errors
-/// `container not running`, `container paused`.
+/// `container not running or created`.
 pub fn pause(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
-    container.require(&[Status::Running, Status::Created])?;
-    container.cgroup()?.freeze()
+    match container.status() {
+        Status::Running | Status::Created => container.cgroup()?.freeze(),
+        status => {
+            let text = format!("container not running or created: {}", status.name());
+            Err(Error::kind(Kind::State, text))
+        }
+    }
 }
 
 /// `resume`.
@@ -41,6 +46,7 @@ pub fn resume(global: &Global, id: &str) -> Result<()> {
 ///
 /// # Errors
 /// `container not running`; a value that is wrong or that the kernel refuses.
+#[inline(never)]
 pub fn update(global: &Global, args: &Update) -> Result<()> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     container.require(&[Status::Running, Status::Created, Status::Paused])?;
@@ -54,7 +60,8 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
         None => typed(args),
     };
     let layout = Layout::read()?;
-    let writes = crate::plan::cgroup::update(&resources, &layout)?;
+    let source = args.resources.as_ref().map_or_else(|| "update".into(), |path| path.display().to_string());
+    let writes = crate::plan::cgroup::update(&resources, &layout).map_err(|e| e.in_file(&source))?;
     container.cgroup()?.set(&writes)
 }
 
@@ -110,6 +117,7 @@ writes!(Line<'a> { kind = "type", id = "id", data = "data" });
 ///
 /// # Errors
 /// `container with id ID is not running`.
+#[inline(never)]
 pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     let id = container.slot.id().to_owned();

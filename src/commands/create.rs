@@ -13,7 +13,7 @@ use crate::notify::{self, Listening};
 use crate::plan::cgroup::{CgroupPlan, Driver};
 use crate::plan::{Plan, Request};
 use crate::spec::{Mount, Spec};
-use crate::state::{self, CgroupPath, Record, Root};
+use crate::state::{self, CgroupPath, Record, Reserved, Root};
 use crate::sys::signal::Signals;
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -30,14 +30,13 @@ pub struct Made {
     pub pidfd: OwnedFd,
     /// The master of its terminal, unless a console socket has it.
     pub console: Option<OwnedFd>,
-    /// What was decided.
-    pub plan: Plan,
 }
 
 /// `create`.
 ///
 /// # Errors
 /// Any; nothing is left then.
+#[inline(never)]
 pub fn create(global: &Global, args: &Create) -> Result<()> {
     let made = make(global, args, true, None)?;
     if let Some(path) = &args.pid_file
@@ -53,6 +52,7 @@ pub fn create(global: &Global, args: &Create) -> Result<()> {
 ///
 /// # Errors
 /// Any; nothing is left then.
+#[inline(never)]
 pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Signals>) -> Result<Made> {
     crate::cli::id(&args.id)?;
     let mut bundle =
@@ -65,18 +65,41 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let environment = surroundings(&mut bundle.spec, &path, &args.id);
     let host = Host::read(&bundle.spec)?;
     let driver = driver(global)?;
-    let plan = Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?;
+    let plan =
+        Box::new(Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?);
     for warning in &plan.warnings {
         crate::log::warning(warning);
     }
 
     let reserved = Root::open_or_make(&path)?.reserve(&args.id)?;
-    let slot = reserved.slot()?;
     if wants_notification() {
         notify::prepare(&path.join(&args.id))?;
     }
-    slot.write(&intent(&plan, &host))?;
-    slot.write_config(&bundle.text)?;
+    let sockets = (console_socket.as_ref(), pidfd_socket.as_ref());
+    match establish(&plan, &host, reserved, &bundle.text, sockets, signals) {
+        Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console }),
+        Err(e) => {
+            // Everything is undone by now (runtime.md, "Lifecycle", steps 12 and 13).
+            for failure in poststop(&plan) {
+                crate::log::warning(failure);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// From the reservation to the record: everything that is made on the way is undone by its `Drop` on failure.
+fn establish(
+    plan: &Plan,
+    host: &Host,
+    reserved: Reserved,
+    config: &[u8],
+    (console_socket, pidfd_socket): (Option<&Receiver>, Option<&Receiver>),
+    signals: Option<&Signals>,
+) -> Result<(Container, OwnedFd, Option<OwnedFd>)> {
+    let slot = reserved.slot()?;
+    slot.write(&intent(plan, host))?;
+    slot.write_config(config)?;
     let mut cgroup = cgroup::create(&plan.cgroup)?;
     let resctrl = plan.intel_rdt.as_ref().map(|_| crate::rdt::mount_point()).transpose()?;
     let groups = match (&plan.intel_rdt, &resctrl) {
@@ -86,22 +109,30 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let resctrl = groups.as_ref().zip(resctrl.as_deref());
     let made =
         || groups.iter().flat_map(|groups| &groups.remove).map(|path| path.display().to_string()).collect();
-    let launched = crate::launch::parent::init(&plan, slot, &cgroup, resctrl, signals);
+    let launched = crate::launch::parent::init(plan, slot, &cgroup, resctrl, signals);
     let launched = launched.inspect_err(|_| {
         let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
     })?;
-    if let (Some(socket), Some(master)) = (&console_socket, &launched.console) {
+    if let (Some(socket), Some(master)) = (console_socket, &launched.console) {
         socket.send_terminal(master.as_fd()).context(|| "--console-socket")?;
     }
-    if let Some(socket) = &pidfd_socket {
+    if let Some(socket) = pidfd_socket {
         socket.send_pidfd(launched.pidfd.as_fd(), false).context(|| "--pidfd-socket")?;
     }
-    let record = Record { rdt: made(), ..record(&plan, &host, &cgroup, launched.pid)? };
+    let record = Record { rdt: made(), ..record(plan, host, &cgroup, launched.pid)? };
     slot.write(&record)?;
     let (_, pidfd, console) = launched.commit()?;
     cgroup.keep();
     let console = console.filter(|_| console_socket.is_none());
-    Ok(Made { container: Container { slot: reserved.keep()?, record }, pidfd, console, plan })
+    Ok((Container { slot: reserved.keep()?, record }, pidfd, console))
+}
+
+fn poststop(plan: &Plan) -> Vec<Error> {
+    if plan.hooks.poststop.is_empty() {
+        return Vec::new();
+    }
+    let state = crate::oci_state::of_plan(plan, "stopped", None);
+    crate::container::run_poststop(&plan.annotations, &plan.hooks, &state)
 }
 
 /// Ends and removes a container that has just been made; the error that led here is the one to tell.
@@ -131,7 +162,7 @@ pub fn listening() -> Listening {
     notify::listening(|name| std::env::var(name).ok(), std::process::id())
 }
 
-fn request<'a>(
+pub(super) fn request<'a>(
     global: &Global,
     driver: Driver,
     args: &'a Create,
@@ -161,7 +192,7 @@ pub fn plan(global: &Global, args: &Create) -> Result<Plan> {
     Plan::build(&bundle.spec, &request(global, driver(global)?, args, &bundle, &[]), &host)
 }
 
-fn wants_notification() -> bool {
+pub(super) fn wants_notification() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|value| !value.is_empty())
 }
 
@@ -169,20 +200,25 @@ fn wants_notification() -> bool {
 fn surroundings(spec: &mut Spec, root: &Path, id: &str) -> Vec<CString> {
     let mut entries = listening().env;
     if wants_notification() {
-        spec.mounts.push(Mount {
-            destination: notify::INSIDE.into(),
-            typ: "bind".into(),
-            source: root.join(id).join("notify").display().to_string(),
-            options: notify::OPTIONS.map(str::to_owned).into(),
-            ..Mount::default()
-        });
+        spec.mounts.push(notification(&root.join(id)));
         entries.push(notify::VARIABLE.to_owned());
     }
     entries.into_iter().filter_map(|entry| CString::new(entry).ok()).collect()
 }
 
+/// The mount by which the process reaches rrun's socket; `state` is the container's directory.
+pub(super) fn notification(state: &Path) -> Mount {
+    Mount {
+        destination: notify::INSIDE.into(),
+        typ: "bind".into(),
+        source: state.join("notify").display().to_string(),
+        options: notify::OPTIONS.map(str::to_owned).into(),
+        ..Mount::default()
+    }
+}
+
 /// The rules of runc, with its words, as callers' tests know them.
-fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Result<()> {
+pub(super) fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Result<()> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     if detached && terminal && !socket {
         return Err(Error::new("cannot allocate tty if runc will detach without setting console socket"));
@@ -193,7 +229,7 @@ fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Result<()> {
     Ok(())
 }
 
-fn intent(plan: &Plan, host: &Host) -> Record {
+pub(super) fn intent(plan: &Plan, host: &Host) -> Record {
     Record {
         phase: "creating".into(),
         oci_version: plan.oci_version.clone(),
@@ -212,7 +248,7 @@ fn intent(plan: &Plan, host: &Host) -> Record {
     }
 }
 
-fn record(plan: &Plan, host: &Host, cgroup: &Cgroup, pid: u32) -> Result<Record> {
+pub(super) fn record(plan: &Plan, host: &Host, cgroup: &Cgroup, pid: u32) -> Result<Record> {
     Ok(Record {
         phase: "created".into(),
         pid,

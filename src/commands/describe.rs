@@ -19,6 +19,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// A file of that name exists.
+#[inline(never)]
 pub fn spec(args: &Spec) -> Result<u8> {
     let rootless = args.rootless.then(|| Rootless {
         uid: rustix::process::geteuid().as_raw(),
@@ -44,6 +45,7 @@ pub fn spec(args: &Spec) -> Result<u8> {
 ///
 /// # Errors
 /// Those of standard output.
+#[inline(never)]
 pub fn features(out: &mut dyn Write) -> Result<u8> {
     let actions: Vec<_> = seccomp::ACTIONS.iter().map(|(name, _)| *name).collect();
     let flags: Vec<_> = seccomp::FLAGS.iter().map(|(name, _)| *name).collect();
@@ -72,6 +74,7 @@ fn indented(value: &impl Serialize, out: &mut dyn Write) -> Result<u8> {
 ///
 /// # Errors
 /// Those that `create` would have over config.json.
+#[inline(never)]
 pub fn plan(global: &Global, args: &Plan, out: &mut dyn Write) -> Result<u8> {
     let create = Create {
         id: args.id.clone().unwrap_or_else(|| "plan".to_owned()),
@@ -92,6 +95,7 @@ pub fn plan(global: &Global, args: &Plan, out: &mut dyn Write) -> Result<u8> {
 ///
 /// # Errors
 /// Those of standard output.
+#[inline(never)]
 pub fn check(args: &Check, out: &mut dyn Write) -> Result<u8> {
     let report: Report = crate::check::run();
     if args.json { indented(&report, out) } else { print(out, &report.to_string()) }

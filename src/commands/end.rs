@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags};
 ///
 /// # Errors
 /// `container not running`, unless `--all` asks for no more than that nothing runs.
+#[inline(never)]
 pub fn kill(global: &Global, args: &Kill) -> Result<()> {
     for id in ids(global, &args.id, args.regex)? {
         let container = Container::open(global.root.as_deref(), &id)?;
@@ -36,7 +37,7 @@ pub fn kill(global: &Global, args: &Kill) -> Result<()> {
 }
 
 fn left_behind(container: &Container) -> bool {
-    container.record.phase == "created"
+    container.record.phase != "creating"
         && container.cgroup().and_then(|cgroup| cgroup.procs()).is_ok_and(|pids| !pids.is_empty())
 }
 
@@ -61,6 +62,7 @@ fn kill_every(container: &Container, signal: i32) -> Result<()> {
 ///
 /// # Errors
 /// A container that runs, without `--force`; what could not be removed.
+#[inline(never)]
 pub fn delete(global: &Global, args: &Delete) -> Result<()> {
     for id in ids(global, &args.id, args.regex)? {
         match one(global, &id, args.force) {
@@ -91,6 +93,9 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
         }
     }
     container.kill_all()?;
+    if container.record.phase == "restoring" {
+        crate::criu::unmount_root(&global.root.clone().unwrap_or_else(default_root).join(id));
+    }
     for failure in container.destroy()? {
         crate::log::warning(failure);
     }

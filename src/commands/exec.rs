@@ -21,6 +21,7 @@ use std::ffi::CString;
 ///
 /// # Errors
 /// Any; the container is as before.
+#[inline(never)]
 pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     match container.status() {
@@ -41,7 +42,9 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let pidfd_socket = args.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
 
     let sockets = listening();
-    let mut plan = ExecPlan::build(&spec, &args.id, &process, container.record.rootless)?;
+    let source = args.process.as_ref().map_or_else(|| "exec".into(), |path| path.display().to_string());
+    let mut plan = ExecPlan::build(&spec, &args.id, &process, container.record.rootless)
+        .map_err(|e| e.in_file(&source))?;
     plan.preserve_fds = args.preserve_fds.saturating_add(sockets.count);
     plan.process.envp.extend(sockets.env.into_iter().filter_map(|entry| CString::new(entry).ok()));
     plan.sub_cgroups = args

@@ -19,6 +19,7 @@ use std::io::Write;
 ///
 /// # Errors
 /// `container does not exist`.
+#[inline(never)]
 pub fn state(global: &Global, id: &str, out: &mut dyn Write) -> Result<u8> {
     let text =
         serde_json::to_string_pretty(&listed(Container::open(global.root.as_deref(), id)?)).map_err(json)?;
@@ -46,6 +47,7 @@ fn user_name(uid: u32) -> String {
 ///
 /// # Errors
 /// A root that was named and cannot be read; the default one need not exist.
+#[inline(never)]
 pub fn list(global: &Global, args: &List, out: &mut dyn Write) -> Result<u8> {
     let path = global.root.clone().unwrap_or_else(default_root);
     let ids = match Root::open(&path) {
@@ -107,6 +109,7 @@ fn table(rows: &[[String; 6]]) -> String {
 ///
 /// # Errors
 /// No ps(1) on the host, or one whose output has no column PID.
+#[inline(never)]
 pub fn ps(global: &Global, args: &Ps, out: &mut dyn Write) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     let pids = container.cgroup()?.procs()?;

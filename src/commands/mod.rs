@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod create;
+pub mod criu;
 pub mod describe;
 pub mod end;
 pub mod exec;
@@ -12,8 +13,9 @@ pub mod run;
 pub mod start;
 
 use crate::cli::{Command, Invocation, generate, help};
-use crate::error::{Call, Context as _, Error, Result};
+use crate::error::{Call, Context as _, Result};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::io::Write;
 use std::path::Path;
 
@@ -26,6 +28,7 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
     if let Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) = command {
         crate::exe::protect()?;
     }
+    crate::log::debug(|| format!("{name} {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
     let done = |()| 0;
     match command {
         Command::Help(topic) => print(out, &help::help(&name, topic)),
@@ -51,7 +54,35 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
         Command::Features => describe::features(out),
         Command::Plan(args) => describe::plan(&global, &args, out),
         Command::Check(args) => describe::check(&args, out),
-        Command::Checkpoint(_) | Command::Restore(_) => Err(Error::new("not yet")),
+        Command::Checkpoint(args) => criu::checkpoint(&global, &args).map(done),
+        Command::Restore(args) => criu::restore(&global, &args),
+    }
+}
+
+/// Takes over the fds that the caller hands to the container, before anything of ours could be opened at their
+/// numbers, and makes sure that no other fd of the caller's passes.
+///
+/// # Errors
+/// A number that is not open.
+pub fn claim_fds(command: &Command) -> Result<()> {
+    let asked = match command {
+        Command::Create(args) => args.preserve_fds,
+        Command::Run(args) => args.create.preserve_fds,
+        Command::Exec(args) => args.preserve_fds,
+        _ => 0,
+    };
+    let count = create::listening().count.saturating_add(asked);
+    for i in 0..count {
+        let number = i32::try_from(i.saturating_add(3)).unwrap_or(i32::MAX);
+        crate::sys::launch::set_cloexec(number, false)
+            .context(|| format!("unable to stat preserved-fd {i} (of {count})"))
+            .map_err(|e| e.remedy("the caller must have it open"))?;
+    }
+    match crate::sys::launch::cloexec_from(count.saturating_add(3)) {
+        Ok(()) => Ok(()),
+        // Before Linux 5.11: what a child keeps is an allow-list in any case.
+        Err(e) if matches!(e.errno, Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -6,6 +6,7 @@ use super::create::{Made, make, undo, write_pid_file};
 use super::start::{begin, proxy};
 use crate::cli::{Global, Run};
 use crate::console::{Relay, Terminal};
+use crate::container::Container;
 use crate::error::{Call as _, Error, Result};
 use crate::state::Status;
 use crate::sys::signal::Signals;
@@ -16,16 +17,15 @@ use rustix::process::Pid;
 ///
 /// # Errors
 /// Any; nothing is left then, except with `--keep`.
+#[inline(never)]
 pub fn run(global: &Global, args: &Run) -> Result<u8> {
     // Blocked before there is a process whose SIGCHLD could be missed (runc #5208).
     let signals = if args.detach { None } else { Some(Signals::block()?) };
     if !args.detach && !args.no_subreaper {
-        // What the process leaves behind in a shared pid namespace comes to us and not to the host's init.
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-            .call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+        adopt_orphans()?;
     }
-    let spec_made = make(global, &args.create, args.detach, signals.as_ref())?;
-    let Made { container, pidfd, console, plan: _plan } = spec_made;
+    let made = make(global, &args.create, args.detach, signals.as_ref())?;
+    let Made { container, pidfd, console } = made;
     let id = container.slot.id().to_owned();
     let pid = container.record.pid;
     let prepared = (|| {
@@ -50,12 +50,11 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
             return Err(e);
         }
     };
-    let again = |id: &str| crate::container::Container::open(global.root.as_deref(), id);
     let container = match begin(container, &spec, &pidfd) {
         Ok(container) => container,
         Err(e) => {
             // A failed hook has destroyed it already.
-            if let Ok(container) = again(&id) {
+            if let Ok(container) = Container::open(global.root.as_deref(), &id) {
                 undo(container);
             }
             return Err(e);
@@ -74,9 +73,7 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
         }
         return Ok(0);
     };
-    // Not needed for waiting, and `delete` by somebody else must find it free.
-    drop(container);
-    let mut relay = Relay {
+    let relay = Relay {
         signals: &signals,
         pid: number,
         pidfd: pidfd.as_fd(),
@@ -84,11 +81,31 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
         reap: !args.no_subreaper,
         notify: proxy,
     };
+    attend(global, container, relay, args.keep)
+}
+
+/// What the process leaves behind in a shared pid namespace comes to us and not to the host's init.
+///
+/// # Errors
+/// None in practice.
+pub(super) fn adopt_orphans() -> Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .call(|| "prctl(PR_SET_CHILD_SUBREAPER)")
+}
+
+/// Stays with a running container until its end, and then removes it unless it is to be kept.
+///
+/// # Errors
+/// Those of waiting; what could not be removed.
+pub(super) fn attend(global: &Global, container: Container, mut relay: Relay<'_>, keep: bool) -> Result<u8> {
+    let (id, pid) = (container.slot.id().to_owned(), container.record.pid);
+    // Not needed for waiting, and `delete` by somebody else must find it free.
+    drop(container);
     let end = relay.run();
     drop(relay);
     let end = end?;
-    if !args.keep
-        && let Ok(container) = again(&id)
+    if !keep
+        && let Ok(container) = Container::open(global.root.as_deref(), &id)
         && container.record.pid == pid
         && container.status() == Status::Stopped
     {

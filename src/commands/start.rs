@@ -22,6 +22,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// Not `created`, or the process could not be executed.
+#[inline(never)]
 pub fn start(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
     match container.status() {

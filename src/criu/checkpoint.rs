@@ -95,7 +95,7 @@ fn dump_options(
         }
     }
     if !options.pre_dump {
-        for (target, _) in super::external_mounts(subject, of("").is_none())? {
+        for (target, _) in super::external_mounts(subject)? {
             opts.pair(opt::EXT_MNT, target.as_os_str().as_bytes(), target.as_os_str().as_bytes());
         }
         for path in masked_files(subject)? {
@@ -141,13 +141,10 @@ fn check_features(options: &Options) -> Result<()> {
 }
 
 fn write_descriptors(subject: &Subject<'_>, images: &OwnedFd) -> Result<()> {
-    let looked_up =
-        if subject.descriptors.is_empty() { super::descriptors(subject.pid)? } else { Vec::new() };
-    let descriptors = if looked_up.is_empty() { subject.descriptors } else { &looked_up };
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(images, DESCRIPTORS, flags, Mode::RUSR | Mode::WUSR)
         .call(|| format!("open {DESCRIPTORS}"))?;
-    let json = serde_json::json!(descriptors).to_string();
+    let json = serde_json::json!(super::descriptors(subject.pid)?).to_string();
     std::io::Write::write_all(&mut std::fs::File::from(file), json.as_bytes())
         .call(|| format!("write {DESCRIPTORS}"))
 }

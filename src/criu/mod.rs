@@ -10,8 +10,9 @@ mod restore;
 pub mod rpc;
 
 pub use checkpoint::checkpoint;
-pub use restore::restore;
+pub use restore::{restore, unmount_root};
 
+use crate::cgroup::layout::Layout;
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
 use crate::spec::Spec;
@@ -80,52 +81,6 @@ pub enum NetworkLock {
     Skip = 3,
 }
 
-impl CgroupMode {
-    /// Reads the flag.
-    ///
-    /// # Errors
-    /// Any other value.
-    pub fn parse(value: &str) -> Result<Self> {
-        match value {
-            "" => Ok(Self::Default),
-            "soft" => Ok(Self::Soft),
-            "full" => Ok(Self::Full),
-            "strict" => Ok(Self::Strict),
-            "ignore" => Ok(Self::Ignore),
-            _ => Err(Error::new(format!(
-                "--manage-cgroups-mode: {value:?} is not soft, full, strict or ignore"
-            ))),
-        }
-    }
-}
-
-impl NetworkLock {
-    /// Reads the flag.
-    ///
-    /// # Errors
-    /// Any other value.
-    pub fn parse(value: &str) -> Result<Self> {
-        match value {
-            "iptables" => Ok(Self::Iptables),
-            "nftables" => Ok(Self::Nftables),
-            "skip" => Ok(Self::Skip),
-            _ => Err(Error::new(format!("--network-lock: {value:?} is not iptables, nftables or skip"))),
-        }
-    }
-}
-
-/// Reads `--page-server ADDRESS:PORT`.
-///
-/// # Errors
-/// Anything else.
-pub fn parse_page_server(value: &str) -> Result<(String, u16)> {
-    let parts = value.rsplit_once(':').filter(|(address, _)| !address.is_empty());
-    let parsed = parts.and_then(|(address, port)| {
-        Some((address.trim_matches(['[', ']']).to_owned(), port.parse().ok().filter(|port| *port != 0)?))
-    });
-    parsed.ok_or_else(|| Error::new(format!("--page-server: {value:?} is not ADDRESS:PORT")))
-}
-
 /// The container.
 #[derive(Debug)]
 pub struct Subject<'a> {
@@ -143,15 +98,13 @@ pub struct Subject<'a> {
     pub namespaces: &'a plan::Namespaces,
     /// Its cgroups on the host by controller, the empty name standing for cgroup v2.
     pub cgroup_paths: &'a [(String, PathBuf)],
-    /// What [`descriptors`] said when it was created; empty looks again.
-    pub descriptors: &'a [String],
 }
 
 /// What init's standard fds are, as CRIU names those that come from outside: `pipe:[1234]`.
 ///
 /// # Errors
 /// readlink, unless the fd is closed, which is the empty string.
-pub fn descriptors(pid: u32) -> Result<Vec<String>> {
+fn descriptors(pid: u32) -> Result<Vec<String>> {
     let name = |fd: u32| {
         let path = format!("/proc/{pid}/fd/{fd}");
         match rustix::fs::readlink(path.as_str(), Vec::new()) {
@@ -403,19 +356,15 @@ fn namespace_key(kind: plan::Kind) -> &'static str {
 }
 
 /// The mounts that come from outside: where they are, resolved in the root, and their source on the host.
-fn external_mounts(subject: &Subject<'_>, v1: bool) -> Result<Vec<(PathBuf, PathBuf)>> {
+fn external_mounts(subject: &Subject<'_>) -> Result<Vec<(PathBuf, PathBuf)>> {
     let root = open_directory(subject.root, false)?;
     let mut mounts = Vec::new();
     for mount in &subject.spec.mounts {
+        let target = || resolve(&root, Path::new(&mount.destination));
         if mount.options.iter().any(|option| option == "bind" || option == "rbind") {
-            mounts.push((resolve(&root, Path::new(&mount.destination))?, PathBuf::from(&mount.source)));
-        } else if mount.typ == "cgroup" && v1 && !subject.namespaces.has(plan::Kind::Cgroup) {
-            // Each hierarchy is bound under its own name.
-            let target = resolve(&root, Path::new(&mount.destination))?;
-            for (_, path) in subject.cgroup_paths {
-                let hierarchy = path.strip_prefix("/sys/fs/cgroup").ok().and_then(|rest| rest.iter().next());
-                mounts.extend(hierarchy.map(|name| (target.join(name), path.clone())));
-            }
+            mounts.push((target()?, PathBuf::from(&mount.source)));
+        } else if mount.typ.starts_with("cgroup") && !subject.namespaces.has(plan::Kind::Cgroup) {
+            mounts.extend(bound_cgroups(subject, &target()?)?);
         }
     }
     let listed =
@@ -423,6 +372,22 @@ fn external_mounts(subject: &Subject<'_>, v1: bool) -> Result<Vec<(PathBuf, Path
     mounts.extend(DEVICES.into_iter().chain(listed).map(|path| (path.into(), path.into())));
     mounts.dedup();
     Ok(mounts)
+}
+
+/// What a mount of type `cgroup` is without a cgroup namespace: binds of the container's cgroups, on v1 one for
+/// each hierarchy and under its name.
+fn bound_cgroups(subject: &Subject<'_>, target: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let layout = Layout::read()?;
+    let bound = layout.hierarchies.iter().filter_map(|hierarchy| {
+        let key = hierarchy.key();
+        let known = subject.cgroup_paths.iter().find(|(controllers, _)| *controllers == key);
+        let own = || hierarchy.mount.join(hierarchy.own.trim_start_matches('/'));
+        let source = known.map_or_else(own, |(_, path)| path.clone());
+        let target =
+            if layout.is_v2() { target.to_owned() } else { target.join(hierarchy.mount.file_name()?) };
+        Some((target, source))
+    });
+    Ok(bound.collect())
 }
 
 /// The path of a mount point as CRIU finds it in mountinfo: without the root's symlinks. What does not exist
@@ -511,7 +476,6 @@ mod tests {
             spec: &spec,
             namespaces: &namespaces,
             cgroup_paths: &[],
-            descriptors: &["/dev/null".into(), "pipe:[1]".into(), "pipe:[2]".into()],
         };
         let options = Options { image_path: images.0.clone(), ..Options::default() };
         let e = checkpoint(&subject, &options).unwrap_err().to_string();
@@ -521,7 +485,7 @@ mod tests {
         assert!(e.contains("Error (criu/"), "{e}");
         assert!(!e.contains('\n') && log.exists(), "{e}");
         let names = std::fs::read_to_string(images.0.join(DESCRIPTORS)).unwrap();
-        assert_eq!(names, r#"["/dev/null","pipe:[1]","pipe:[2]"]"#);
+        assert_eq!(names, r#"["","",""]"#);
     }
 
     #[test]
@@ -533,16 +497,8 @@ mod tests {
         let spec = Spec::default();
         let namespaces = plan::Namespaces::build(&[]).unwrap();
         let (state, root) = (images.0.as_path(), Path::new("/"));
-        let subject = Subject {
-            id: "c",
-            pid: 1,
-            state,
-            root,
-            spec: &spec,
-            namespaces: &namespaces,
-            cgroup_paths: &[],
-            descriptors: &[],
-        };
+        let subject =
+            Subject { id: "c", pid: 1, state, root, spec: &spec, namespaces: &namespaces, cgroup_paths: &[] };
         let fail = |parent: &str| {
             let parent_path = Some(parent.into());
             let options = Options { image_path: images.0.clone(), parent_path, ..Options::default() };
@@ -560,16 +516,5 @@ mod tests {
                     (0.4) Error (criu/cr-dump.c:9): Dumping FAILED.\n";
         std::fs::write(&log, text).unwrap();
         assert_eq!(last_error(&log).as_deref(), Some("(0.3) Error (criu/x.c:2): second"));
-    }
-
-    #[test]
-    fn flags_are_read_strictly() {
-        assert_eq!(parse_page_server("1.2.3.4:27").unwrap(), ("1.2.3.4".into(), 27));
-        assert_eq!(parse_page_server("[::1]:27").unwrap(), ("::1".into(), 27));
-        for bad in ["", "1.2.3.4", ":27", "a:", "a:0", "a:65536"] {
-            assert!(parse_page_server(bad).is_err(), "{bad}");
-        }
-        assert_eq!(CgroupMode::parse("soft").unwrap(), CgroupMode::Soft);
-        assert!(CgroupMode::parse("Soft").is_err() && NetworkLock::parse("").is_err());
     }
 }

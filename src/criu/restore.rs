@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// fds, where they were pipes, become ours. What the caller must do meanwhile, [`Notify`] says.
 ///
 /// # Errors
-/// As [`super::checkpoint`], and those of the callback.
+/// As [`super::checkpoint()`], and those of the callback.
 pub fn restore(
     subject: &Subject<'_>,
     options: &Options,
@@ -40,8 +40,7 @@ pub fn restore(
     if let Some(context) = &options.lsm_mount_context {
         opts.bytes(opt::LSM_MOUNT_CONTEXT, context);
     }
-    let v1 = !subject.cgroup_paths.iter().any(|(controller, _)| controller.is_empty());
-    for (target, source) in super::external_mounts(subject, v1)? {
+    for (target, source) in super::external_mounts(subject)? {
         opts.pair(opt::EXT_MNT, target.as_os_str().as_bytes(), source.as_os_str().as_bytes());
     }
     // The name under which masked files were dumped.
@@ -70,13 +69,16 @@ pub fn restore(
     }
 }
 
+/// Where the root filesystem is bound while CRIU works.
+const ROOT: &str = "criu-root";
+
 /// The root filesystem bound below the container's directory: CRIU wants a mount point whose parent is not
 /// covered by another mount. Undone when dropped; the restored mount namespace has its own copy.
 struct BoundRoot(PathBuf);
 
 impl BoundRoot {
     fn mount(subject: &Subject<'_>) -> Result<Self> {
-        let target = subject.state.join("criu-root");
+        let target = subject.state.join(ROOT);
         match rustix::fs::mkdir(&target, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(Error::sys(format!("mkdir {}", target.display()), errno)),
@@ -90,9 +92,17 @@ impl BoundRoot {
 
 impl Drop for BoundRoot {
     fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
-        let _ = rustix::fs::rmdir(&self.0);
+        if let Some(state) = self.0.parent() {
+            unmount_root(state);
+        }
     }
+}
+
+/// Takes the root filesystem out of the container's directory, for `delete` too: a killed restore leaves it.
+pub fn unmount_root(state: &Path) {
+    let target = state.join(ROOT);
+    let _ = rustix::mount::unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    let _ = rustix::fs::rmdir(&target);
 }
 
 /// Tells CRIU which namespaces to take from where, and opens those that it inherits, from fd 4 on.

@@ -1,6 +1,8 @@
 //! How the child tells the parent what failed: by step, index, call and errno; the parent, which holds the
 //! same plan, has the words.
 
+#![forbid(unsafe_code)]
+
 use crate::sys::SysError;
 use rustix::io::Errno;
 

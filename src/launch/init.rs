@@ -52,13 +52,14 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     child.begin(&keep)?;
     let mut sources = sources(child)?;
 
+    // Before the ids change, which gives /proc/self, and the offsets in it, to the host's root.
+    time_namespace(plan)?;
     // Ids are mapped now: as root inside, what is made from here on belongs to the container's root.
     if plan.namespaces.has(Kind::User) {
         child.become_root_inside()?;
     }
     let mut proc = steps::open_proc(&plan.process, !plan.sysctls.list.is_empty())?;
     steps::join(&child.joins)?;
-    time_namespace(plan)?;
     if plan.namespaces.creates(Kind::Cgroup) {
         // Only now, as its root is the cgroup that the parent has meanwhile put this process into.
         sys::launch::unshare(Kind::Cgroup.flag()).at_index(Step::Namespace, Kind::Cgroup as usize)?;
@@ -211,7 +212,7 @@ fn run_start_hooks(plan: &Plan, prepared: &Prepared) -> Result<(), Fault> {
 }
 
 fn state_of(plan: &Plan, status: &str) -> Vec<u8> {
-    crate::oci_state::of_plan(plan, status, own_pid())
+    crate::oci_state::of_plan(plan, status, Some(own_pid()))
 }
 
 /// The pid as the container sees it, which is what these hooks are told (runtime.md, "State").

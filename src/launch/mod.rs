@@ -57,8 +57,7 @@ impl Child {
     /// Those of prctl(2).
     pub fn begin(&self, keep: &[RawFd]) -> Result<(), Fault> {
         sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
-        // Rust's start-up ignores SIGPIPE, and what is ignored stays so through execve.
-        sys::launch::default_sigpipe().at(Step::Protocol)?;
+        sys::launch::default_signals().at(Step::Protocol)?;
         match sys::launch::close_all_but(keep) {
             // Every fd of rrun is close-on-exec, so that none reaches the container's program in any case.
             Ok(()) | Err(SysError { errno: Errno::NOSYS | Errno::PERM, .. }) => Ok(()),

@@ -206,12 +206,7 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
     loop {
         match launched.receive(cgroup, |report| words::of_init(plan, report))? {
             Some(Message::Hooks) => {
-                let state = crate::oci_state::of_plan(plan, "creating", launched.pid);
-                let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
-                let env = crate::hooks::own_environment();
-                let options = outputs.options(&env);
-                crate::hooks::run("prestart", &plan.hooks.prestart, &state, &options)?;
-                crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &options)?;
+                creation_hooks(plan, launched.pid)?;
                 launched.send(&Message::Go)?;
             }
             Some(Message::Ready) => return Ok(launched),
@@ -221,10 +216,26 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
     }
 }
 
+/// Runs the hooks that configure namespaces from outside, now that these exist.
+///
+/// # Errors
+/// The first that fails.
+pub fn creation_hooks(plan: &Plan, init: u32) -> Result<()> {
+    if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
+        return Ok(());
+    }
+    let state = crate::oci_state::of_plan(plan, "creating", Some(init));
+    let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
+    let env = crate::hooks::own_environment();
+    let options = outputs.options(&env);
+    crate::hooks::run("prestart", &plan.hooks.prestart, &state, &options)?;
+    crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &options)
+}
+
 /// Starts a further process; on return it has executed its program.
 ///
 /// # Errors
-/// As [`init`].
+/// As [`init()`].
 pub fn exec(
     plan: &ExecPlan,
     (target, init): (OwnedFd, u32),
@@ -323,12 +334,12 @@ fn open_joined(plan: &Plan) -> Result<Vec<(Kind, OwnedFd)>> {
     let mut joins = Vec::new();
     for kind in Kind::ALL {
         let Some(path) = plan.namespaces.joins(kind) else { continue };
-        let fd = open(path).context(|| format!("linux.namespaces: {}", kind.name()))?;
+        let fd = open(path).context(|| format!("{}.path: {}", plan.namespaces.at(kind), kind.name()))?;
         match namespace_kind(&fd) {
             Ok(flag) if flag == kind.flag() => joins.push((kind, fd)),
             _ => {
                 let text = format!("{} is not a {} namespace", path.display(), kind.name());
-                return Err(Error::config("linux.namespaces", text));
+                return Err(Error::config(format!("{}.path", plan.namespaces.at(kind)), text));
             }
         }
     }

@@ -30,6 +30,8 @@
 //! whoever made it, hears of a failed startContainer hook or execve; a fifo, as other runtimes have it, can
 //! only say that init went on. Init is the one that accepts, so of two concurrent starts exactly one wins.
 
+#![forbid(unsafe_code)]
+
 use super::fault::{Fault, Step};
 use crate::error::{Call as _, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -103,15 +103,20 @@ pub fn attach_terminal(slave: &OwnedFd) -> Result<(), Fault> {
 
 /// Gives the standard streams to the process's user, who could otherwise not reopen /dev/stdout.
 ///
-/// Only the owner is set: the group of a terminal is `tty` on purpose. /dev/null is left alone, which is the
-/// host's own (runc #3674), and so is what cannot be owned: an unmapped id, a read-only file system.
+/// Only the owner is set: the group of a terminal is `tty` on purpose. What cannot be owned is left alone: an
+/// unmapped id, a read-only file system. The host's /dev/null is not given away (runc #3674) but replaced by the
+/// container's: CRIU does not dump a file from a mount outside of the container.
 pub fn own_stdio(process: &ProcessPlan) -> Result<(), Fault> {
     let uid = rustix::process::Uid::from_raw(process.user.uid);
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let Ok(stat) = rustix::fs::fstat(fd) else { continue };
         let null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
             && stat.st_rdev == rustix::fs::makedev(1, 3);
-        if stat.st_uid == process.user.uid || null {
+        if null {
+            reopen_null(fd);
+            continue;
+        }
+        if stat.st_uid == process.user.uid {
             continue;
         }
         match rustix::fs::fchown(fd, Some(uid), None) {
@@ -120,6 +125,27 @@ pub fn own_stdio(process: &ProcessPlan) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Puts the container's /dev/null in the place of one of our standard fds; without one the host's stays.
+fn reopen_null(fd: BorrowedFd<'_>) {
+    let open = |flags| rustix::fs::open(c"/dev/null", flags | OFlags::CLOEXEC, Mode::empty());
+    let is_null = |file: &OwnedFd| {
+        rustix::fs::fstat(file).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == rustix::fs::makedev(1, 3)
+        })
+    };
+    // Looked at before it is opened: opening another device may have effects.
+    if !open(OFlags::PATH | OFlags::NOFOLLOW).is_ok_and(|file| is_null(&file)) {
+        return;
+    }
+    let Ok(file) = open(OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY) else { return };
+    let _ = match fd.as_raw_fd() {
+        0 => rustix::stdio::dup2_stdin(&file),
+        1 => rustix::stdio::dup2_stdout(&file),
+        _ => rustix::stdio::dup2_stderr(&file),
+    };
 }
 
 /// Scheduler, I/O priority, execution domain and memory policy; the index tells which.
@@ -191,7 +217,13 @@ pub fn become_user(process: &ProcessPlan, setgroups_denied: bool) -> Result<(), 
 /// Tried before and after the change of user: root may lack access (a network file system) and so may the
 /// user. `retry` is the second time.
 pub fn change_directory(process: &ProcessPlan, retry: bool) -> Result<bool, Fault> {
-    match rustix::process::chdir(&*process.cwd) {
+    let entered = match rustix::process::chdir(&*process.cwd) {
+        Err(Errno::NOENT) => {
+            make_directories(&process.cwd).and_then(|()| rustix::process::chdir(&*process.cwd))
+        }
+        other => other,
+    };
+    match entered {
         Ok(()) => {}
         Err(Errno::ACCESS | Errno::PERM) if !retry => return Ok(false),
         Err(errno) => return Err(SysError { call: "chdir", errno }).at(Step::Cwd),
@@ -204,6 +236,19 @@ pub fn change_directory(process: &ProcessPlan, retry: bool) -> Result<bool, Faul
         Ok(_) => Err(SysError { call: "getcwd", errno: Errno::NOENT }).at(Step::Cwd),
         Err(errno) => Err(SysError { call: "getcwd", errno }).at(Step::Cwd),
     }
+}
+
+/// Makes a directory and its parents; the root is the container's by now, so no path leads out of it.
+fn make_directories(path: &CStr) -> Result<(), Errno> {
+    let path = path.to_bytes();
+    let ends = path.iter().enumerate().filter(|(i, byte)| **byte == b'/' && *i > 0).map(|(i, _)| i);
+    for end in ends.chain(std::iter::once(path.len())) {
+        match rustix::fs::mkdir(&path[..end], Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Finds the program as execvp(3) would, before anything irrevocable, with the user's rights.

@@ -56,7 +56,7 @@ pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
     let doing = match report.step {
         Step::Lookup => return not_found(&name, report.errno),
         Step::Exec => {
-            return with_note(report, Error::sys(format!("exec {name:?}"), report.errno));
+            return with_note(report, Error::sys(format!("exec {name}"), report.errno));
         }
         Step::CreateContainerHook | Step::StartContainerHook if !report.note.is_empty() => {
             return Error::new(report.note.clone());
@@ -112,6 +112,8 @@ fn not_found(name: &str, errno: Errno) -> Error {
             Error::new(format!("exec: {name:?}: executable file not found in $PATH"))
         }
         Errno::NOENT => Error::sys(format!("exec: {name:?}: stat {name}"), errno),
+        // dockerd before 23 makes 126 of these two words alone.
+        Errno::ISDIR => Error::sys(format!("exec: {name:?}"), Errno::ACCESS).remedy("it is a directory"),
         errno => Error::sys(format!("exec: {name:?}"), errno),
     }
 }

@@ -201,7 +201,9 @@ impl Plan {
 /// What a mount of type `cgroup` shows: the container's own cgroups, or the runtime's where it makes none.
 fn cgroups_inside(plan: &CgroupPlan, host: &Host) -> Cgroups {
     let path = |hierarchy: &Hierarchy| {
-        let place = plan.places.iter().find(|place| place.hierarchy == *hierarchy);
+        // Without a path and without the right to make one, the container stays where the runtime is.
+        let places = if plan.best_effort { &[][..] } else { &plan.places };
+        let place = places.iter().find(|place| place.hierarchy == *hierarchy);
         let below = place.map_or(hierarchy.own.as_str(), |place| place.path.as_str());
         hierarchy.mount.join(below.trim_start_matches('/'))
     };

@@ -1,5 +1,7 @@
 //! `linux.namespaces`: which to create, which to join, which to share with the runtime.
 
+#![forbid(unsafe_code)]
+
 use crate::error::{Error, Result};
 use crate::spec;
 use std::fmt;
@@ -82,7 +84,11 @@ pub enum Choice {
 
 /// The choice for each kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Namespaces([Choice; 8]);
+pub struct Namespaces {
+    choices: [Choice; 8],
+    /// Where in `linux.namespaces` each stands.
+    at: [usize; 8],
+}
 
 impl Namespaces {
     /// Reads `linux.namespaces`.
@@ -91,11 +97,13 @@ impl Namespaces {
     /// An unknown or doubled type, a path that is not absolute (config-linux.md, "Namespaces").
     pub fn build(listed: &[spec::Namespace]) -> Result<Self> {
         let mut choices = [const { Choice::Inherit }; 8];
+        let mut places = [0; 8];
         for (i, entry) in listed.iter().enumerate() {
             let at = |field: &str| format!("linux.namespaces[{i}].{field}");
             let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == entry.typ) else {
                 return Err(Error::config(at("type"), format!("namespace {:?} does not exist", entry.typ)));
             };
+            places[kind as usize] = i;
             let choice = &mut choices[kind as usize];
             if *choice != Choice::Inherit {
                 return Err(Error::config(at("type"), format!("duplicated ns {:?}", entry.typ)));
@@ -106,12 +114,17 @@ impl Namespaces {
                 path => return Err(Error::config(at("path"), format!("{path:?} is not an absolute path"))),
             };
         }
-        Ok(Self(choices))
+        Ok(Self { choices, at: places })
     }
 
     /// The choice for a kind.
     pub fn get(&self, kind: Kind) -> &Choice {
-        &self.0[kind as usize]
+        &self.choices[kind as usize]
+    }
+
+    /// Its path in config.json, for errors.
+    pub fn at(&self, kind: Kind) -> String {
+        format!("linux.namespaces[{}]", self.at[kind as usize])
     }
 
     /// Whether a new one is created.

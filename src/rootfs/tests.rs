@@ -210,7 +210,7 @@ mod case {
     pub(super) fn whole(dir: &Path) {
         let plan = typical(dir);
         let mut rootfs = populate(&plan).unwrap();
-        let console = rootfs.console(Some((80, 25))).unwrap();
+        let console = rootfs.console(Some((25, 80))).unwrap();
         rootfs.pivot(&plan).unwrap();
         rootfs.finish(&plan).unwrap();
         check_whole(&rootfs, dir);

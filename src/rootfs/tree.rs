@@ -58,7 +58,7 @@ pub(super) fn propagate(tree: BorrowedFd<'_>, flags: u32) -> Result<()> {
 /// Whether fsconfig(2) can say it: it has no word for iversion, and takes 255 bytes at most.
 pub(super) fn expressible(fs: &Filesystem) -> bool {
     let short = |value: &CStr| value.to_bytes().len() < 256;
-    fs.flags & libc::MS_I_VERSION as u32 == 0
+    fs.flags & (libc::MS_I_VERSION | libc::MS_POSIXACL) as u32 == 0
         && short(&fs.source)
         && fs.data.iter().all(|(key, value)| short(key) && value.as_deref().is_none_or(short))
 }

@@ -1,5 +1,7 @@
 //! `linux` of config.json (config-linux.md).
 
+#![forbid(unsafe_code)]
+
 use super::IdMapping;
 use super::read::record;
 use std::collections::BTreeMap;

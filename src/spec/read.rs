@@ -31,10 +31,34 @@ pub trait Read: Sized + Default {
 /// # Errors
 /// The first syntax error, wrong type or out-of-range number, with its JSON path, line and column.
 pub fn document<T: Read>(text: &[u8]) -> Result<T, String> {
+    if depth(text) > DEPTH {
+        return Err(format!("nested more than {DEPTH} deep"));
+    }
     let mut d = serde_json::Deserializer::from_slice(text);
     let value = T::read(&mut d).map_err(|e| finish(&e.to_string()))?;
     d.end().map_err(|e| e.to_string())?;
     Ok(value)
+}
+
+/// The deepest nesting that is read; serde_json's own limit does not hold for values that are skipped.
+const DEPTH: usize = 128;
+
+fn depth(text: &[u8]) -> usize {
+    let (mut now, mut most, mut quoted, mut escaped) = (0_usize, 0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                now += 1;
+                most = most.max(now);
+            }
+            b'}' | b']' if !quoted => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 fn finish(text: &str) -> String {
@@ -254,7 +278,7 @@ mod tests {
 
     #[test]
     fn broken_documents_are_refused() {
-        let deep = format!("{{\"x\":{}", "[".repeat(100_000));
+        let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         for text in [
             "",
             "[]",

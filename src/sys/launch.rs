@@ -246,13 +246,27 @@ pub fn limit_of(pid: u32, resource: u32) -> Result<(u64, u64)> {
     Ok((limit[0], limit[1]))
 }
 
-/// Lets SIGPIPE act as by default again.
+/// Makes a write beyond RLIMIT_FSIZE an EFBIG that can be told and cleaned up after, instead of a deadly signal.
 ///
 /// # Errors
 /// None in practice.
-pub fn default_sigpipe() -> Result<()> {
-    // SAFETY: SIG_DFL is no function of ours.
-    let old = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+pub fn ignore_sigxfsz() -> Result<()> {
+    dispose(libc::SIGXFSZ, libc::SIG_IGN)
+}
+
+/// Lets SIGPIPE, which Rust's start-up ignores, and SIGXFSZ act as by default again: what is ignored stays so
+/// through execve.
+///
+/// # Errors
+/// None in practice.
+pub fn default_signals() -> Result<()> {
+    dispose(libc::SIGPIPE, libc::SIG_DFL)?;
+    dispose(libc::SIGXFSZ, libc::SIG_DFL)
+}
+
+fn dispose(signal: i32, to: libc::sighandler_t) -> Result<()> {
+    // SAFETY: neither SIG_DFL nor SIG_IGN is a function of ours.
+    let old = unsafe { libc::signal(signal, to) };
     if old == libc::SIG_ERR {
         return check("signal", -1).map(drop);
     }

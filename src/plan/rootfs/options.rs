@@ -125,7 +125,8 @@ impl fmt::Display for Attrs {
 }
 
 /// Every option that is more than data for the file system, for `features`.
-pub const NAMES: [&str; 62] = [
+pub const NAMES: [&str; 64] = [
+    "acl",
     "async",
     "atime",
     "bind",
@@ -139,6 +140,7 @@ pub const NAMES: [&str; 62] = [
     "lazytime",
     "loud",
     "mand",
+    "noacl",
     "noatime",
     "nodev",
     "nodiratime",
@@ -231,6 +233,8 @@ fn superblock(name: &str) -> Option<(u32, bool)> {
         "nomand" => (libc::MS_MANDLOCK, false),
         "iversion" => (libc::MS_I_VERSION, true),
         "noiversion" => (libc::MS_I_VERSION, false),
+        "acl" => (libc::MS_POSIXACL, true),
+        "noacl" => (libc::MS_POSIXACL, false),
         "lazytime" => (libc::MS_LAZYTIME, true),
         "nolazytime" => (libc::MS_LAZYTIME, false),
         "silent" => (libc::MS_SILENT, true),

@@ -1,0 +1,299 @@
+//! `checkpoint` and `restore`: a container's processes into images and back, by CRIU.
+//!
+//! `restore` is a `create` whose processes come from elsewhere, and keeps its order: intent, cgroups, the
+//! processes, the record. It writes one record more before CRIU starts, in the phase `restoring`: unlike the
+//! first process of a `create`, half-restored ones do not die with rrun, and `delete` must kill what it finds in
+//! the cgroups, which are known to be the container's by then.
+
+#![forbid(unsafe_code)]
+
+use super::create::{
+    check_terminal, driver, intent, notification, record, request, undo, wants_notification, write_pid_file,
+};
+use super::run::{adopt_orphans, attend};
+use super::start::proxy;
+use crate::bundle::Bundle;
+use crate::cgroup::{self, Cgroup};
+use crate::cli::{self, Checkpoint, Create, Global, ManageCgroups, Restore};
+use crate::console::{Receiver, Relay, Terminal};
+use crate::container::{Container, default_root};
+use crate::criu::{self, CgroupMode, NetworkLock, Notify, Options, Subject};
+use crate::error::{Call as _, Context as _, Error, Kind, Result};
+use crate::host::Host;
+use crate::notify;
+use crate::plan::{Namespaces, Plan};
+use crate::spec::Spec;
+use crate::state::{Record, Root, Slot, Status};
+use crate::sys::signal::Signals;
+use crate::sys::spawn;
+use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// `checkpoint`; the container is removed afterwards, unless it is to go on.
+///
+/// # Errors
+/// `container not running`; CRIU's, and the container goes on then.
+pub fn checkpoint(global: &Global, args: &Checkpoint) -> Result<()> {
+    let mut container = Container::open(global.root.as_deref(), &args.criu.id)?;
+    // A delete meanwhile would take the processes away under CRIU.
+    container.slot.lock()?;
+    container.record = container.slot.read()?;
+    if container.status() == Status::Created {
+        return Err(Error::kind(Kind::State, "container cannot be checkpointed in created state"));
+    }
+    container.require(&[Status::Running])?;
+
+    let state = state_directory(global, &args.criu.id);
+    let mut spec = container.slot.read_config()?;
+    if state.join("notify").exists() {
+        spec.mounts.push(notification(&state));
+    }
+    let cgroups: Vec<(String, PathBuf)> =
+        container.record.cgroups.iter().map(|c| (c.controllers.clone(), c.path.clone().into())).collect();
+    let options = dump_options(args)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&options.image_path)
+        .call(|| format!("mkdir {}", options.image_path.display()))
+        .context(|| "--image-path")?;
+    let subject = Subject {
+        id: &args.criu.id,
+        pid: container.record.pid,
+        state: &state,
+        root: Path::new(&container.record.rootfs),
+        spec: &spec,
+        namespaces: &namespaces(&spec)?,
+        cgroup_paths: &cgroups,
+    };
+    criu::checkpoint(&subject, &options)?;
+    if options.leave_running || options.pre_dump {
+        return Ok(());
+    }
+    container.kill_all()?;
+    for failure in container.destroy()? {
+        crate::log::warning(failure);
+    }
+    Ok(())
+}
+
+/// `restore`; returns the process's status, or 0 if detached.
+///
+/// # Errors
+/// Any; nothing is left then.
+pub fn restore(global: &Global, args: &Restore) -> Result<u8> {
+    cli::id(&args.criu.id)?;
+    let signals = if args.detach { None } else { Some(Signals::block()?) };
+    if !args.detach && !args.no_subreaper {
+        adopt_orphans()?;
+    }
+    let restored = make(global, args)?;
+    let Restored { container, init, console } = restored;
+    let pid = container.record.pid;
+    // A restored process goes on at once: from here on it is the container's terminal that has the output.
+    let rest = (|| {
+        if let Some(path) = &args.pid_file {
+            write_pid_file(path, pid)?;
+        }
+        let proxy = proxy(global, &args.criu.id)?;
+        let (stdin, stdout) = (rustix::stdio::stdin(), rustix::stdio::stdout());
+        let terminal = console.map(|master| Terminal::new(master, stdin, stdout)).transpose()?;
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
+        Ok::<_, Error>((proxy, terminal, number))
+    })();
+    let (notify, terminal, number) = match rest {
+        Ok(rest) => rest,
+        Err(e) => {
+            undo(container);
+            return Err(e);
+        }
+    };
+    let Some(signals) = signals else { return Ok(0) };
+    let relay = Relay {
+        signals: &signals,
+        pid: number,
+        pidfd: init.as_fd(),
+        terminal,
+        reap: !args.no_subreaper,
+        notify,
+    };
+    attend(global, container, relay, false)
+}
+
+/// A container as restored.
+struct Restored {
+    container: Container,
+    init: OwnedFd,
+    console: Option<OwnedFd>,
+}
+
+fn make(global: &Global, args: &Restore) -> Result<Restored> {
+    let create = Create {
+        id: args.criu.id.clone(),
+        bundle: args.bundle.clone(),
+        no_pivot: args.no_pivot,
+        ..Create::default()
+    };
+    let mut bundle = Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), None)?;
+    check_terminal(&bundle.spec, args.detach, args.console_socket.is_some())?;
+    let console_socket = args.console_socket.as_deref().map(Receiver::connect).transpose()?;
+    let state = state_directory(global, &args.criu.id);
+    if wants_notification() {
+        bundle.spec.mounts.push(notification(&state));
+    }
+    let host = Host::read(&bundle.spec)?;
+    let plan = Plan::build(&bundle.spec, &request(global, driver(global)?, &create, &bundle, &[]), &host)?;
+    let options = restore_options(args)?;
+
+    let reserved = Root::open_or_make(&root_directory(global))?.reserve(&args.criu.id)?;
+    let slot = reserved.slot()?;
+    if wants_notification() {
+        notify::prepare(&state)?;
+    }
+    slot.write(&intent(&plan, &host))?;
+    slot.write_config(&bundle.text)?;
+    let mut cgroup = cgroup::create(&plan.cgroup)?;
+    slot.write(&Record { phase: "restoring".into(), ..intent(&plan, &host) })?;
+    // CRIU compares it with mountinfo, which has no symlinks.
+    let state = format!("/proc/self/fd/{}", slot.dir().as_fd().as_raw_fd());
+    let state = rustix::fs::readlink(&state, Vec::new()).call(|| format!("readlink {state}"))?;
+    let state = PathBuf::from(std::ffi::OsString::from_vec(state.into_bytes()));
+    let subject = Subject {
+        id: &plan.id,
+        pid: 0,
+        state: &state,
+        root: &plan.rootfs.path,
+        spec: &bundle.spec,
+        namespaces: &plan.namespaces,
+        cgroup_paths: &cgroup.paths(),
+    };
+    let mut course = Course {
+        plan: &plan,
+        host: &host,
+        slot,
+        cgroup: &cgroup,
+        socket: console_socket.as_ref(),
+        init: None,
+        record: None,
+        console: None,
+    };
+    let restored = criu::restore(&subject, &options, &mut |event| course.follow(event));
+    let (Ok(_), Some(init), Some(record)) = (&restored, &course.init, &course.record) else {
+        if let Some(init) = &course.init {
+            let _ = rustix::process::pidfd_send_signal(init, Signal::KILL);
+            let _ = spawn::wait(init.as_fd());
+        }
+        let _ = cgroup.kill(Signal::KILL);
+        return Err(restored.err().unwrap_or_else(|| Error::new("criu restored no process")));
+    };
+    let (init, record, console) = (init.try_clone().call(|| "fcntl")?, record.clone(), course.console.take());
+    cgroup.keep();
+    Ok(Restored { container: Container { slot: reserved.keep()?, record }, init, console })
+}
+
+/// What CRIU's notifications find and leave.
+struct Course<'a> {
+    plan: &'a Plan,
+    host: &'a Host,
+    slot: &'a Slot,
+    cgroup: &'a Cgroup,
+    socket: Option<&'a Receiver>,
+    init: Option<OwnedFd>,
+    record: Option<Record>,
+    console: Option<OwnedFd>,
+}
+
+impl Course<'_> {
+    fn follow(&mut self, event: Notify) -> Result<()> {
+        match event {
+            // What CRIU restores is born into the cgroups in which CRIU itself is.
+            Notify::Started(criu) => {
+                self.cgroup.add(criu)?;
+                self.cgroup.apply(&self.plan.cgroup)
+            }
+            Notify::SetupNamespaces(init) => crate::launch::parent::creation_hooks(self.plan, init),
+            Notify::Terminal(master) => match self.socket {
+                Some(socket) => socket.send_terminal(master.as_fd()).context(|| "--console-socket"),
+                None => {
+                    self.console = Some(master);
+                    Ok(())
+                }
+            },
+            Notify::PostRestore(pid) => {
+                let number =
+                    i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
+                let init = rustix::process::pidfd_open(number, PidfdFlags::empty()).call(|| "pidfd_open")?;
+                self.init = Some(init);
+                let record = record(self.plan, self.host, self.cgroup, pid)?;
+                self.slot.write(&record)?;
+                self.record = Some(record);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn root_directory(global: &Global) -> PathBuf {
+    global.root.clone().unwrap_or_else(default_root)
+}
+
+fn state_directory(global: &Global, id: &str) -> PathBuf {
+    root_directory(global).join(id)
+}
+
+fn namespaces(spec: &Spec) -> Result<Namespaces> {
+    Namespaces::build(spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces))
+}
+
+fn options(shared: &cli::Criu) -> Options {
+    Options {
+        // runc's default.
+        image_path: shared.image_path.clone().unwrap_or_else(|| PathBuf::from("checkpoint")),
+        work_path: shared.work_path.clone(),
+        tcp_established: shared.tcp_established,
+        ext_unix_sk: shared.ext_unix_sk,
+        shell_job: shared.shell_job,
+        file_locks: shared.file_locks,
+        auto_dedup: shared.auto_dedup,
+        lazy_pages: shared.lazy_pages,
+        manage_cgroups_mode: match shared.manage_cgroups_mode {
+            None => CgroupMode::Default,
+            Some(ManageCgroups::Soft) => CgroupMode::Soft,
+            Some(ManageCgroups::Full) => CgroupMode::Full,
+            Some(ManageCgroups::Strict) => CgroupMode::Strict,
+            Some(ManageCgroups::Ignore) => CgroupMode::Ignore,
+        },
+        network_lock: shared.network_lock.map(|lock| match lock {
+            cli::NetworkLock::Iptables => NetworkLock::Iptables,
+            cli::NetworkLock::Nftables => NetworkLock::Nftables,
+            cli::NetworkLock::Skip => NetworkLock::Skip,
+        }),
+        ..Options::default()
+    }
+}
+
+fn dump_options(args: &Checkpoint) -> Result<Options> {
+    let status_fd = args.status_fd.filter(|number| *number >= 0);
+    Ok(Options {
+        parent_path: args.parent_path.clone(),
+        leave_running: args.leave_running,
+        tcp_skip_in_flight: args.tcp_skip_in_flight,
+        link_remap: args.link_remap,
+        pre_dump: args.pre_dump,
+        status_fd: status_fd.map(crate::sys::launch::inherited).transpose().context(|| "--status-fd")?,
+        page_server: args.page_server.as_ref().map(|server| (server.address.clone(), server.port)),
+        ..options(&args.criu)
+    })
+}
+
+fn restore_options(args: &Restore) -> Result<Options> {
+    Ok(Options {
+        tcp_close: args.tcp_close,
+        lsm_profile: args.lsm_profile.clone(),
+        lsm_mount_context: args.lsm_mount_context.clone(),
+        ..options(&args.criu)
+    })
+}
