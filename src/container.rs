@@ -61,13 +61,8 @@ impl Container {
     /// Its status.
     pub fn status(&self) -> Status {
         match self.record.status(&self.slot) {
-            status @ (Status::Running | Status::Created) if self.is_frozen() => {
-                if status == Status::Running {
-                    Status::Paused
-                } else {
-                    status
-                }
-            }
+            // A frozen init answers no `start`, so that is no `created` either.
+            Status::Running | Status::Created if self.is_frozen() => Status::Paused,
             status => status,
         }
     }

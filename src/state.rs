@@ -307,8 +307,17 @@ impl Slot {
     /// # Errors
     /// EWOULDBLOCK if another rrun works on this container.
     pub fn lock(&self) -> Result<()> {
-        rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive)
-            .call(|| format!("flock: another rrun works on container {}", self.id))
+        // Who only looks, in `is_locked`, holds a shared lock for an instant; that must not fail a create.
+        let mut tries = 0;
+        loop {
+            match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if tries < 1000 && !self.is_locked() => tries += 1,
+                other => {
+                    return other.call(|| format!("flock: another rrun works on container {}", self.id));
+                }
+            }
+            rustix::thread::sched_yield();
+        }
     }
 
     /// Whether another rrun holds the lock.

@@ -498,16 +498,27 @@ impl Cgroup {
     /// Removes the cgroups that are empty and leaves the others alone.
     ///
     /// For what a killed `create` may have left at the [`Cgroup::planned`] paths: it may not have got as far as
-    /// finding out that they are another's, so a process in them must not be touched.
+    /// finding out that they are another's, so a process in them must not be touched. Its init dies with it, but
+    /// not at the same instant, so that one that is there is given two seconds to end.
     ///
     /// # Errors
     /// A cgroup that may not be removed.
     pub fn discard(self) -> Result<()> {
+        let deadline = Deadline::after(Duration::from_secs(2));
         for group in &self.groups {
             let (Some(parent), Some(name)) = group.place() else { continue };
-            match Dir::open(parent).and_then(|parent| parent.remove(name)) {
-                Err(e) if e.errno() != Some(Errno::BUSY) && !is_gone(&e) => return Err(e),
-                _ => {}
+            loop {
+                match Dir::open(parent).and_then(|parent| parent.remove(name)) {
+                    Err(e) if e.errno() == Some(Errno::BUSY) => {}
+                    Err(e) if !is_gone(&e) => return Err(e),
+                    _ => break,
+                }
+                let Some(dir) = &group.dir else { break };
+                match wait_empty(group.version, dir, &deadline) {
+                    Ok(true) => {}
+                    Err(e) if !is_gone(&e) => return Err(e),
+                    _ => break,
+                }
             }
         }
         Ok(())

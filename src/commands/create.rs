@@ -17,6 +17,7 @@ use crate::state::{self, CgroupPath, Record, Reserved, Root};
 use crate::sys::signal::Signals;
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
@@ -288,7 +289,13 @@ pub fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
     let half = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let what = |path: &Path| format!("--pid-file: open {}", path.display());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::open(&half, flags, Mode::from_raw_mode(0o644)).call(|| what(path))?;
+    let open = || rustix::fs::open(&half, flags, Mode::from_raw_mode(0o644));
+    let file = match open() {
+        // A killed rrun of the same pid left it: pids come again, in a pid namespace soon.
+        Err(Errno::EXIST) => rustix::fs::unlink(&half).and_then(|()| open()),
+        other => other,
+    }
+    .call(|| what(path))?;
     let written = std::io::Write::write_all(&mut std::fs::File::from(file), pid.to_string().as_bytes())
         .call(|| format!("--pid-file: write {}", path.display()))
         .and_then(|()| {

@@ -75,14 +75,8 @@ pub fn delete(global: &Global, args: &Delete) -> Result<()> {
 
 fn one(global: &Global, id: &str, force: bool) -> Result<()> {
     let mut container = Container::open(global.root.as_deref(), id)?;
-    if container.slot.lock().is_err() {
-        if !force {
-            container.slot.lock()?;
-        }
-        interrupt(&container)?;
-        // Its maker has cleaned up, or was killed and has left it to us.
-        container = Container::open(global.root.as_deref(), id)?;
-        container.slot.lock()?;
+    if let Err(e) = container.slot.lock() {
+        container = if force { seize(global, id)? } else { return Err(e) };
     }
     // Read again under the lock.
     container.record = container.slot.read()?;
@@ -115,14 +109,34 @@ fn discard(container: Container) -> Result<()> {
     container.slot.remove()
 }
 
-/// Stops a create or delete that is at work on this container, and waits for its end.
+/// Locks a container that another rrun works on: a create is stopped, a delete is waited for.
+fn seize(global: &Global, id: &str) -> Result<Container> {
+    let moment = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    let mut rounds = 10_000;
+    loop {
+        let container = Container::open(global.root.as_deref(), id)?;
+        interrupt(&container)?;
+        // Its maker has cleaned up, or was killed and has left it to us.
+        match container.slot.lock() {
+            Ok(()) => return Ok(container),
+            Err(e) if rounds == 0 => return Err(e),
+            // The kernel has no event for a lock that becomes free.
+            Err(_) => poll(&mut [], Some(&moment)).unwrap_or_default(),
+        };
+        rounds -= 1;
+    }
+}
+
+/// Stops the create that is at work on this container, if it is one, and waits for its end.
 fn interrupt(container: &Container) -> Result<()> {
     let pid = container.record.maker;
-    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return container.slot.lock();
-    };
+    // None on record yet, or it has finished: then it is not the maker who has the lock.
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
     let Ok(pidfd) = rustix::process::pidfd_open(number, PidfdFlags::empty()) else { return Ok(()) };
-    if crate::state::start_time(pid) != Ok(container.record.maker_start_time) {
+    if container.record.phase != "creating"
+        || container.record.boot_id != crate::state::boot_id()
+        || crate::state::start_time(pid) != Ok(container.record.maker_start_time)
+    {
         return Ok(());
     }
     let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);

@@ -58,7 +58,7 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     if plan.namespaces.has(Kind::User) {
         child.become_root_inside()?;
     }
-    let proc = steps::open_proc(&plan.process, !plan.sysctls.list.is_empty())?;
+    let mut proc = steps::open_proc(&plan.process, !plan.sysctls.list.is_empty())?;
     steps::join(&child.joins)?;
     if plan.namespaces.creates(Kind::Cgroup) {
         // Only now, as its root is the cgroup that the parent has meanwhile put this process into.
@@ -100,6 +100,8 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     for (i, sysctl) in plan.sysctls.list.iter().enumerate() {
         steps::set_sysctl(proc.sys.as_ref(), sysctl).at_index(Step::Sysctl, i)?;
     }
+    // The host's procfs must not be within reach of the container while this process waits.
+    proc.sys = None;
     rootfs.finish(&plan.rootfs)?;
     drop(rootfs);
 
@@ -113,12 +115,11 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     let program = steps::look_up(&plan.process)?;
     let envp = steps::environment(&plan.process);
 
-    // The change of user has cleared it, and the parent is still all that keeps this process from being
-    // forgotten.
-    sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
+    // Before Ready and not after Committed, as the parent may have ended by then and the signal would have come.
+    // From here on the end of file on the socket says that the parent was killed.
+    sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
     protocol::send(&child.socket, &Message::Ready, &[]).named("send").at(Step::Protocol)?;
     child.expect(&Message::Committed)?;
-    sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
     Ok(Prepared { proc, program, envp })
 }
 

@@ -9,7 +9,7 @@
 //!                                           ◄─ Hooks      only with prestart or createRuntime hooks
 //!  runs them; Go ────────────────────────────► createContainer hooks, console
 //!                                           ◄─ Console+fd only with a terminal
-//!                                              pivot_root, sysctl, masks, limits, user, lookup of args[0]
+//!                                              pivot_root, sysctl, masks, limits, user, lookup of args[0]; PDEATHSIG off
 //!                                           ◄─ Ready | Fault
 //!  state.json says `created`; Committed ─────► PDEATHSIG off
 //!  leaves only after                        ◄─ end of file; accepts on start.sock
