@@ -28,7 +28,7 @@ pub struct UserPlan {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// File mode creation mask; `None` leaves it.
+    /// File mode creation mask; `None` is 0022.
     pub umask: Option<u32>,
 }
 
