@@ -207,7 +207,9 @@ impl Root {
             }
             other => other.call(|| format!("mkdir {}/{id}", self.path.display()))?,
         }
-        let slot = self.slot(id)?;
+        let slot = self.slot(id).inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(&self.dir, id, AtFlags::REMOVEDIR);
+        })?;
         let reserved = Reserved(Some(slot));
         reserved.slot()?.lock()?;
         Ok(reserved)

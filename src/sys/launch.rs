@@ -254,14 +254,25 @@ pub fn ignore_sigxfsz() -> Result<()> {
     dispose(libc::SIGXFSZ, libc::SIG_IGN)
 }
 
-/// Lets SIGPIPE, which Rust's start-up ignores, and SIGXFSZ act as by default again: what is ignored stays so
-/// through execve.
+/// Lets every signal act as by default and blocks none, as a fresh program expects: what is ignored or blocked
+/// stays so through execve, be it by Rust's start-up (SIGPIPE) or by a caller such as nohup(1).
 ///
 /// # Errors
 /// None in practice.
 pub fn default_signals() -> Result<()> {
-    dispose(libc::SIGPIPE, libc::SIG_DFL)?;
-    dispose(libc::SIGXFSZ, libc::SIG_DFL)
+    // The kernel's sigaction is at most this long, and all zero is SIG_DFL, no flags, an empty mask. Not libc's
+    // call, which refuses signals 32 and 33. KILL and STOP refuse: no matter.
+    let zero = [0_u64; 4];
+    let none = std::ptr::null_mut::<u8>();
+    for signal in 1..=64 {
+        // SAFETY: `zero` is live; the set it ends with is 8 bytes, as said.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, zero.as_ptr(), none, 8_usize) };
+    }
+    // SAFETY: the set is live and 8 bytes long, as said.
+    check("rt_sigprocmask", unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, zero.as_ptr(), none, 8_usize)
+    })
+    .map(drop)
 }
 
 fn dispose(signal: i32, to: libc::sighandler_t) -> Result<()> {
