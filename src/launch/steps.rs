@@ -205,8 +205,9 @@ pub fn become_user(process: &ProcessPlan, setgroups_denied: bool) -> Result<(), 
     task::setresgid(process.user.gid).at(Step::User)?;
     task::setresuid(process.user.uid).at(Step::User)?;
     task::set_keep_caps(false).at(Step::Capabilities)?;
-    // As runc and crun: the caller's own is no business of the container's.
-    rustix::process::umask(Mode::from_raw_mode(process.user.umask.unwrap_or(0o022)));
+    if let Some(umask) = process.user.umask {
+        rustix::process::umask(Mode::from_raw_mode(umask));
+    }
     let now = task::capget().at(Step::Capabilities)?;
     let set = task::CapSets { effective: process.capabilities.effective & now.permitted, ..now };
     task::capset(set).at(Step::Capabilities)

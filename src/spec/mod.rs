@@ -144,7 +144,7 @@ record! {
         uid: u32 = "uid",
         /// Group id inside the container.
         gid: u32 = "gid",
-        /// umask; absent is 0022.
+        /// umask; absent leaves it.
         umask: Option<u32> = "umask",
         /// Supplementary groups.
         additional_gids: Vec<u32> = "additionalGids",
