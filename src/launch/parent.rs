@@ -55,17 +55,12 @@ impl Launched {
     /// # Errors
     /// The process has died.
     pub fn commit(mut self) -> Result<(u32, OwnedFd, Option<OwnedFd>)> {
+        // Before the word that cannot be taken back.
+        let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
         protocol::send(&self.socket, &Message::Committed, &[])
             .call(|| "send")
             .context(|| "the container's first process has died")?;
-        // It closes its end once it no longer dies with us: leaving earlier would kill it.
-        match protocol::receive(&self.socket) {
-            Err(Lost::Closed) => {}
-            Ok((message, _)) => return Err(protocol::unexpected(&message)),
-            Err(Lost::Broken(e)) => return Err(Error::sys("recvmsg", e)),
-        }
         self.armed = false;
-        let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
         Ok((self.pid, pidfd, self.console.take()))
     }
 
