@@ -41,8 +41,9 @@ impl Bundle {
             )),
             _ => e,
         })?;
-        let spec =
+        let mut spec: Spec =
             document(&text).map_err(|e| Error::kind(Kind::Config, format!("{}: {e}", name.display())))?;
+        crate::plan::annotations::apply(&mut spec);
         Ok(Self { path: clean(&absolute), text, spec })
     }
 }

@@ -394,7 +394,9 @@ impl Slot {
     /// Those of open(2), or of its content, which was good at create.
     pub fn read_config(&self) -> Result<Spec> {
         let text = self.read_file(CONFIG).call(|| format!("open {}/{CONFIG}", self.id))?;
-        document(&text).map_err(|e| Error::new(format!("{}/{CONFIG}: {e}", self.id)))
+        let mut spec = document(&text).map_err(|e| Error::new(format!("{}/{CONFIG}: {e}", self.id)))?;
+        crate::plan::annotations::apply(&mut spec);
+        Ok(spec)
     }
 
     /// Removes start.sock: `start` has succeeded.

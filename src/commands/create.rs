@@ -11,7 +11,7 @@ use crate::error::{Call as _, Context as _, Error, Result};
 use crate::host::Host;
 use crate::notify::{self, Listening};
 use crate::plan::cgroup::{CgroupPlan, Driver};
-use crate::plan::{Plan, Request};
+use crate::plan::{Plan, Request, annotations};
 use crate::spec::{Mount, Spec};
 use crate::state::{self, CgroupPath, Record, Reserved, Root};
 use crate::sys::signal::Signals;
@@ -59,7 +59,8 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
         Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), args.config.as_deref())?;
     check_terminal(&bundle.spec, detached, args.console_socket.is_some())?;
     let console_socket = args.console_socket.as_deref().map(Receiver::connect).transpose()?;
-    let pidfd_socket = args.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
+    let asked = bundle.spec.annotations.get(annotations::PIDFD_RECEIVER).map(Path::new);
+    let pidfd_socket = args.pidfd_socket.as_deref().or(asked).map(Receiver::connect).transpose()?;
 
     let path = global.root.clone().unwrap_or_else(default_root);
     let environment = surroundings(&mut bundle.spec, &path, &args.id);
@@ -69,6 +70,10 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
         Box::new(Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?);
     for warning in &plan.warnings {
         crate::log::warning(warning);
+    }
+    // Profiles name system calls of kernels to come; that is not worth a line at every start.
+    for warning in plan.seccomp.iter().flat_map(|filter| &filter.warnings) {
+        crate::log::debug(|| warning);
     }
 
     let reserved = Root::open_or_make(&path)?.reserve(&args.id)?;

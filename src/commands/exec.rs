@@ -64,6 +64,11 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
 
     let signals = if detached { None } else { Some(Signals::block()?) };
     let init = container.init()?;
+    // CRIU restores into a time namespace, whatever config.json says.
+    let time = |who: &str| rustix::fs::readlink(format!("/proc/{who}/ns/time"), Vec::new()).ok();
+    if time("self") != time(&container.record.pid.to_string()) {
+        plan.joined |= crate::plan::Kind::Time.flag();
+    }
     let cgroup = container.cgroup()?;
     let listener =
         |pidfd: &rustix::fd::OwnedFd, number| hand_listener_over(&spec, &container, pidfd.as_fd(), number, 0);

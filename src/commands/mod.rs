@@ -28,6 +28,7 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
     if let Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) = command {
         crate::exe::protect()?;
     }
+    keep_fds(&command)?;
     crate::log::debug(|| format!("{name} {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
     let done = |()| 0;
     match command {
@@ -59,25 +60,37 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
     }
 }
 
-/// Takes over the fds that the caller hands to the container, before anything of ours could be opened at their
-/// numbers, and makes sure that no other fd of the caller's passes.
-///
-/// # Errors
-/// A number that is not open.
-pub fn claim_fds(command: &Command) -> Result<()> {
+/// How many fds from 3 on go to the container.
+fn preserved(command: &Command) -> u32 {
     let asked = match command {
         Command::Create(args) => args.preserve_fds,
         Command::Run(args) => args.create.preserve_fds,
         Command::Exec(args) => args.preserve_fds,
         _ => 0,
     };
-    let count = create::listening().count.saturating_add(asked);
+    create::listening().count.saturating_add(asked)
+}
+
+/// Takes over the fds that the caller hands to the container, before anything of ours could be opened at their
+/// numbers.
+///
+/// # Errors
+/// A number that is not open.
+pub fn claim_fds(command: &Command) -> Result<()> {
+    let count = preserved(command);
     for i in 0..count {
         let number = i32::try_from(i.saturating_add(3)).unwrap_or(i32::MAX);
         crate::sys::launch::set_cloexec(number, false)
             .context(|| format!("unable to stat preserved-fd {i} (of {count})"))
             .map_err(|e| e.remedy("the caller must have it open"))?;
     }
+    Ok(())
+}
+
+/// Keeps every other fd of the caller's from passing; not before rrun has executed itself, as `--process` may be
+/// one of them.
+fn keep_fds(command: &Command) -> Result<()> {
+    let count = preserved(command);
     match crate::sys::launch::cloexec_from(count.saturating_add(3)) {
         Ok(()) => Ok(()),
         // Before Linux 5.11: what a child keeps is an allow-list in any case.

@@ -328,7 +328,12 @@ fn common(
     if let Some(work) = work {
         opts.int(opt::WORK_DIR_FD, work.as_raw_fd());
     }
-    opts.int(opt::MANAGE_CGROUPS, 1).int(opt::MANAGE_CGROUPS_MODE, options.manage_cgroups_mode as i32);
+    let mode = match options.manage_cgroups_mode {
+        // The container has none of its own, and CRIU cannot restore processes that were in its own.
+        CgroupMode::Default if subject.cgroup_paths.is_empty() => CgroupMode::Ignore,
+        mode => mode,
+    };
+    opts.int(opt::MANAGE_CGROUPS, 1).int(opt::MANAGE_CGROUPS_MODE, mode as i32);
     opts.flag(opt::NOTIFY_SCRIPTS, true).flag(opt::ORPHAN_PTS_MASTER, true);
     opts.flag(opt::SHELL_JOB, options.shell_job).flag(opt::TCP_ESTABLISHED, options.tcp_established);
     opts.flag(opt::TCP_CLOSE, options.tcp_close).flag(opt::EXT_UNIX_SK, options.ext_unix_sk);

@@ -9,10 +9,10 @@
 //!                                           ◄─ Hooks      only with prestart or createRuntime hooks
 //!  runs them; Go ────────────────────────────► createContainer hooks, console
 //!                                           ◄─ Console+fd only with a terminal
-//!                                              pivot_root, sysctl, masks, limits, user, lookup of args[0]; PDEATHSIG off
+//!                                              pivot_root, sysctl, masks, user, lookup of args[0];
+//!                                              PDEATHSIG off: now the end of file says that the parent died
 //!                                           ◄─ Ready | Fault
-//!  state.json says `created`; Committed ─────► PDEATHSIG off
-//!  leaves only after                        ◄─ end of file; accepts on start.sock
+//!  state.json says `created`; Committed ─────► accepts on start.sock
 //!
 //!  rrun start (or the same run)
 //!  connects to start.sock; Start ────────────► startContainer hooks

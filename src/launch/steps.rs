@@ -198,7 +198,8 @@ pub fn become_user(process: &ProcessPlan, setgroups_denied: bool) -> Result<(), 
     }
     task::set_keep_caps(true).at(Step::Capabilities)?;
     // Always set, even to none: the runtime's own groups must not remain (CVE-2022-36109).
-    if !(setgroups_denied && process.user.groups.is_empty()) {
+    let impossible = setgroups_denied && process.user.groups.is_empty();
+    if !impossible && !process.user.keep_groups {
         task::setgroups(&process.user.groups).at(Step::User)?;
     }
     task::setresgid(process.user.gid).at(Step::User)?;

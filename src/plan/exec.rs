@@ -46,7 +46,8 @@ impl ExecPlan {
         let linux = spec.linux.as_ref().unwrap_or(&none);
         let namespaces = Namespaces::build(&linux.namespaces)?;
         let ids = Ids::build(linux, &namespaces)?;
-        let process = ProcessPlan::build(Some(process))?;
+        let mut process = ProcessPlan::build(Some(process))?;
+        process.user.keep_groups = super::annotations::keeps_groups(&spec.annotations);
         ids.check(&process.user)?;
         let personality = linux.personality.as_ref().map(scheduling::personality).transpose()?;
         Ok(Self {

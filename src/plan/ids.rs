@@ -311,7 +311,13 @@ mod tests {
     #[test]
     fn the_process_needs_mapped_ids() {
         let ids = build(NEW, ONE, ONE).expect("accepted");
-        let user = |uid, gid, groups: &[u32]| UserPlan { uid, gid, groups: groups.to_vec(), umask: None };
+        let user = |uid, gid, groups: &[u32]| UserPlan {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+            keep_groups: false,
+            umask: None,
+        };
         assert!(ids.check(&user(9, 9, &[0, 9])).is_ok());
         for (user, path) in [
             (user(10, 0, &[]), "process.user.uid: cannot set uid to unmapped"),

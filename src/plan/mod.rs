@@ -131,6 +131,7 @@ impl Plan {
         }
         let mut process = ProcessPlan::build(spec.process.as_ref())?;
         process.envp.extend_from_slice(request.environment);
+        process.user.keep_groups = annotations::keeps_groups(&spec.annotations);
         check_labels(&process, linux, host)?;
         let ids = Ids::build(linux, &namespaces)?;
         ids.check(&process.user)?;
@@ -164,7 +165,11 @@ impl Plan {
         let rootfs = rootfs::build(spec, &given)?;
         let seccomp = linux.seccomp.as_ref().map(seccomp::build).transpose()?.flatten();
         warnings.extend(rootfs.warnings.iter().chain(&cgroup.warnings).cloned());
-        warnings.extend(seccomp.iter().flat_map(|filter| &filter.warnings).cloned());
+        if let Some(first) = seccomp.iter().flat_map(|filter| &filter.warnings).next()
+            && annotations::fails_unknown_syscall(&spec.annotations)
+        {
+            return Err(Error::config("linux.seccomp.syscalls", first));
+        }
         Ok(Self {
             id: request.id.to_owned(),
             oci_version: spec.oci_version.clone(),

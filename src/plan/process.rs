@@ -28,7 +28,9 @@ pub struct UserPlan {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// File mode creation mask; `None` is 0022.
+    /// Whether the runtime's own are kept instead.
+    pub keep_groups: bool,
+    /// File mode creation mask; `None` leaves it.
     pub umask: Option<u32>,
 }
 
@@ -224,7 +226,13 @@ fn user(user: &spec::User) -> Result<UserPlan> {
     if let Some(umask) = user.umask.filter(|umask| *umask > 0o777) {
         return Err(Error::config("process.user.umask", format!("{umask} is above 511 (octal 777)")));
     }
-    Ok(UserPlan { uid: user.uid, gid: user.gid, groups: groups.clone(), umask: user.umask })
+    Ok(UserPlan {
+        uid: user.uid,
+        gid: user.gid,
+        groups: groups.clone(),
+        keep_groups: false,
+        umask: user.umask,
+    })
 }
 
 /// Names and numbers; the numbers differ between architectures, and their type between C libraries.

@@ -9,6 +9,7 @@
 mod devices;
 mod limits;
 
+pub use super::rootfs::clean;
 pub use devices::{Access, DeviceRule, DeviceType, v1_devices};
 
 use crate::cgroup::layout::{Hierarchy, Layout, Version};
@@ -164,19 +165,6 @@ fn place(hierarchy: &Hierarchy, asked: &str, id: &str, limits: &[Write], only_v2
         }
     };
     Place { hierarchy: hierarchy.clone(), path, enable }
-}
-
-/// An absolute path without empty, `.` and `..` components, none of which leaves `/`.
-pub fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// Takes apart the values of `exec --cgroup`: `PATH`, once, or `CONTROLLER[,CONTROLLER]:PATH`, repeatable.
