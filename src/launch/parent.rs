@@ -55,11 +55,12 @@ impl Launched {
     /// # Errors
     /// The process has died.
     pub fn commit(mut self) -> Result<(u32, OwnedFd, Option<OwnedFd>)> {
+        // Before the word that cannot be taken back.
+        let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
         protocol::send(&self.socket, &Message::Committed, &[])
             .call(|| "send")
             .context(|| "the container's first process has died")?;
         self.armed = false;
-        let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
         Ok((self.pid, pidfd, self.console.take()))
     }
 
