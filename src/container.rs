@@ -154,11 +154,11 @@ impl Container {
         if cgroup.is_frozen().unwrap_or(false) {
             cgroup.thaw()?;
         }
-        cgroup.kill(Signal::KILL)?;
+        // First, so that no exec can enter any more while the others are killed.
         if let Some(init) = &init {
             wait_end(init)?;
         }
-        Ok(())
+        cgroup.kill(Signal::KILL)
     }
 
     /// Removes everything that belongs to a container that has ended, its record last, and runs its poststop

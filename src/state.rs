@@ -223,6 +223,11 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match rustix::fs::openat(&self.dir, id, flags, Mode::empty()) {
             Ok(dir) => {
+                // In a directory that others may write too, as /tmp, they could have put one there.
+                let owner = rustix::fs::fstat(&dir).call(|| format!("fstat {id}"))?.st_uid;
+                if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+                    return Err(Error::new(format!("{}/{id} belongs to user {owner}", self.path.display())));
+                }
                 let root = rustix::io::fcntl_dupfd_cloexec(&self.dir, 3).call(|| "fcntl")?;
                 Ok(Slot { id: id.to_owned(), root, dir })
             }

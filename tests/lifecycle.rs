@@ -193,6 +193,17 @@ fn kill_takes_names_and_numbers_and_defaults_to_term() {
 }
 
 #[test]
+fn term_ends_a_created_container_that_was_never_started() {
+    requires!(root);
+    let t = Test::new("killcreated");
+    t.sh("exit 0").create().ok();
+    // The kernel drops what the first process of a pid namespace has no handler for.
+    t.kill("TERM").ok();
+    t.wait_status("stopped");
+    t.end();
+}
+
+#[test]
 fn signals_to_a_foreground_run_reach_the_container() {
     requires!(root);
     let t = Test::new("forward");

@@ -8,7 +8,6 @@ use crate::cli::{Global, Run};
 use crate::console::{Relay, Terminal};
 use crate::container::Container;
 use crate::error::{Call as _, Error, Result};
-use crate::state::Status;
 use crate::sys::signal::Signals;
 use rustix::fd::AsFd as _;
 use rustix::process::Pid;
@@ -105,10 +104,13 @@ pub(super) fn attend(global: &Global, container: Container, mut relay: Relay<'_>
     drop(relay);
     let end = end?;
     if !keep
-        && let Ok(container) = Container::open(global.root.as_deref(), &id)
-        && container.record.pid == pid
-        && container.status() == Status::Stopped
+        && let Ok(mut container) = Container::open(global.root.as_deref(), &id)
+        // Somebody else's delete that is at work does all of this.
+        && container.slot.lock().is_ok()
+        && let Ok(record) = container.slot.read()
+        && record.pid == pid
     {
+        container.record = record;
         container.kill_all()?;
         for failure in container.destroy()? {
             crate::log::warning(failure);

@@ -118,6 +118,7 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     // Before Ready and not after Committed, as the parent may have ended by then and the signal would have come.
     // From here on the end of file on the socket says that the parent was killed.
     sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
+    sys::launch::end_by_signals().at(Step::Protocol)?;
     protocol::send(&child.socket, &Message::Ready, &[]).named("send").at(Step::Protocol)?;
     child.expect(&Message::Committed)?;
     Ok(Prepared { proc, program, envp })

@@ -6,7 +6,7 @@
 use super::protocol::{self, Lost, Message, Report};
 use super::{Child, exec, init, relay, words};
 use crate::cgroup::Cgroup;
-use crate::error::{Call as _, Context as _, Error, Result};
+use crate::error::{Call as _, Context as _, Error, Kind as ErrorKind, Result};
 use crate::plan::bitmask::Bitmask;
 use crate::plan::exec::ExecPlan;
 use crate::plan::process::RlimitPlan;
@@ -15,6 +15,7 @@ use crate::rdt::Groups;
 use crate::state::Slot;
 use crate::sys::launch::{Cloned, clone3, namespace_kind, setns};
 use crate::sys::signal::Signals;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -239,6 +240,7 @@ pub fn exec(
     listener: impl Fn(&OwnedFd, i32) -> Result<()>,
 ) -> Result<Launched> {
     let (socket, theirs) = protocol::pair()?;
+    let container = target.try_clone().call(|| "fcntl")?;
     let relayed = plan.joined & (Kind::User.flag() | Kind::Pid.flag()) != 0;
     let mut child = Child {
         socket: theirs,
@@ -269,6 +271,10 @@ pub fn exec(
     let sub: Vec<(Option<&str>, &str)> =
         plan.sub_cgroups.iter().map(|(controller, path)| (controller.as_deref(), path.as_str())).collect();
     cgroup.add_exec(launched.pid, &sub, init)?;
+    // A delete that killed what was in the cgroup just before this process came waits for nobody to be left.
+    if has_ended(&container) {
+        return Err(Error::kind(ErrorKind::State, "cannot exec in a stopped container"));
+    }
     match &plan.process.exec_affinity.last {
         Some(cpus) => {
             set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.final")?;
@@ -391,6 +397,11 @@ fn send_sources(plan: &Plan, launched: &Launched) -> Result<()> {
         protocol::send(&launched.socket, &Message::Sources(indices), &fds).call(|| "sendmsg")?;
     }
     Ok(())
+}
+
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 fn set_affinity(pid: u32, cpus: &Bitmask) -> Result<()> {

@@ -1,6 +1,10 @@
-//! The third process, for a container that joins a user namespace: capabilities over the other namespaces
-//! come only with that one, so somebody has to enter it before they are created or joined; and a pid
-//! namespace takes only children of whoever entered it (pid_namespaces(7)). So this process enters, makes
+//! The third process, as a pid namespace takes only children of whoever entered it (pid_namespaces(7)).
+//!
+//! For `create` it is needed where a user namespace is joined: capabilities over the other namespaces come only
+//! with that one, so somebody has to enter it before they are created. For `exec` it is needed always: a child
+//! that were in the container's pid namespace before it is in its mount namespace would show the host's root
+//! as its /proc/PID/root to a container with CAP_SYS_PTRACE, which not being dumpable does not stop. So this
+//! process, which the container cannot see, closes what is the host's and enters every namespace; then it makes
 //! the real one with `CLONE_PARENT`, as a child of rrun, says its pid and ends.
 
 #![forbid(unsafe_code)]

@@ -6,8 +6,12 @@ use super::fault::Step;
 use super::protocol::{self, Lost, Message, Report};
 use crate::error::{Call as _, Error, Kind, Result};
 use crate::state::{Slot, connect};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
+
+/// How long init may take to answer.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// Why a start came to nothing.
 #[derive(Debug)]
@@ -37,6 +41,11 @@ pub fn start(slot: &Slot, listener: impl Fn(i32) -> Result<()>) -> Result<(), Fa
         Err(e) => return Err(Error::sys("connect to start.sock", e).into()),
     };
     protocol::send(&socket, &Message::Start, &[]).call(|| "send to init")?;
+    // An init that waits answers at once; one that was stopped by a signal, never.
+    let mut ready = [PollFd::new(&socket, PollFlags::IN)];
+    if protocol::retry(|| poll(&mut ready, Some(&PATIENCE))).call(|| "poll")? == 0 {
+        return Err(Error::new("container init does not answer").remedy("is it stopped by a signal?").into());
+    }
     match protocol::receive(&socket) {
         Ok((Message::Accepted, _)) => {}
         // Init has accepted another start and closed the socket behind it.

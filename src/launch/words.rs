@@ -47,6 +47,10 @@ pub fn of_init(plan: &Plan, report: &Report) -> Error {
 
 /// A failure of an exec'd process.
 pub fn of_exec(plan: &ExecPlan, report: &Report) -> Error {
+    if report.step == Step::Namespace {
+        // All of init's at once, by its pidfd.
+        return call(report).context("enter the container's namespaces").remedy("has it just ended?");
+    }
     of_process(&plan.process, report).context("unable to start container process")
 }
 
