@@ -196,7 +196,7 @@ fn kill_takes_names_and_numbers_and_defaults_to_term() {
 fn term_ends_a_created_container_that_was_never_started() {
     requires!(root);
     let t = Test::new("killcreated");
-    t.sh("exit 0").create().ok();
+    t.sh("exit 0").create();
     // The kernel drops what the first process of a pid namespace has no handler for.
     t.kill("TERM").ok();
     t.wait_status("stopped");
