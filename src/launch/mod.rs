@@ -39,6 +39,15 @@ pub struct Child {
     pub relayed: bool,
     /// How many fds from 3 on the caller hands to the process.
     pub preserve: u32,
+    /// The signals that rrun or its caller ignores: what is ignored stays so through execve.
+    pub ignored: u64,
+}
+
+/// The signals that this process ignores; all of them if that cannot be known.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
 impl Child {
@@ -57,7 +66,7 @@ impl Child {
     /// Those of prctl(2).
     pub fn begin(&self, keep: &[RawFd]) -> Result<(), Fault> {
         sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
-        sys::launch::default_signals().at(Step::Protocol)?;
+        sys::launch::default_signals(self.ignored).at(Step::Protocol)?;
         match sys::launch::close_all_but(keep) {
             // Every fd of rrun is close-on-exec, so that none reaches the container's program in any case.
             Ok(()) | Err(SysError { errno: Errno::NOSYS | Errno::PERM, .. }) => Ok(()),

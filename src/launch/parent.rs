@@ -140,7 +140,14 @@ pub fn init(
             .collect(),
         false => Vec::new(),
     };
-    let child = Child { socket: theirs, joins, target: None, relayed, preserve: plan.preserve_fds };
+    let child = Child {
+        socket: theirs,
+        joins,
+        target: None,
+        relayed,
+        preserve: plan.preserve_fds,
+        ignored: super::ignored_signals(),
+    };
     let cloned = clone3(if relayed { 0 } else { create }, None).context(|| clone_remedy(plan))?;
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
@@ -248,6 +255,7 @@ pub fn exec(
         target: Some(target),
         relayed,
         preserve: plan.preserve_fds,
+        ignored: super::ignored_signals(),
     };
     let Cloned::Parent(pid, pidfd) = clone3(0, None)? else {
         if relayed && let Some(target) = child.target.take() {

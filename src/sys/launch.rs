@@ -270,17 +270,17 @@ pub fn ignore_sigxfsz() -> Result<()> {
     dispose(libc::SIGXFSZ, libc::SIG_IGN)
 }
 
-/// Lets every signal act as by default and blocks none, as a fresh program expects: what is ignored or blocked
+/// Lets each of these signals, bit N-1 for signal N, act as by default, and blocks none, as a fresh program expects: what is ignored or blocked
 /// stays so through execve, be it by Rust's start-up (SIGPIPE) or by a caller such as nohup(1).
 ///
 /// # Errors
 /// None in practice.
-pub fn default_signals() -> Result<()> {
+pub fn default_signals(ignored: u64) -> Result<()> {
     // The kernel's sigaction is at most this long, and all zero is SIG_DFL, no flags, an empty mask. Not libc's
     // call, which refuses signals 32 and 33. KILL and STOP refuse: no matter.
     let zero = [0_u64; 4];
     let none = std::ptr::null_mut::<u8>();
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
         // SAFETY: `zero` is live; the set it ends with is 8 bytes, as said.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, zero.as_ptr(), none, 8_usize) };
     }
