@@ -70,6 +70,22 @@ pub fn program(name: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().map(|d| Path::new(d).join(name)).find(|p| p.exists())
 }
 
+/// tests/probe.c, compiled and static, so that it runs in any container.
+pub fn probe() -> &'static Path {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe.c");
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("probe-{}", std::process::id()));
+        let mut cc = Command::new("cc");
+        cc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&path).arg(source);
+        assert!(cc.status().unwrap().success(), "{cc:?}");
+        // Under its own name only once it is complete; a later run finds it and replaces it.
+        let done = path.with_file_name("probe");
+        fs::rename(&path, &done).unwrap();
+        done
+    })
+}
+
 /// True when the host's v1 controller `name` is mounted.
 pub fn controller(name: &str) -> bool {
     Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs").exists()
@@ -228,6 +244,12 @@ impl Test {
         args.extend(flags);
         args.push(&self.id);
         self.rt(&args)
+    }
+
+    /// Puts the probe into the rootfs, as `/bin/probe`.
+    pub fn add_probe(&self) -> &Self {
+        fs::copy(probe(), self.rootfs.join("bin/probe")).unwrap();
+        self
     }
 
     pub fn run(&self) -> Out {
@@ -638,6 +660,11 @@ pub fn processes_marked(id: &str) -> Vec<(i32, String)> {
         let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
         let marked = environ.split(|b| *b == 0).any(|v| v == mark.as_bytes());
         let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        // One that has ended and whose parent, the machine's init, has yet to notice is nobody's leftover.
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        if stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z 1 ")) {
+            continue;
+        }
         if marked || cgroup.contains(id) {
             let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             found.push((pid, comm.trim().to_owned()));
