@@ -315,13 +315,7 @@ impl Test {
 
     /// The directory of the container's cgroup in hierarchy `controller`, found by its processes.
     pub fn cgroup(&self, controller: &str) -> PathBuf {
-        let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid())).unwrap();
-        let path = text
-            .lines()
-            .filter_map(|l| l.split(':').nth(1).zip(l.splitn(3, ':').nth(2)))
-            .find_map(|(names, path)| names.split(',').any(|n| n == controller).then_some(path));
-        let root = Path::new("/sys/fs/cgroup").join(controller.trim_start_matches("name="));
-        root.join(path.unwrap().trim_start_matches('/'))
+        cgroup_of(self.pid(), controller)
     }
 
     /// Everything of this test that is still on the host, one thing a line.
@@ -637,6 +631,17 @@ fn fill_rootfs(rootfs: &Path) {
     )
     .unwrap();
     fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
+}
+
+/// The directory of a process's cgroup in hierarchy `controller`.
+pub fn cgroup_of(pid: u32, controller: &str) -> PathBuf {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = text
+        .lines()
+        .filter_map(|l| l.split(':').nth(1).zip(l.splitn(3, ':').nth(2)))
+        .find_map(|(names, path)| names.split(',').any(|n| n == controller).then_some(path));
+    let root = Path::new("/sys/fs/cgroup").join(controller.trim_start_matches("name="));
+    root.join(path.unwrap().trim_start_matches('/'))
 }
 
 /// Directories below `dir` whose name contains `id`, in whatever hierarchy.
