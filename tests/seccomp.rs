@@ -168,7 +168,7 @@ fn an_agent_answers_for_run_and_for_exec_with_and_without_no_new_privileges() {
         });
         assert!(said.to_lowercase().contains("quota exceeded"), "{said}");
         let state = agent.state(0);
-        assert_eq!((&state["state"]["status"], &state["pid"]), (&json!("creating"), &json!(t.pid())));
+        assert_eq!((&state["state"]["id"], &state["pid"]), (&json!(t.id), &json!(t.pid())));
 
         let exec = t.exec(&["sh", "-c", &twice("two")]).ok().stdout();
         assert!(exec.to_lowercase().contains("quota exceeded") && exec.ends_with("/two\n"), "{exec}");
