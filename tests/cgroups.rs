@@ -1,6 +1,6 @@
 //! config-linux.md, Control groups: resources as the v1 hierarchies show them, update, events, and OOM.
 
-use crate::harness::{SECONDS_5, Test, controller, wait_for};
+use crate::harness::{SECONDS_5, Test, cgroup_of, controller, is_rrun, program, wait_for};
 use crate::{requires, rrun_only};
 use serde_json::{Value, json};
 use std::fs;
@@ -216,5 +216,168 @@ fn a_limit_update_of_a_stopped_container_is_refused() {
     t.kill("KILL").ok();
     t.wait_status("stopped");
     t.rt(&["update", "--pids-limit", "5", &t.id]).go().fails("not running");
+    t.end();
+}
+
+#[test]
+fn update_takes_each_flag() {
+    requires!(root);
+    requires!(controller("memory") && controller("cpu") && controller("cpuset"), "needs cgroup v1");
+    let t = Test::new("updflags");
+    t.detached("exec sleep 1000");
+    for (flag, given, hierarchy, file, want) in [
+        ("--cpu-period", "40000", "cpu", "cpu.cfs_period_us", "40000"),
+        ("--cpu-quota", "20000", "cpu", "cpu.cfs_quota_us", "20000"),
+        ("--cpu-burst", "5000", "cpu", "cpu.cfs_burst_us", "5000"),
+        ("--cpu-share", "700", "cpu", "cpu.shares", "700"),
+        ("--cpu-idle", "1", "cpu", "cpu.idle", "1"),
+        ("--cpuset-cpus", "0", "cpuset", "cpuset.cpus", "0"),
+        ("--cpuset-mems", "0", "cpuset", "cpuset.mems", "0"),
+        ("--memory", "64M", "memory", "memory.limit_in_bytes", "67108864"),
+        ("--memory-reservation", "32M", "memory", "memory.soft_limit_in_bytes", "33554432"),
+        ("--pids-limit", "77", "pids", "pids.max", "77"),
+    ] {
+        // Debian's runc has neither.
+        if !is_rrun() && ["--cpu-burst", "--cpu-idle"].contains(&flag) {
+            continue;
+        }
+        let path = t.cgroup(hierarchy);
+        requires!(path.join(file).exists(), format!("needs {file}"));
+        assert_ne!((read(&path, file).as_str(), flag), (want, "--memory"), "{flag}: nothing to see");
+        t.rt(&["update", flag, given, &t.id]).go().ok();
+        assert_eq!(read(&path, file), want, "{flag}");
+    }
+    let memsw = t.cgroup("memory").join("memory.memsw.limit_in_bytes");
+    if memsw.exists() {
+        t.rt(&["update", "--memory-swap", "128M", &t.id]).go().ok();
+        assert_eq!(fs::read_to_string(memsw).unwrap().trim(), "134217728");
+    }
+    t.end();
+}
+
+#[test]
+fn update_reads_standard_input_and_refuses_what_is_wrong_there() {
+    requires!(root);
+    requires!(controller("pids"), "needs the v1 pids controller");
+    let t = Test::new("updstdin");
+    t.detached("exec sleep 1000");
+    let update = |text: &str| t.rt(&["update", "--resources=-", &t.id]).stdin(text).go();
+    update(r#"{"pids":{"limit":33}}"#).ok();
+    assert_eq!(read(&t.cgroup("pids"), "pids.max"), "33");
+    if is_rrun() {
+        update(r#"{"pids":{"limit":"many"}}"#).fails("pids.limit").one_line();
+        update(r#"{"pids":"#).fails("eof").one_line();
+        update("").fails("eof").one_line();
+    }
+    assert_eq!(read(&t.cgroup("pids"), "pids.max"), "33");
+    t.end();
+}
+
+#[test]
+fn a_paused_container_is_updated_and_stays_paused() {
+    requires!(root);
+    requires!(controller("memory") && controller("freezer"), "needs cgroup v1");
+    let t = limited();
+    t.rt(&["pause", &t.id]).go().ok();
+    t.rt(&["update", "--memory", "96M", "--pids-limit", "44", &t.id]).go().ok();
+    assert_eq!(t.status(), "paused");
+    assert_eq!(read(&t.cgroup("freezer"), "freezer.state"), "FROZEN");
+    assert_eq!(read(&t.cgroup("memory"), "memory.limit_in_bytes"), "100663296");
+    assert_eq!(read(&t.cgroup("pids"), "pids.max"), "44");
+    t.rt(&["resume", &t.id]).go().ok();
+    assert_eq!(t.status(), "running");
+    t.end();
+}
+
+/// The files of each hierarchy that hold a setting, not a count of use.
+fn settings(pid: u32) -> Vec<String> {
+    let mut lines = Vec::new();
+    for hierarchy in ["cpu", "cpuset", "memory", "pids", "blkio", "devices"] {
+        let dir = cgroup_of(pid, hierarchy);
+        for entry in fs::read_dir(&dir).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            let counts = ["usage", "stat", "io_service", "events", "peak", "current", "pressure", "procs"];
+            let setting = name.starts_with(hierarchy) && !counts.iter().any(|c| name.contains(c));
+            if setting && let Ok(text) = fs::read_to_string(entry.path()) {
+                let mut text: Vec<_> = text.lines().collect();
+                text.sort_unstable();
+                lines.push(format!("{name}: {}", text.join(" | ")));
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[test]
+fn every_file_holds_what_runc_writes_there() {
+    requires!(root);
+    requires!(controller("memory") && controller("blkio") && controller("cpuset"), "needs cgroup v1");
+    requires!(program "runc");
+    let disk = fs::read_dir("/sys/block").unwrap().flatten().find_map(|d| {
+        let number = fs::read_to_string(d.path().join("dev")).ok()?;
+        let (major, minor) = number.trim().split_once(':')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    });
+    requires!(disk.is_some(), "needs a block device");
+    let (major, minor) = disk.unwrap();
+    let rate = |rate: u64| json!([{ "major": major, "minor": minor, "rate": rate }]);
+    let with = |name: &str| {
+        let t = Test::new(name);
+        t.edit(|c| {
+            let resources = &mut c["linux"]["resources"];
+            resources["cpu"] =
+                json!({ "shares": 300, "quota": 30_000, "period": 60_000, "cpus": "0", "mems": "0" });
+            resources["memory"] =
+                json!({ "limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728, "swappiness": 20 });
+            resources["pids"] = json!({ "limit": 55 });
+            resources["blockIO"] = json!({
+                "throttleReadBpsDevice": rate(1_048_576), "throttleWriteBpsDevice": rate(2_097_152),
+                "throttleReadIOPSDevice": rate(100), "throttleWriteIOPSDevice": rate(200) });
+            resources["devices"].as_array_mut().unwrap().push(
+                json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw" }));
+        });
+        t.sh("exec sleep 1000");
+        t
+    };
+    let ours = with("valuesours");
+    ours.bundle_command("run", &["--detach"]).go().ok();
+    let theirs = with("valuesrunc");
+    let root = ["--root", theirs.state.to_str().unwrap()];
+    let runc = |args: &[&str]| {
+        let mut command = std::process::Command::new(program("runc").unwrap());
+        // Its own streams: a container holds them, and the test's are pipes.
+        command.args(root).args(args).stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        assert!(command.status().unwrap().success(), "runc {args:?}");
+    };
+    runc(&["run", "--detach", "--bundle", theirs.bundle.to_str().unwrap(), &theirs.id]);
+    // state, and so the pid, comes from runc's own record, which rrun does not read.
+    let pid = fs::read_to_string(theirs.state.join(&theirs.id).join("state.json")).unwrap();
+    let pid: Value = serde_json::from_str(&pid).unwrap();
+    let pid = pid["init_process_pid"].as_u64().unwrap();
+    let (mine, other) = (settings(ours.pid()), settings(pid.try_into().unwrap()));
+    runc(&["delete", "--force", &theirs.id]);
+    assert!(mine.iter().any(|l| l.starts_with("blkio.throttle.read_bps_device") && l.ends_with("1048576")));
+    assert_eq!(mine, other);
+    theirs.nothing_left();
+    ours.end();
+}
+
+#[test]
+fn huge_pages_are_limited_where_their_controller_is() {
+    requires!(root);
+    let unified = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.subtree_control").unwrap_or_default();
+    requires!(unified.contains("hugetlb"), "needs hugetlb in the hybrid layout's v2 hierarchy");
+    rrun_only!("runc 1.1 looks for hugetlb on v1 only");
+    let t = Test::new("hugetlb");
+    t.edit(|c| {
+        c["linux"]["resources"]["hugepageLimits"] = json!([{ "pageSize": "2MB", "limit": 4_194_304 }]);
+    });
+    t.detached("exec sleep 1000");
+    let dir = fs::read_to_string(format!("/proc/{}/cgroup", t.pid())).unwrap();
+    let path = dir.lines().find_map(|l| l.strip_prefix("0::")).unwrap();
+    let dir = Path::new("/sys/fs/cgroup/unified").join(path.trim_start_matches('/'));
+    assert_eq!(read(&dir, "hugetlb.2MB.max"), "4194304");
     t.end();
 }

@@ -70,6 +70,22 @@ pub fn program(name: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().map(|d| Path::new(d).join(name)).find(|p| p.exists())
 }
 
+/// tests/probe.c, compiled and static, so that it runs in any container.
+pub fn probe() -> &'static Path {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe.c");
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("probe-{}", std::process::id()));
+        let mut cc = Command::new("cc");
+        cc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&path).arg(source);
+        assert!(cc.status().unwrap().success(), "{cc:?}");
+        // Under its own name only once it is complete; a later run finds it and replaces it.
+        let done = path.with_file_name("probe");
+        fs::rename(&path, &done).unwrap();
+        done
+    })
+}
+
 /// True when the host's v1 controller `name` is mounted.
 pub fn controller(name: &str) -> bool {
     Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs").exists()
@@ -230,6 +246,12 @@ impl Test {
         self.rt(&args)
     }
 
+    /// Puts the probe into the rootfs, as `/bin/probe`.
+    pub fn add_probe(&self) -> &Self {
+        fs::copy(probe(), self.rootfs.join("bin/probe")).unwrap();
+        self
+    }
+
     pub fn run(&self) -> Out {
         self.bundle_command("run", &[]).go()
     }
@@ -293,13 +315,7 @@ impl Test {
 
     /// The directory of the container's cgroup in hierarchy `controller`, found by its processes.
     pub fn cgroup(&self, controller: &str) -> PathBuf {
-        let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid())).unwrap();
-        let path = text
-            .lines()
-            .filter_map(|l| l.split(':').nth(1).zip(l.splitn(3, ':').nth(2)))
-            .find_map(|(names, path)| names.split(',').any(|n| n == controller).then_some(path));
-        let root = Path::new("/sys/fs/cgroup").join(controller.trim_start_matches("name="));
-        root.join(path.unwrap().trim_start_matches('/'))
+        cgroup_of(self.pid(), controller)
     }
 
     /// Everything of this test that is still on the host, one thing a line.
@@ -617,6 +633,17 @@ fn fill_rootfs(rootfs: &Path) {
     fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
 }
 
+/// The directory of a process's cgroup in hierarchy `controller`.
+pub fn cgroup_of(pid: u32, controller: &str) -> PathBuf {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = text
+        .lines()
+        .filter_map(|l| l.split(':').nth(1).zip(l.splitn(3, ':').nth(2)))
+        .find_map(|(names, path)| names.split(',').any(|n| n == controller).then_some(path));
+    let root = Path::new("/sys/fs/cgroup").join(controller.trim_start_matches("name="));
+    root.join(path.unwrap().trim_start_matches('/'))
+}
+
 /// Directories below `dir` whose name contains `id`, in whatever hierarchy.
 fn cgroups_named(dir: &Path, id: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -638,6 +665,11 @@ pub fn processes_marked(id: &str) -> Vec<(i32, String)> {
         let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
         let marked = environ.split(|b| *b == 0).any(|v| v == mark.as_bytes());
         let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        // One that has ended and whose parent, the machine's init, has yet to notice is nobody's leftover.
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        if stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z 1 ")) {
+            continue;
+        }
         if marked || cgroup.contains(id) {
             let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             found.push((pid, comm.trim().to_owned()));

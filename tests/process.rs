@@ -235,3 +235,35 @@ fn stdin_reaches_the_process() {
     t.edit(|c| c["process"]["args"] = json!(["cat"]));
     assert_eq!(t.bundle_command("run", &[]).stdin("through\n").go().ok().stdout(), "through\n");
 }
+
+#[test]
+fn exec_has_the_personality_too() {
+    requires!(root);
+    rrun_only!("runc 1.1 has no personality");
+    requires!(cfg!(target_arch = "x86_64"), "needs x86_64");
+    let t = Test::new("personalityexec");
+    t.edit(|c| c["linux"]["personality"] = json!({ "domain": "LINUX32" }));
+    t.detached("exec sleep 1000");
+    assert_eq!(t.exec(&["uname", "-m"]).ok().stdout().trim(), "i686");
+    t.end();
+}
+
+#[test]
+fn the_memory_policy_is_that_of_init() {
+    requires!(root);
+    rrun_only!("runc 1.1 and crun 1.8 have no memoryPolicy");
+    requires!(std::path::Path::new("/proc/self/numa_maps").exists(), "needs a kernel with NUMA");
+    let t = Test::new("mempolicy");
+    t.add_probe();
+    t.edit(|c| c["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0" }));
+    let text = t.output("grep -c bind:0 /proc/self/numa_maps; probe policy");
+    let words: Vec<_> = text.split_whitespace().collect();
+    assert!(words[0].parse::<u32>().unwrap() > 0, "{text}");
+    // MPOL_BIND is 2.
+    assert_eq!(words[1..], ["2", "1"]);
+    t.edit(|c| {
+        c["linux"]["memoryPolicy"] =
+            json!({ "mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] })
+    });
+    assert!(t.output("cat /proc/self/numa_maps").contains("interleave=static:0"));
+}

@@ -11,7 +11,7 @@ use rustix::termios::{Termios, Winsize};
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -137,18 +137,23 @@ impl FdSocket {
         let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
         assert!(rustix::event::poll(&mut fds, Some(&limit)).unwrap() > 0, "nobody connected");
         let (stream, _) = self.listener.accept().unwrap();
-        let mut text = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(4))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let message =
-            rustix::net::recvmsg(&stream, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags).unwrap();
-        let mut received = Vec::new();
-        for part in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = part {
-                received.extend(rights);
-            }
-        }
-        (String::from_utf8_lossy(&text[..message.bytes]).into_owned(), received)
+        receive(&stream)
     }
+}
+
+/// The payload and the descriptors of the next message.
+pub fn receive(socket: impl AsFd) -> (String, Vec<OwnedFd>) {
+    let mut text = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(4))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)
+        .unwrap_or_else(|e| panic!("recvmsg: {e}"));
+    let mut received = Vec::new();
+    for part in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = part {
+            received.extend(rights);
+        }
+    }
+    (String::from_utf8_lossy(&text[..message.bytes]).into_owned(), received)
 }

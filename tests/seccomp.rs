@@ -1,9 +1,13 @@
 //! config-linux.md, Seccomp: every action, arguments, errno, the listener.
 
-use crate::harness::Test;
+use crate::harness::{SECONDS_5, Test, probe, wait_for};
 use crate::pty::FdSocket;
 use crate::requires;
 use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 fn with(syscalls: Value) -> Test {
     let t = Test::new("seccomp");
@@ -113,4 +117,151 @@ fn the_listener_receives_the_descriptor_and_the_state() {
     assert_eq!(state["pid"], t.pid());
     drop(fds);
     t.end();
+}
+
+/// An agent of the test's own: it lets every call pass, but for the first mkdir under each filter.
+struct Agent {
+    child: Child,
+    socket: PathBuf,
+    dir: PathBuf,
+}
+
+impl Agent {
+    fn new(t: &Test) -> Self {
+        let (socket, dir) = (t.dir.join("agent"), t.dir.clone());
+        let mut command = Command::new(probe());
+        command.arg("agent").arg(&socket).arg(&dir).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "listening\n");
+        Self { child, socket, dir }
+    }
+
+    /// The state that came with the descriptor of the filter `n`.
+    fn state(&self, n: u32) -> Value {
+        serde_json::from_slice(&fs::read(self.dir.join(format!("state.{n}"))).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn an_agent_answers_for_run_and_for_exec_with_and_without_no_new_privileges() {
+    requires!(root);
+    for value in [true, false] {
+        let t = with(json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]));
+        let agent = Agent::new(&t);
+        t.edit(|c| {
+            c["process"]["noNewPrivileges"] = json!(value);
+            c["linux"]["seccomp"]["listenerPath"] = json!(agent.socket);
+        });
+        let twice = |name: &str| format!("mkdir /{name} 2>&1; mkdir /{name} && ls -d /{name}");
+        t.detached(&format!("({}) > /said 2>&1; exec sleep 1000", twice("one")));
+        let said = wait_for("the answers", SECONDS_5, || {
+            fs::read_to_string(t.rootfs.join("said")).ok().filter(|s| s.ends_with("/one\n"))
+        });
+        assert!(said.to_lowercase().contains("quota exceeded"), "{said}");
+        let state = agent.state(0);
+        assert_eq!((&state["state"]["id"], &state["pid"]), (&json!(t.id), &json!(t.pid())));
+
+        let exec = t.exec(&["sh", "-c", &twice("two")]).ok().stdout();
+        assert!(exec.to_lowercase().contains("quota exceeded") && exec.ends_with("/two\n"), "{exec}");
+        // An exec has a filter of its own, so the agent gets another descriptor, in a running container.
+        let state = agent.state(1);
+        assert_eq!((&state["state"]["status"], &state["state"]["id"]), (&json!("running"), &json!(t.id)));
+        assert_ne!(state["pid"], t.pid());
+        t.end();
+    }
+}
+
+#[test]
+fn a_listener_that_nobody_serves_fails_create() {
+    requires!(root);
+    let t = with(json!([{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }]));
+    t.edit(|c| c["linux"]["seccomp"]["listenerPath"] = json!(t.dir.join("nobody")));
+    t.run().fails("no such file").one_line();
+    t.nothing_left();
+}
+
+/// What a static program and its start need; the newest is rseq (4.18).
+const PROBE_CALLS: [&str; 28] = [
+    "execve",
+    "brk",
+    "arch_prctl",
+    "set_tid_address",
+    "set_robust_list",
+    "rseq",
+    "prlimit64",
+    "readlink",
+    "readlinkat",
+    "getrandom",
+    "mprotect",
+    "mmap",
+    "munmap",
+    "write",
+    "writev",
+    "read",
+    "close",
+    "fstat",
+    "newfstatat",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sigreturn",
+    "exit",
+    "exit_group",
+    "futex",
+    "gettid",
+    "getpid",
+];
+
+/// A C library asks whether a new call exists and falls back on ENOSYS, but gives up on EPERM. So a call newer
+/// than all that the profile names gets ENOSYS, and an older one what the profile says.
+#[test]
+fn calls_newer_than_the_profile_do_not_exist() {
+    requires!(root);
+    requires!(cfg!(target_arch = "x86_64"), "needs x86_64: the numbers are its own");
+    let t = Test::new("enosys");
+    t.add_probe();
+    let call = |default: &str, named: &[&str], number: &str| {
+        t.edit(|c| {
+            let names: Vec<_> = PROBE_CALLS.iter().chain(named).collect();
+            c["linux"]["seccomp"] = json!({ "defaultAction": default, "architectures": ["SCMP_ARCH_X86_64"],
+                "syscalls": [{ "names": names, "action": "SCMP_ACT_ALLOW" }] });
+            c["process"]["args"] = json!(["probe", "call64", number]);
+        });
+        t.run().ok().stdout()
+    };
+    // mkdir 83, openat2 437, and one that no kernel has.
+    assert_eq!(call("SCMP_ACT_ERRNO", &[], "83"), "1\n");
+    assert_eq!(call("SCMP_ACT_ERRNO", &[], "437"), "38\n");
+    assert_eq!(call("SCMP_ACT_ERRNO", &[], "9999"), "38\n");
+    // faccessat2 (439) is newer than openat2: the author of the profile knew of openat2.
+    assert_eq!(call("SCMP_ACT_ERRNO", &["faccessat2"], "437"), "1\n");
+    assert_eq!(call("SCMP_ACT_ERRNO", &["faccessat2"], "9999"), "38\n");
+}
+
+#[test]
+fn a_rule_holds_on_each_architecture_listed_and_no_other_gets_in() {
+    requires!(root);
+    requires!(cfg!(target_arch = "x86_64"), "needs x86_64 with its 32-bit entry");
+    // On the host getpid (20 there) works, or the kernel has no such entry.
+    let works = Command::new(probe()).args(["call32", "20"]).output().unwrap();
+    requires!(works.stdout == b"0\n", "needs a kernel with the 32-bit entry");
+    let t = with(json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122 }]));
+    t.add_probe();
+    let script = "probe call64 83; probe call32 39; echo $?";
+    let run = |archs: Value| {
+        t.edit(|c| c["linux"]["seccomp"]["architectures"] = archs);
+        t.output(script)
+    };
+    assert_eq!(run(json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])), "122\n122\n0\n");
+    // 159: ended by SIGSYS.
+    assert_eq!(run(json!(["SCMP_ARCH_X86_64"])), "122\n159\n");
 }

@@ -1,11 +1,12 @@
 //! Terminals and descriptors: foreground pty, console socket, detach, preserved fds, socket activation, sd_notify.
 
-use crate::harness::{SECONDS_5, Test, wait_for};
-use crate::pty::{FdSocket, Pty, settings};
+use crate::harness::{Run, SECONDS_5, Test, ends_within, is_rrun, wait_for};
+use crate::pty::{FdSocket, Pty, receive, settings};
 use crate::{requires, rrun_only};
 use serde_json::json;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 fn terminal(name: &str, script: &str) -> Test {
     let t = Test::new(name);
@@ -150,37 +151,56 @@ fn listen_fds_are_passed_with_listen_pid_1() {
     assert_eq!(out.ok().stdout(), "1 1\nthree\n");
 }
 
-#[test]
-fn ready_is_forwarded_to_the_notify_socket() {
-    requires!(root);
-    requires!(crate::harness::program("python3").is_some(), "needs python3");
-    let t = Test::new("notify");
+/// sd_notify(3): READY=1 comes with the pid of init; behind it a barrier, whose descriptor systemd closes when
+/// it has seen everything before. `run` and `start` return no sooner: systemd looks up the sender.
+fn ready(t: &Test, command: impl FnOnce(&Test) -> Run<'_>) {
     let path = t.dir.join("n");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(SECONDS_5 * 2)).unwrap();
-    // busybox cannot send datagrams: the sender enters the container's mount namespace from outside.
-    t.sh("echo $NOTIFY_SOCKET > /where; exec sleep 1000");
-    let run = t.bundle_command("run", &["--detach"]).env("NOTIFY_SOCKET", path.to_str().unwrap()).spawn();
-    let inside = wait_for("NOTIFY_SOCKET inside", SECONDS_5, || {
-        fs::read_to_string(t.rootfs.join("where")).ok().filter(|w| !w.is_empty())
-    });
-    let pid = wait_for("the container", SECONDS_5, || {
-        let out = t.rt(&["state", &t.id]).go();
-        let state: serde_json::Value = serde_json::from_str(&out.stdout()).ok()?;
-        state["pid"].as_u64().filter(|p| *p > 0)
-    });
-    let socket_inside = format!("/proc/{pid}/root{}", inside.trim());
-    let python = "import socket,sys; s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.sendto(b'READY=1\\n',sys.argv[1])";
-    let status = std::process::Command::new("python3").args(["-c", python, &socket_inside]).status().unwrap();
-    assert!(status.success());
-    let mut text = String::new();
-    let mut buffer = [0; 512];
-    while !(text.contains("READY=1") && text.contains("MAINPID=")) {
-        let n = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("{e}, after {text:?}"));
-        text += &String::from_utf8_lossy(&buffer[..n]);
+    let run = command(t).env("NOTIFY_SOCKET", path.to_str().unwrap()).spawn();
+    let (text, fds) = receive(&socket);
+    let pid = t.pid();
+    assert_eq!((text.as_str(), fds.len()), (format!("READY=1\nMAINPID={pid}\n").as_str(), 0));
+    if is_rrun() {
+        let (text, fds) = receive(&socket);
+        assert_eq!((text.trim_end(), fds.len()), ("BARRIER=1", 1));
+        assert!(!ends_within(&run.child, Duration::from_millis(100)), "it did not wait for systemd");
+        drop(fds);
     }
-    drop(socket);
-    let _ = run.wait();
+    run.wait().ok();
+    t.end();
+}
+
+const READY: &str = "probe notify 'STATUS=half way'; probe notify 'READY=1\nSTATUS=up'; exec sleep 1000";
+
+#[test]
+fn run_forwards_ready_to_the_notify_socket_and_waits_for_the_barrier() {
+    requires!(root);
+    let t = Test::new("notify");
+    t.add_probe().sh(READY);
+    ready(&t, |t| t.bundle_command("run", &["--detach"]));
+}
+
+#[test]
+fn start_forwards_ready_too() {
+    requires!(root);
+    let t = Test::new("notifystart");
+    t.add_probe().sh(READY);
+    // The variable stands in the environment of create as well, as systemd sets it for a whole service.
+    let path = t.dir.join("n");
+    t.bundle_command("create", &[]).env("NOTIFY_SOCKET", path.to_str().unwrap()).go().ok();
+    ready(&t, |t| t.rt(&["start", &t.id]));
+}
+
+#[test]
+fn a_container_that_ends_without_ready_does_not_hold_run_up() {
+    requires!(root);
+    let t = Test::new("notifynone");
+    let path = t.dir.join("n");
+    let _socket = UnixDatagram::bind(&path).unwrap();
+    t.sh("exit 0");
+    let run = t.bundle_command("run", &["--detach"]).env("NOTIFY_SOCKET", path.to_str().unwrap());
+    run.limit(SECONDS_5 * 2).go().ok();
     t.end();
 }
 

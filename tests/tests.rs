@@ -9,17 +9,22 @@
 mod harness; // bundles, running with a time limit, what is left behind
 mod pty; // the caller's side of a terminal and of --console-socket
 
+mod annotations; // those of crun's that rrun heeds
 mod bad_input; // the 125 rows of the bad-input table
 mod callers; // dockerd, containerd and podman with the runtime under them
 mod cgroups; // resources, update, events, pause and resume, OOM
+mod checkpoint; // checkpoint and restore that cannot succeed
 mod cli; // what callers parse: version, help, usage, log, pid file
 mod exec; // exec and all its flags
 mod hooks; // the six kinds and what their failure does
+mod killed; // create killed at a sample of its system calls
 mod leaks; // fds, canaries, keyring, host settings
 mod lifecycle; // create, start, state, kill, delete, run, list, and both at once
 mod mounts; // every mount option, masks, devices, idmapped mounts
 mod namespaces; // every kind created and joined, user namespaces, time offsets
+mod netdevices; // network devices moved into the container
 mod outputs; // key by key beside Debian's runc
+mod plan; // golden tests of the decisions
 mod process; // user, capabilities, rlimits, cwd, env, scheduler, sysctl, personality
 mod seccomp; // actions, arguments, listener
 mod terminal; // foreground pty, console socket, detach, fds, sd_notify

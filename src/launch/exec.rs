@@ -13,7 +13,7 @@ use std::convert::Infallible;
 /// Runs in the child; does not return.
 pub fn main(plan: &ExecPlan, child: &Child) -> ! {
     let Err(fault) = enter(plan, child);
-    let _ = protocol::send(&child.socket, &Message::Fault(fault.into()), &[]);
+    let _ = protocol::write(&child.socket, &Message::Fault(fault.into()));
     sys::launch::exit_now(255)
 }
 

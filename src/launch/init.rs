@@ -28,7 +28,7 @@ pub fn main(plan: &Plan, child: Child, listener: OwnedFd) -> ! {
     let (Err(Started { fault, connection }) | Ok(Started { fault, connection })) = fault;
     // 127 and 126 are what a shell and the engines make of a program that cannot be run.
     let status = if fault.errno == Errno::NOENT { 127 } else { 126 };
-    let _ = protocol::send(&connection, &Message::Fault(fault.into()), &[]);
+    let _ = protocol::write(&connection, &Message::Fault(fault.into()));
     sys::launch::exit_now(status)
 }
 

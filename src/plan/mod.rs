@@ -165,10 +165,10 @@ impl Plan {
         let rootfs = rootfs::build(spec, &given)?;
         let seccomp = linux.seccomp.as_ref().map(seccomp::build).transpose()?.flatten();
         warnings.extend(rootfs.warnings.iter().chain(&cgroup.warnings).cloned());
-        if let Some(first) = seccomp.iter().flat_map(|filter| &filter.warnings).next()
-            && annotations::fails_unknown_syscall(&spec.annotations)
+        if annotations::fails_unknown_syscall(&spec.annotations)
+            && let Some(unknown) = linux.seccomp.as_ref().and_then(seccomp::unknown_call)
         {
-            return Err(Error::config("linux.seccomp.syscalls", first));
+            return Err(unknown);
         }
         Ok(Self {
             id: request.id.to_owned(),
@@ -267,25 +267,24 @@ impl fmt::Display for Plan {
             }
         }
         for sysctl in &self.sysctls.list {
-            writeln!(f, "{sysctl}")?;
+            writeln!(f, "sysctl {sysctl}")?;
         }
         for device in &self.net_devices {
-            writeln!(f, "{device}")?;
+            writeln!(f, "network device {device}")?;
         }
-        for (name, list) in self.hooks.lists() {
-            for hook in list {
-                writeln!(f, "hook {name} {hook}")?;
-            }
-        }
+        write!(f, "{}", self.hooks)?;
         write!(f, "{}", self.process)?;
         if let Some(domain) = self.personality {
             writeln!(f, "personality {domain:#x}")?;
         }
         if let Some(policy) = &self.memory_policy {
-            writeln!(f, "{policy}")?;
+            writeln!(f, "memory policy {policy}")?;
+        }
+        if let Some(rdt) = &self.intel_rdt {
+            writeln!(f, "intel_rdt {rdt}")?;
         }
         match &self.seccomp {
-            Some(filter) => writeln!(f, "{filter}")?,
+            Some(filter) => writeln!(f, "seccomp {filter}")?,
             None => writeln!(f, "seccomp none")?,
         }
         for warning in &self.warnings {

@@ -336,6 +336,12 @@ impl fmt::Display for ProcessPlan {
         if let Some(priority) = &self.io_priority {
             writeln!(f, "io_priority {priority}")?;
         }
+        let affinity = &self.exec_affinity;
+        for (name, mask) in [("initial", &affinity.initial), ("final", &affinity.last)] {
+            if let Some(mask) = mask {
+                writeln!(f, "exec cpu affinity {name} {mask}")?;
+            }
+        }
         Ok(())
     }
 }

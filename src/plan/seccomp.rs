@@ -165,6 +165,19 @@ fn build_for(seccomp: &spec::Seccomp, native: &str) -> Result<Option<Filter>> {
     Ok(Some(Filter { program, flags, listener, warnings, default, archs: policy.archs }))
 }
 
+/// The first system call that has no number on any architecture known here, as the error it is where the bundle
+/// asks for one.
+pub fn unknown_call(seccomp: &spec::Seccomp) -> Option<Error> {
+    let names = seccomp
+        .syscalls
+        .iter()
+        .enumerate()
+        .flat_map(|(i, rule)| rule.names.iter().enumerate().map(move |(j, name)| (i, j, name)));
+    let (i, j, name) = names.into_iter().find(|(_, _, name)| Call::find(name).is_none())?;
+    let at = format!("linux.seccomp.syscalls[{i}].names[{j}]");
+    Some(Error::config(at, format_args!("unknown seccomp syscall {name:?}")))
+}
+
 /// Whether calls newer than the profile are better answered with ENOSYS: what allows, logs or traces by
 /// default lets them through.
 fn restricts(default: u32) -> bool {
