@@ -68,8 +68,8 @@
 //! * **User, lookup of the program and working directory come before `created`; capabilities, seccomp and
 //!   execve after `start`.** So `create` reports what it can, and the filter is loaded as the very last thing:
 //!   it has to allow nothing of ours but, without no_new_privs, capset.
-//! * **startContainer hooks run from a child of init** that has dropped what the process will drop: their
-//!   programs are the container's, so they get no right that it has not ([`launch::init`]).
+//! * **startContainer hooks run when init is confined as the process will be**, filter included: their programs
+//!   are the container's, so they get no right that it has not ([`launch::init`]).
 //! * **Resource limits are set last, and raised by the parent before**, which has the privilege to.
 //!
 //! # Who is /proc/self/exe inside (CVE-2019-5736)

@@ -72,6 +72,11 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
         crate::log::warning(warning);
     }
     // Profiles name system calls of kernels to come; that is not worth a line at every start.
+    if let Some(filter) = &plan.seccomp {
+        // runc's words and flags, which its own tests look for.
+        let shown = filter.flags & !crate::plan::seccomp::NEW_LISTENER;
+        crate::log::debug(|| format!("seccomp filter flags: {shown}"));
+    }
     for warning in plan.seccomp.iter().flat_map(|filter| &filter.warnings) {
         crate::log::debug(|| warning);
     }

@@ -66,5 +66,6 @@ fn enter(plan: &ExecPlan, child: &Child) -> Result<Infallible, Fault> {
     sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
     steps::limit_resources(&plan.process.rlimits)?;
     let seccomp = plan.seccomp.as_ref();
-    steps::confine_and_execute(&plan.process, seccomp, &proc, &program, &envp, child.socket.as_fd())
+    steps::confine(&plan.process, seccomp, &proc, child.socket.as_fd())?;
+    steps::execute(&plan.process, &program, &envp)
 }

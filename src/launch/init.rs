@@ -7,7 +7,6 @@ use super::protocol::{self, Message};
 use super::{Child, steps};
 use crate::plan::{Kind, Plan};
 use crate::rootfs::{Rootfs, Sources};
-use crate::sys::launch::{Cloned, clone3};
 use crate::sys::{self, Named as _, SysError};
 use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use rustix::io::Errno;
@@ -129,11 +128,10 @@ fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, 
     let connection = accept(&listener);
     let outcome = (|| -> Result<Infallible, Fault> {
         drop(listener);
-        run_start_hooks(plan, &prepared)?;
         steps::limit_resources(&plan.process.rlimits)?;
-        let Prepared { proc, program, envp } = &prepared;
-        let seccomp = plan.seccomp.as_ref();
-        steps::confine_and_execute(&plan.process, seccomp, proc, program, envp, connection.as_fd())
+        steps::confine(&plan.process, plan.seccomp.as_ref(), &prepared.proc, connection.as_fd())?;
+        start_container_hooks(plan, &prepared)?;
+        steps::execute(&plan.process, &prepared.program, &prepared.envp)
     })();
     match outcome {
         Err(fault) => Err(Started { fault, connection }),
@@ -172,44 +170,16 @@ fn create_container_hooks(plan: &Plan) -> Result<(), Fault> {
     )
 }
 
-/// Runs the startContainer hooks from a child that first gives up what the process will give up: the hook's
-/// program is found in the container, so it must have no right that the container has not. The filter is
-/// left out, as it is the process's and not the hooks'.
-fn run_start_hooks(plan: &Plan, prepared: &Prepared) -> Result<(), Fault> {
+/// Runs the startContainer hooks, once this process is confined: their programs are the container's, so they
+/// get no right that the process has not, and are under its filter, as in runc.
+fn start_container_hooks(plan: &Plan, prepared: &Prepared) -> Result<(), Fault> {
     let hooks = &plan.hooks.start_container;
     if hooks.is_empty() {
         return Ok(());
     }
-    let (ours, theirs) = protocol::pair()
-        .map_err(|e| SysError { call: "socketpair", errno: e.errno().unwrap_or(Errno::MFILE) })
-        .at(Step::StartContainerHook)?;
     let state = state_of(plan, "created");
-    let Cloned::Parent(_, pidfd) = clone3(0, None).at(Step::StartContainerHook)? else {
-        let run = || -> Result<(), Fault> {
-            steps::set_final_capabilities(&plan.process)?;
-            let options = crate::hooks::Options { env: &prepared.envp, ..Default::default() };
-            super::hook_fault(
-                Step::StartContainerHook,
-                crate::hooks::run("startContainer", hooks, &state, &options),
-            )
-        };
-        let message = run().map_or_else(|fault| Message::Fault(fault.into()), |()| Message::Ready);
-        let _ = protocol::send(&theirs, &message, &[]);
-        sys::launch::exit_now(0)
-    };
-    drop(theirs);
-    let answer = protocol::receive(&ours);
-    let _ = protocol::retry(|| {
-        let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
-        rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
-    });
-    match answer {
-        Ok((Message::Ready, _)) => Ok(()),
-        Ok((Message::Fault(report), _)) => {
-            Err(Fault { step: report.step, index: 0, call: "hook", errno: report.errno, note: report.note })
-        }
-        _ => Err(SysError { call: "recvmsg", errno: Errno::CHILD }).at(Step::StartContainerHook),
-    }
+    let options = crate::hooks::Options { env: &prepared.envp, ..Default::default() };
+    super::hook_fault(Step::StartContainerHook, crate::hooks::run("startContainer", hooks, &state, &options))
 }
 
 fn state_of(plan: &Plan, status: &str) -> Vec<u8> {

@@ -134,10 +134,7 @@ pub fn init(
         None => None,
     };
     let by_relay: Vec<(OwnedFd, u32)> = match relayed {
-        true => [Kind::User, Kind::Pid]
-            .into_iter()
-            .filter_map(|kind| take(&mut joins, kind).map(|fd| (fd, kind.flag())))
-            .collect(),
+        true => joins.drain(..).map(|(kind, fd)| (fd, kind.flag())).collect(),
         false => Vec::new(),
     };
     let child = Child {

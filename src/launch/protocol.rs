@@ -15,11 +15,11 @@
 //!  state.json says `created`; Committed ─────► accepts on start.sock
 //!
 //!  rrun start (or the same run)
-//!  connects to start.sock; Start ────────────► startContainer hooks
+//!  connects to start.sock; Start ───────────►
 //!                                           ◄─ Accepted
-//!                                              capabilities, seccomp
+//!                                              limits, capabilities, seccomp
 //!                                           ◄─ Listener   only with SCMP_ACT_NOTIFY; the fd's number
-//!  pidfd_getfd, sends it on; Go ─────────────► execve
+//!  pidfd_getfd, sends it on; Go ─────────────► startContainer hooks, execve
 //!                                           ◄─ Fault, or the end of file that close-on-exec makes
 //! ```
 //!

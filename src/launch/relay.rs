@@ -11,8 +11,33 @@
 
 use super::fault::{At as _, Fault, Step};
 use super::protocol::{self, Message};
+use crate::plan::Kind;
 use crate::sys::launch::{Cloned, clone3, exit_now, setns};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+
+/// Enters namespaces: those of a pidfd at once, if they go at once. One that belongs to the host's user namespace,
+/// as a pod's network may, needs our capabilities and so comes before the user namespace; one that the host may not
+/// enter needs those of the user namespace and so comes after it.
+fn enter(namespaces: &[(impl AsFd, u32)]) -> Result<(), Fault> {
+    let user = Kind::User.flag();
+    if let [(fd, kinds)] = namespaces {
+        match setns(fd, *kinds) {
+            Err(e) if e.errno == Errno::PERM && kinds & user != 0 => {}
+            other => return other.at(Step::Namespace),
+        }
+    }
+    let mut late = Vec::new();
+    for (fd, kinds) in namespaces {
+        if kinds & !user != 0 && setns(fd, kinds & !user).is_err() {
+            late.push((fd, kinds & !user));
+        }
+    }
+    for (fd, _) in namespaces.iter().filter(|(_, kinds)| kinds & user != 0) {
+        setns(fd, user).at(Step::Namespace)?;
+    }
+    late.into_iter().try_for_each(|(fd, kinds)| setns(fd, kinds)).at(Step::Namespace)
+}
 
 /// Returns in the final process only. `before` runs while this one is still outside.
 pub fn through(
@@ -26,9 +51,7 @@ pub fn through(
         // Processes of a joined pid namespace see this one as soon as it is in their user namespace.
         crate::sys::task::set_dumpable(false).at(Step::Session)?;
         before()?;
-        for (fd, kinds) in namespaces {
-            setns(fd, *kinds).at(Step::Namespace)?;
-        }
+        enter(namespaces)?;
         clone3(create | libc::CLONE_PARENT as u32, None).at(Step::Namespace)
     })();
     match made {

@@ -303,14 +303,12 @@ pub fn label(process: &ProcessPlan, proc: &Proc) -> Result<(), Fault> {
 
 /// Capabilities, no_new_privs and the filter, then execve: nothing but these, as the filter may forbid
 /// whatever comes behind it.
-pub fn confine_and_execute(
+pub fn confine(
     process: &ProcessPlan,
     seccomp: Option<&Filter>,
     proc: &Proc,
-    program: &CStr,
-    envp: &[CString],
     channel: BorrowedFd<'_>,
-) -> Result<std::convert::Infallible, Fault> {
+) -> Result<(), Fault> {
     use sys::task;
     label(process, proc)?;
     if process.no_new_privileges {
@@ -327,6 +325,15 @@ pub fn confine_and_execute(
         load(seccomp, channel)?;
         set_final_capabilities(process)?;
     }
+    Ok(())
+}
+
+/// The last step.
+pub fn execute(
+    process: &ProcessPlan,
+    program: &CStr,
+    envp: &[CString],
+) -> Result<std::convert::Infallible, Fault> {
     let failed = sys::launch::execveat(None, program, &process.argv, envp);
     failed.at(Step::Exec).map_err(|fault| Fault { note: super::diagnose::program(program), ..fault })
 }

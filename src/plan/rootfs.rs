@@ -299,7 +299,14 @@ fn one_mount(
         let warning = format!("config.json: {}: relative path is taken from /", at("destination"));
         plan.warnings.push(warning);
     }
-    let destination = clean(&mount.destination);
+    let mut destination = clean(&mount.destination);
+    // Not in the specification, but in runc: old callers give the destination as it is on the host.
+    if let Some(inside) = plan.path.to_str().and_then(|root| destination.strip_prefix(root))
+        && inside.starts_with('/')
+        && plan.path != Path::new("/")
+    {
+        destination = inside.to_owned();
+    }
     if destination == "/" {
         return Err(Error::config(at("destination"), "mountpoint is on the top of the root filesystem"));
     }

@@ -56,11 +56,18 @@ impl Exit {
     }
 }
 
+/// The kernel's words for a signal, in lower case as Go's runtimes print them.
+fn signal_words(signal: i32) -> String {
+    // SAFETY: strsignal returns a C string that lives until its next call, and there is one thread.
+    let words = unsafe { CStr::from_ptr(libc::strsignal(signal)) };
+    words.to_string_lossy().to_lowercase()
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit status {code}"),
-            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal} ({})", signal_words(*signal)),
         }
     }
 }
