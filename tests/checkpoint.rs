@@ -105,7 +105,7 @@ fn a_restore_of_nothing_leaves_nothing() {
         t.bundle_command("restore", &all).go()
     };
     for flags in [&[][..], &["--detach"]] {
-        restore(flags).fails("of the checkpoint: no such file").one_line();
+        restore(flags).fails("descriptors.json").says("no such file").one_line();
         t.nothing_left();
         assert_eq!(t.rootfs_listing(), before);
     }
