@@ -1,6 +1,6 @@
 //! config-linux.md, Seccomp: every action, arguments, errno, the listener.
 
-use crate::harness::{SECONDS_5, Test, probe, wait_for};
+use crate::harness::{SECONDS_5, Test, is_rrun, probe, wait_for};
 use crate::pty::FdSocket;
 use crate::{requires, rrun_only};
 use serde_json::{Value, json};
@@ -169,6 +169,10 @@ fn an_agent_answers_for_run_and_for_exec_with_and_without_no_new_privileges() {
         assert!(said.to_lowercase().contains("quota exceeded"), "{said}");
         let state = agent.state(0);
         assert_eq!((&state["state"]["id"], &state["pid"]), (&json!(t.id), &json!(t.pid())));
+        if is_rrun() {
+            // runtime.md, "State": until the program has been executed it is no more than that.
+            assert_eq!(state["state"]["status"], "created");
+        }
 
         let exec = t.exec(&["sh", "-c", &twice("two")]).ok().stdout();
         assert!(exec.to_lowercase().contains("quota exceeded") && exec.ends_with("/two\n"), "{exec}");
@@ -176,6 +180,7 @@ fn an_agent_answers_for_run_and_for_exec_with_and_without_no_new_privileges() {
         let state = agent.state(1);
         assert_eq!((&state["state"]["status"], &state["state"]["id"]), (&json!("running"), &json!(t.id)));
         assert_ne!(state["pid"], t.pid());
+        assert!(state["pid"].as_u64() > Some(0), "{state}");
         t.end();
     }
 }

@@ -8,6 +8,7 @@ use crate::cli::{Exec, Global};
 use crate::console::{Receiver, Relay, Terminal};
 use crate::container::Container;
 use crate::error::{Call as _, Context as _, Error, Kind, Result};
+use crate::launch::parent::Launched;
 use crate::plan::exec::ExecPlan;
 use crate::spec::{Capabilities, Process, Spec};
 use crate::state::Status;
@@ -70,8 +71,10 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
         plan.joined |= crate::plan::Kind::Time.flag();
     }
     let cgroup = container.cgroup()?;
-    let listener =
-        |pidfd: &rustix::fd::OwnedFd, number| hand_listener_over(&spec, &container, pidfd.as_fd(), number, 0);
+    let listener = |launched: &Launched, number| {
+        let process = (launched.pidfd.as_fd(), launched.pid);
+        hand_listener_over(&spec, &container.record, Status::Running, process, number)
+    };
     let launched = crate::launch::parent::exec(
         &plan,
         (init, container.record.pid),

@@ -13,7 +13,7 @@ use crate::notify::Proxy;
 use crate::plan::hooks::Hooks;
 use crate::plan::process::ProcessPlan;
 use crate::spec::Spec;
-use crate::state::Status;
+use crate::state::{Record, Status};
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdGetfdFlags};
 use std::path::Path;
@@ -71,7 +71,11 @@ pub fn proxy(global: &Global, id: &str) -> Result<Option<Proxy>> {
 /// # Errors
 /// The process's or the hook's.
 pub fn begin(container: Container, spec: &Spec, init: &OwnedFd) -> Result<Container> {
-    let listener = |number| hand_listener_over(spec, &container, init.as_fd(), number, container.record.pid);
+    let listener = |number| {
+        // The program has not been executed yet, which is what `created` means (runtime.md, "State").
+        let process = (init.as_fd(), container.record.pid);
+        hand_listener_over(spec, &container.record, Status::Created, process, number)
+    };
     match crate::launch::start::start(&container.slot, listener) {
         Ok(()) => {}
         Err(Failed::Other(e)) => return Err(e),
@@ -110,21 +114,16 @@ pub fn begin(container: Container, spec: &Spec, init: &OwnedFd) -> Result<Contai
 /// `failed to connect with seccomp agent`.
 pub fn hand_listener_over(
     spec: &Spec,
-    container: &Container,
-    process: BorrowedFd<'_>,
+    record: &Record,
+    status: Status,
+    (process, pid): (BorrowedFd<'_>, u32),
     number: i32,
-    pid: u32,
 ) -> Result<()> {
     let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let Some(seccomp) = seccomp else { return Err(Error::new("a listener without linux.seccomp")) };
     let fd =
         rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()).call(|| "pidfd_getfd")?;
-    let state = crate::oci_state::for_listener(
-        &container.record,
-        container.status(),
-        pid,
-        &seccomp.listener_metadata,
-    );
+    let state = crate::oci_state::for_listener(record, status, pid, &seccomp.listener_metadata);
     Receiver::connect(Path::new(&seccomp.listener_path))
         .and_then(|agent| agent.send(&state, fd.as_fd()))
         .context(|| {

@@ -241,7 +241,7 @@ pub fn exec(
     (target, init): (OwnedFd, u32),
     cgroup: &Cgroup,
     signals: Option<&Signals>,
-    listener: impl Fn(&OwnedFd, i32) -> Result<()>,
+    listener: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<Launched> {
     let (socket, theirs) = protocol::pair()?;
     let container = target.try_clone().call(|| "fcntl")?;
@@ -299,7 +299,7 @@ pub fn exec(
     loop {
         match launched.receive(cgroup, |report| words::of_exec(plan, report))? {
             Some(Message::Listener(number)) => {
-                listener(&launched.pidfd, number)?;
+                listener(&launched, number)?;
                 launched.send(&Message::Go)?;
             }
             Some(other) => return Err(protocol::unexpected(&other)),
