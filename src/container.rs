@@ -201,7 +201,7 @@ pub fn run_poststop(annotations: &BTreeMap<String, String>, hooks: &Hooks, state
 
 /// Whether the container has a pid namespace of its own, whose end ends its processes.
 pub fn has_own_pids(spec: &Spec) -> bool {
-    let listed = spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces);
+    let listed = spec.linux.as_deref().map_or(&[][..], |linux| &linux.namespaces);
     Namespaces::build(listed).is_ok_and(|namespaces| namespaces.creates(Namespace::Pid))
 }
 

@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_default_is_accepted_by_the_plan() {
         let spec = spec(None, true);
-        let plan = ProcessPlan::build(spec.process.as_ref()).expect("accepted");
+        let plan = ProcessPlan::build(spec.process.as_deref()).expect("accepted");
         assert!(plan.terminal && plan.no_new_privileges && plan.warnings.is_empty());
         assert_eq!((plan.capabilities.inheritable, plan.capabilities.ambient), (0, 0));
         assert_eq!(plan.capabilities.bounding, 1 << 29 | 1 << 5 | 1 << 10);

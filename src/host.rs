@@ -31,10 +31,10 @@ impl Host {
     /// # Errors
     /// Those of the cgroup hierarchies.
     pub fn read(spec: &Spec) -> Result<Self> {
-        let process = spec.process.as_ref();
+        let process = spec.process.as_deref();
         let profile = process.is_some_and(|process| !process.apparmor_profile.is_empty());
         let label = process.is_some_and(|process| !process.selinux_label.is_empty())
-            || spec.linux.as_ref().is_some_and(|linux| !linux.mount_label.is_empty());
+            || spec.linux.as_deref().is_some_and(|linux| !linux.mount_label.is_empty());
         Ok(Self {
             euid: rustix::process::geteuid().as_raw(),
             egid: rustix::process::getegid().as_raw(),

@@ -229,7 +229,7 @@ pub(super) fn notification(state: &Path) -> Mount {
 
 /// The rules of runc, with its words, as callers' tests know them.
 pub(super) fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Result<()> {
-    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    let terminal = spec.process.as_deref().is_some_and(|process| process.terminal);
     if detached && terminal && !socket {
         return Err(Error::new("cannot allocate tty if runc will detach without setting console socket"));
     }

@@ -245,7 +245,7 @@ fn state_directory(global: &Global, id: &str) -> PathBuf {
 }
 
 fn namespaces(spec: &Spec) -> Result<Namespaces> {
-    Namespaces::build(spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces))
+    Namespaces::build(spec.linux.as_deref().map_or(&[][..], |linux| &linux.namespaces))
 }
 
 fn options(shared: &cli::Criu) -> Options {

@@ -117,7 +117,7 @@ fn process(args: &Exec, spec: &Spec) -> Result<Process> {
         None => {
             let process =
                 spec.process.clone().ok_or_else(|| Error::new("process property must not be empty"))?;
-            Process { args: args.args.clone(), terminal: args.tty, ..process }
+            Process { args: args.args.clone(), terminal: args.tty, ..*process }
         }
     };
     if process.args.is_empty() {

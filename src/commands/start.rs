@@ -80,7 +80,7 @@ pub fn begin(container: Container, spec: &Spec, init: &OwnedFd) -> Result<Contai
         Ok(()) => {}
         Err(Failed::Other(e)) => return Err(e),
         Err(Failed::Reported(report)) => {
-            let error = match ProcessPlan::build(spec.process.as_ref()) {
+            let error = match ProcessPlan::build(spec.process.as_deref()) {
                 Ok(process) => words::of_process(&process, &report),
                 Err(e) => e,
             };
@@ -119,7 +119,7 @@ pub fn hand_listener_over(
     (process, pid): (BorrowedFd<'_>, u32),
     number: i32,
 ) -> Result<()> {
-    let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    let seccomp = spec.linux.as_deref().and_then(|linux| linux.seccomp.as_ref());
     let Some(seccomp) = seccomp else { return Err(Error::new("a listener without linux.seccomp")) };
     let fd =
         rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()).call(|| "pidfd_getfd")?;

@@ -107,7 +107,7 @@ fn dump_options(
 
 /// Masked paths that are files, and so covered by the host's /dev/null. Asked of the container's own mounts.
 fn masked_files<'a>(subject: &Subject<'a>) -> Result<Vec<&'a str>> {
-    let Some(linux) = subject.spec.linux.as_ref().filter(|linux| !linux.masked_paths.is_empty()) else {
+    let Some(linux) = subject.spec.linux.as_deref().filter(|linux| !linux.masked_paths.is_empty()) else {
         return Ok(Vec::new());
     };
     let root = super::open_directory(Path::new(&format!("/proc/{}/root", subject.pid)), false)?;

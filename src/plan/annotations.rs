@@ -60,7 +60,10 @@ mod tests {
         for (own, want) in [("", "/a"), ("/own", "/own")] {
             let mut spec = Spec {
                 annotations: BTreeMap::from([(SECCOMP_RECEIVER.into(), "/a".into())]),
-                linux: Some(crate::spec::Linux { seccomp: Some(seccomp(own)), ..Default::default() }),
+                linux: Some(Box::new(crate::spec::Linux {
+                    seccomp: Some(seccomp(own)),
+                    ..Default::default()
+                })),
                 ..Spec::default()
             };
             apply(&mut spec);

@@ -43,7 +43,7 @@ impl ExecPlan {
     /// The first value that is wrong.
     pub fn build(spec: &Spec, id: &str, process: &spec::Process, rootless: bool) -> Result<Self> {
         let none = spec::Linux::default();
-        let linux = spec.linux.as_ref().unwrap_or(&none);
+        let linux = spec.linux.as_deref().unwrap_or(&none);
         let namespaces = Namespaces::build(&linux.namespaces)?;
         let ids = Ids::build(linux, &namespaces)?;
         let mut process = ProcessPlan::build(Some(process))?;

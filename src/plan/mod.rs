@@ -121,7 +121,7 @@ impl Plan {
     /// The first value of config.json that is wrong or that this machine cannot do.
     pub fn build(spec: &Spec, request: &Request<'_>, host: &Host) -> Result<Self> {
         let none = spec::Linux::default();
-        let linux = spec.linux.as_ref().unwrap_or(&none);
+        let linux = spec.linux.as_deref().unwrap_or(&none);
         annotations::check(&spec.annotations)?;
         let rootless = request.rootless || host.rootless();
         let namespaces = Namespaces::build(&linux.namespaces)?;
@@ -129,7 +129,7 @@ impl Plan {
             return Err(Error::config("linux.namespaces", "rootless containers need a user namespace")
                 .remedy("add {\"type\": \"user\"} and mappings, or start from `rrun spec --rootless`"));
         }
-        let mut process = ProcessPlan::build(spec.process.as_ref())?;
+        let mut process = ProcessPlan::build(spec.process.as_deref())?;
         process.envp.extend_from_slice(request.environment);
         process.user.keep_groups = annotations::keeps_groups(&spec.annotations);
         check_labels(&process, linux, host)?;
@@ -139,7 +139,8 @@ impl Plan {
         if matches!(ids, Ids::Inherit) {
             warnings.extend(process.capabilities.restrict(host.bounding));
         }
-        let cgroup = cgroup::build(spec.linux.as_ref(), request.id, &host.cgroup, request.driver, rootless)?;
+        let cgroup =
+            cgroup::build(spec.linux.as_deref(), request.id, &host.cgroup, request.driver, rootless)?;
         if process.scheduler.is_some()
             && linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).is_some_and(|cpu| !cpu.cpus.is_empty())
             && process.scheduler.as_ref().is_some_and(|s| s.name == "SCHED_DEADLINE")

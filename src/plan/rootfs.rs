@@ -199,7 +199,7 @@ pub struct Symlink {
 /// Whatever is wrong in `root`, `mounts` or `linux` about the root filesystem, with its JSON path.
 pub fn build(spec: &Spec, given: &Given<'_>) -> Result<RootfsPlan> {
     let empty = spec::Linux::default();
-    let linux = spec.linux.as_ref().unwrap_or(&empty);
+    let linux = spec.linux.as_deref().unwrap_or(&empty);
     let Some(root) = &spec.root else {
         return Err(Error::config("root", "missing"));
     };
@@ -214,7 +214,7 @@ pub fn build(spec: &Spec, given: &Given<'_>) -> Result<RootfsPlan> {
     if jail == Jail::Chroot {
         refuse_mounts(spec, linux, root.readonly)?;
     }
-    let process = spec.process.as_ref();
+    let process = spec.process.as_deref();
     let mut plan = RootfsPlan {
         path: given.bundle.join(&root.path),
         readonly: root.readonly,

@@ -112,7 +112,7 @@ mod tests {
 
     fn spec(json: &str) -> (spec::Spec, Namespaces) {
         let spec: spec::Spec = document(json.as_bytes()).expect("readable");
-        let listed = spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces);
+        let listed = spec.linux.as_deref().map_or(&[][..], |linux| &linux.namespaces);
         let namespaces = Namespaces::build(listed).expect("namespaces");
         (spec, namespaces)
     }

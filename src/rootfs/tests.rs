@@ -111,7 +111,7 @@ fn plan_with(
         listed.join(",")
     );
     let spec = spec(&text);
-    let namespaces = Namespaces::build(&spec.linux.as_ref().unwrap().namespaces).unwrap();
+    let namespaces = Namespaces::build(&spec.linux.as_deref().unwrap().namespaces).unwrap();
     assert_eq!(namespaces.has(Kind::User), user);
     let memory =
         Hierarchy { name: "memory".into(), options: "memory".into(), path: "/sys/fs/cgroup/memory".into() };

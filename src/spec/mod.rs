@@ -25,7 +25,7 @@ record! {
         /// Mounts beyond the root, in the order in which they are made.
         mounts: Vec<Mount> = "mounts",
         /// The process; required by `start`.
-        process: Option<Process> = "process",
+        process: Option<Box<Process>> = "process",
         /// Host name inside the UTS namespace; empty leaves it.
         hostname: String = "hostname",
         /// NIS domain name inside the UTS namespace; empty leaves it.
@@ -35,7 +35,7 @@ record! {
         /// Free-form metadata.
         annotations: BTreeMap<String, String> = "annotations",
         /// Linux-specific properties.
-        linux: Option<Linux> = "linux",
+        linux: Option<Box<Linux>> = "linux",
     }
 }
 

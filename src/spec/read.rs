@@ -139,6 +139,12 @@ impl<T: Read> Read for Option<T> {
     }
 }
 
+impl<T: Read> Read for Box<T> {
+    fn read<'de, D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        T::read(d).map(Self::new)
+    }
+}
+
 impl<T: Read> Read for Vec<T> {
     fn read<'de, D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct Elements<T>(PhantomData<T>);
@@ -250,7 +256,7 @@ mod tests {
     fn null_is_the_default() {
         let text = br#"{"linux":null,"mounts":null,"hooks":null,"process":{"terminal":null,"args":null}}"#;
         let spec: Spec = document(text).expect("accepted");
-        assert_eq!(spec.process, Some(Process::default()));
+        assert_eq!(spec.process, Some(Box::default()));
         assert!(spec.mounts.is_empty() && spec.linux.is_none());
     }
 

@@ -22,7 +22,7 @@ fn plan(case: &Case, mounts: &str, linux: &str) -> Result<RootfsPlan> {
         listed.join(",")
     );
     let spec: Spec = read::document(text.as_bytes()).unwrap();
-    let namespaces = Namespaces::build(&spec.linux.as_ref().unwrap().namespaces).unwrap();
+    let namespaces = Namespaces::build(&spec.linux.as_deref().unwrap().namespaces).unwrap();
     let given = Given {
         bundle: Path::new("/b"),
         namespaces: &namespaces,
