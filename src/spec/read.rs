@@ -240,7 +240,7 @@ pub(crate) use record;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Process, Spec};
+    use crate::spec::Spec;
 
     fn fails(text: &str) -> String {
         document::<Spec>(text.as_bytes()).expect_err("must be refused")
