@@ -247,7 +247,7 @@ mod tests {
         );
         assert_eq!(
             failure("kill -9 $$"),
-            "error running createRuntime hook #1: killed by signal 9, stdout: , stderr: "
+            "error running createRuntime hook #1: killed by signal 9 (killed), stdout: , stderr: "
         );
     }
 
