@@ -16,6 +16,8 @@ FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 all: build
 
+# What `rrun --version` calls the commit; an archive without git has none.
+build: export RRUN_COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 build:
 	$(CARGO) build --release --locked
 
