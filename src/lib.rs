@@ -46,8 +46,8 @@
 //! * Whatever runs inside a container never has the host's rrun binary as its /proc/self/exe.
 //! * `state` never says `created` before init waits for `start`; a killed rrun leaves nothing that
 //!   `delete --force` cannot remove.
-//! * Waiting is on events: pidfds, sockets, signalfds, cgroup.events. cgroup v1's freezer has none, and is
-//!   the one thing that is asked again, with a bound.
+//! * Waiting is on events: pidfds, sockets, signalfds, cgroup.events. Where the kernel has none (cgroup v1's
+//!   freezer, the last moments of an rmdir, a lock that `delete --force` waits for) it is asked again, with a bound.
 //! * Nothing assumes x86_64 outside `sys` and the tables of system calls.
 //! * The words are the specification's and the kernel's.
 //!
@@ -67,7 +67,7 @@
 //!   anybody listen) and so is right at every instant ([`state`]).
 //! * **User, lookup of the program and working directory come before `created`; capabilities, seccomp and
 //!   execve after `start`.** So `create` reports what it can, and the filter is loaded as the very last thing:
-//!   it has to allow nothing of ours but, without no_new_privs, capset.
+//!   without startContainer hooks it has to allow nothing of ours but execve and, without no_new_privs, capset.
 //! * **startContainer hooks run when init is confined as the process will be**, filter included: their programs
 //!   are the container's, so they get no right that it has not ([`launch::init`]).
 //! * **Resource limits are set last, and raised by the parent before**, which has the privilege to.
