@@ -116,6 +116,7 @@ pub fn init(
 ) -> Result<Launched> {
     let listener = crate::state::listen(slot)?;
     let mut joins = open_joined(plan)?;
+    refuse_host_network(plan, &joins)?;
     let (socket, theirs) = protocol::pair()?;
     let create = plan.namespaces.create_flags() & !(Kind::Cgroup.flag() | Kind::Time.flag());
 
@@ -350,6 +351,19 @@ fn open_joined(plan: &Plan) -> Result<Vec<(Kind, OwnedFd)>> {
         }
     }
     Ok(joins)
+}
+
+/// A `net.*` parameter in a joined network namespace that is the host's own would change the host.
+fn refuse_host_network(plan: &Plan, joins: &[(Kind, OwnedFd)]) -> Result<()> {
+    let Some(name) = &plan.sysctls.joined_net else { return Ok(()) };
+    let Some((_, joined)) = joins.iter().find(|(kind, _)| *kind == Kind::Network) else { return Ok(()) };
+    let identity =
+        |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).call(|| "fstat");
+    let own = open(Path::new("/proc/self/ns/net"))?;
+    if identity(joined)? == identity(&own)? {
+        return Err(crate::plan::sysctl::host_network(name));
+    }
+    Ok(())
 }
 
 fn take(joins: &mut Vec<(Kind, OwnedFd)>, kind: Kind) -> Option<OwnedFd> {

@@ -71,8 +71,6 @@ pub struct RootfsPlan {
     pub label: Option<CString>,
     /// The parent must open sources ([`crate::rootfs::open_sources`]).
     pub needs_parent: bool,
-    /// Kernel parameters or a label will be written, through [`crate::rootfs::Rootfs::procfs`].
-    pub needs_procfs: bool,
     /// For the log, a line each.
     pub warnings: Vec<String>,
 }
@@ -214,7 +212,6 @@ pub fn build(spec: &Spec, given: &Given<'_>) -> Result<RootfsPlan> {
     if jail == Jail::Chroot {
         refuse_mounts(spec, linux, root.readonly)?;
     }
-    let process = spec.process.as_deref();
     let mut plan = RootfsPlan {
         path: given.bundle.join(&root.path),
         readonly: root.readonly,
@@ -236,8 +233,6 @@ pub fn build(spec: &Spec, given: &Given<'_>) -> Result<RootfsPlan> {
             label => Some(cstring("linux.mountLabel", label)?),
         },
         needs_parent: false,
-        needs_procfs: !linux.sysctl.is_empty()
-            || process.is_some_and(|p| !p.apparmor_profile.is_empty() || !p.selinux_label.is_empty()),
         warnings: Vec::new(),
     };
     cstring("root.path", &root.path)?;

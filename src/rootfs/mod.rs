@@ -49,7 +49,6 @@ pub struct Rootfs {
     proc_self: Option<OwnedFd>,
     /// A detached clone of the host's /dev/null.
     null: Option<OwnedFd>,
-    procfs: Result<OwnedFd, SysError>,
     /// Ids of the root's mount and of file systems that were made for the container: what lies on others
     /// belongs to someone else.
     own: Vec<u64>,
@@ -74,15 +73,11 @@ impl Rootfs {
             jail: plan.jail,
             proc_self,
             null: None,
-            procfs: Err(SysError { call: "fsopen", errno: Errno::NOENT }),
             own: Vec::new(),
             late: Vec::new(),
             kcore: statat(CWD, "/proc/kcore", AtFlags::SYMLINK_NOFOLLOW).is_ok(),
             umask: rustix::process::umask(Mode::empty()),
         };
-        if plan.needs_procfs {
-            this.procfs = private_procfs();
-        }
         if plan.jail != Jail::Chroot {
             this.isolate(plan).at(Step::Root)?;
             this.null = host_null().at(Step::Root)?;
@@ -155,19 +150,6 @@ impl Rootfs {
         self.mask(plan)?;
         rustix::process::umask(self.umask);
         Ok(())
-    }
-
-    /// A procfs of the container's pid namespace that is mounted nowhere, through which kernel parameters and
-    /// labels are written whatever the container has on its /proc (CVE-2025-52881); the host's verified one
-    /// where the kernel refuses that. It is opened only if the plan `needs_procfs`.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn procfs(&self) -> Result<BorrowedFd<'_>, Fault> {
-        match &self.procfs {
-            Ok(fd) => Ok(fd.as_fd()),
-            Err(e) => Err(tree::fault(*e, "no procfs")),
-        }
     }
 
     /// The root directory.
@@ -407,24 +389,6 @@ fn is_proc(fd: impl AsFd) -> bool {
 
 fn host_proc_self() -> Option<OwnedFd> {
     open("/proc/self", DIR, Mode::empty()).ok().filter(|fd| is_proc(fd))
-}
-
-fn private_procfs() -> Result<OwnedFd, SysError> {
-    let fs = Filesystem {
-        typ: c"proc".into(),
-        source: c"proc".into(),
-        data: Vec::new(),
-        flags: 0,
-        copy_up: false,
-    };
-    let hard = Attrs { set: attr::NOSUID | attr::NODEV | attr::NOEXEC, clear: 0 };
-    match tree::create(&fs, hard) {
-        Ok(fd) => Ok(fd),
-        Err(fault) => match open("/proc", DIR, Mode::empty()) {
-            Ok(fd) if is_proc(&fd) && fstat(&fd).is_ok_and(|st| st.st_ino == 1) => Ok(fd),
-            _ => Err(SysError { call: fault.call, errno: fault.errno }),
-        },
-    }
 }
 
 /// A clone of the host's /dev/null, as CVE-2025-31133 is about taking the container's; none where open_tree(2) is

@@ -205,12 +205,6 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Whether an fd number is open.
-pub fn is_open(number: RawFd) -> bool {
-    // SAFETY: no memory is passed.
-    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
-}
-
 /// Clears or sets close-on-exec of a number.
 ///
 /// # Errors

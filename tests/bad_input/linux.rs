@@ -183,6 +183,16 @@ fn row_085_sysctls_of_a_namespace_that_is_not_the_containers() {
     }
     r.bad("sysctl", "/linux/sysctl", json!({ "kernel.hostname": "x" }));
     r.ours("sysctl", "/linux/sysctl", json!({ "user.max_user_namespaces": "5" }));
+    requires!(root);
+    // A namespace of its own by the letters, but the host's in fact. The value is the one it has.
+    let value = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    r.with(|c| {
+        let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+        let network = namespaces.iter_mut().find(|n| n["type"] == "network").unwrap();
+        network["path"] = json!("/proc/self/ns/net");
+        c["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": value.trim() });
+    });
+    r.refused("host network namespace");
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn a_whole_plan_reads_as_it_is_done() {
          mask /x\n"
     );
     assert_eq!(plan.warnings, ["config.json: mounts[2].destination: relative path is taken from /"]);
-    assert!(!plan.needs_parent && !plan.needs_procfs);
+    assert!(!plan.needs_parent);
 }
 
 #[test]
