@@ -166,10 +166,7 @@ impl<'a> Terminal<'a> {
     /// ioctl FIONBIO, tcgetattr, tcsetattr, dup.
     pub fn new(master: OwnedFd, input: BorrowedFd<'a>, output: BorrowedFd<'a>) -> Result<Self> {
         rustix::io::ioctl_fionbio(&master, true).call(|| "ioctl FIONBIO")?;
-        // Lines end in a newline alone where our output is no terminal, as without `process.terminal`.
-        let mut own = rustix::termios::tcgetattr(&master).call(|| "tcgetattr")?;
-        own.output_modes.remove(OutputModes::ONLCR);
-        rustix::termios::tcsetattr(&master, OptionalActions::Now, &own).call(|| "tcsetattr")?;
+        keep_lines(master.as_fd()).call(|| "ioctl TCSETS")?;
         let raw = rustix::termios::isatty(input).then(|| RawMode::set(input)).transpose()?;
         let output = Some(unblocked(output)?);
         let (to_process, to_output) = (Pending::default(), Pending::default());
@@ -225,6 +222,17 @@ impl<'a> Terminal<'a> {
         }
         came
     }
+}
+
+/// Lets lines end in a newline alone, as they do without `process.terminal`, for where our output is no
+/// terminal. To be done before the process can write.
+///
+/// # Errors
+/// tcgetattr, tcsetattr.
+pub fn keep_lines(master: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut modes = rustix::termios::tcgetattr(master)?;
+    modes.output_modes.remove(OutputModes::ONLCR);
+    rustix::termios::tcsetattr(master, OptionalActions::Now, &modes)
 }
 
 /// An fd for the same terminal or pipe that does not block. Not O_NONBLOCK on the fd itself: the shell that
@@ -391,9 +399,6 @@ mod tests {
     fn all_output_comes_out_before_the_end_is_reported() {
         let signals = Signals::block().unwrap();
         let (master, slave) = pty();
-        let child =
-            start("i=0; while test $i -lt 20000; do echo line $i; i=$((i+1)); done; exit 5", slave.as_fd());
-        drop(slave);
         let null = std::fs::File::open("/dev/null").unwrap();
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         // A slow reader of a small pipe: the relay must wait for it and not lose a byte.
@@ -403,6 +408,9 @@ mod tests {
             text
         });
         let terminal = Terminal::new(master, null.as_fd(), write.as_fd()).unwrap();
+        let child =
+            start("i=0; while test $i -lt 20000; do echo line $i; i=$((i+1)); done; exit 5", slave.as_fd());
+        drop(slave);
         let mut relay = relay(&signals, &child, Some(terminal));
         assert_eq!(relay.run().unwrap(), Exit::Code(5));
         drop(relay);
@@ -452,11 +460,11 @@ mod tests {
     fn a_process_left_with_the_terminal_does_not_hold_up_the_end() {
         let signals = Signals::block().unwrap();
         let (master, slave) = pty();
-        let child = start("trap '' HUP; setsid sleep 3 & echo bye", slave.as_fd());
-        drop(slave);
         let null = std::fs::File::open("/dev/null").unwrap();
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let terminal = Terminal::new(master, null.as_fd(), write.as_fd()).unwrap();
+        let child = start("trap '' HUP; setsid sleep 3 & echo bye", slave.as_fd());
+        drop(slave);
         let before = std::time::Instant::now();
         assert_eq!(relay(&signals, &child, Some(terminal)).run().unwrap(), Exit::Code(0));
         assert!(before.elapsed().as_secs() < 2);

@@ -151,6 +151,19 @@ fn exec_in_the_foreground_with_a_terminal() {
     t.end();
 }
 
+/// The process runs before we have its terminal: its first lines must not be another kind than the rest.
+#[test]
+fn the_first_line_of_a_terminal_ends_as_all_do() {
+    requires!(root);
+    requires!(program "strace");
+    let t = sleeper("execline");
+    let log = t.dir.join("strace");
+    let late = ["strace", "-o", log.to_str().unwrap(), "-e", "inject=ioctl:delay_enter=300000"];
+    let out = t.rt(&["exec", "-t", &t.id, "echo", "line"]).under(&late).go();
+    assert_eq!(out.ok().stdout(), "line\n");
+    t.end();
+}
+
 #[test]
 fn exec_needs_a_running_container() {
     requires!(root);

@@ -48,6 +48,7 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
         .map_err(|e| e.in_file(&source))?;
     plan.preserve_fds = args.preserve_fds.saturating_add(sockets.count);
     plan.process.envp.extend(sockets.env.into_iter().filter_map(|entry| CString::new(entry).ok()));
+    plan.shown = !detached;
     plan.sub_cgroups = args
         .cgroup
         .iter()

@@ -48,6 +48,9 @@ fn enter(plan: &ExecPlan, child: &Child) -> Result<Infallible, Fault> {
     steps::session(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
     if plan.process.terminal {
         let console = crate::rootfs::exec_console(plan.process.console_size)?;
+        if plan.shown {
+            crate::console::keep_lines(console.master.as_fd()).named("ioctl TCSETS").at(Step::Console)?;
+        }
         protocol::send(&child.socket, &Message::Console, &[console.master.as_fd()])
             .named("sendmsg")
             .at(Step::Console)?;

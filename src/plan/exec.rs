@@ -34,6 +34,8 @@ pub struct ExecPlan {
     pub rootless: bool,
     /// Whether the kernel refuses setgroups(2) inside.
     pub setgroups_denied: bool,
+    /// Whether its terminal is shown by us, and must leave lines as they are from the first on.
+    pub shown: bool,
 }
 
 impl ExecPlan {
@@ -58,6 +60,7 @@ impl ExecPlan {
             keyring: super::keyring(id, false),
             preserve_fds: 0,
             sub_cgroups: Vec::new(),
+            shown: false,
             rootless,
             setgroups_denied: rootless && matches!(&ids, Ids::New { gid, .. } if gid.lines().len() == 1),
             process,
