@@ -23,7 +23,7 @@ use std::time::Instant;
 /// `container not running or created`.
 pub fn pause(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
-    match container.status() {
+    match container.status()? {
         Status::Running | Status::Created => container.cgroup()?.freeze(),
         status => {
             let text = format!("container not running or created: {}", status.name());
@@ -121,7 +121,7 @@ writes!(Line<'a> { kind = "type", id = "id", data = "data" });
 pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     let id = container.slot.id().to_owned();
-    if container.status() == Status::Stopped {
+    if container.status()? == Status::Stopped {
         return Err(Error::kind(Kind::State, format!("container with id {id} is not running")));
     }
     let cgroup = container.cgroup()?;
@@ -144,7 +144,7 @@ pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8>
             // A cgroup that is being removed under us is the end, and no error.
             match cgroup.stats() {
                 Ok(stats) => say("stats", Some(stats))?,
-                Err(_) if container.record.init().is_none() => return Ok(0),
+                Err(_) if container.record.init()?.is_none() => return Ok(0),
                 Err(e) => return Err(e),
             }
             next = now + args.interval;

@@ -4,6 +4,7 @@
 
 use super::{Result, check};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::Errno;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 
@@ -41,12 +42,31 @@ pub fn clone3(flags: u32, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
     // is held by a thread that the child lacks; `args` and `pidfd` outlive the call.
     let pid = check("clone3", unsafe {
         libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>())
-    })?;
+    });
+    let pid = match pid {
+        // Filters that must see the flags answer so (Docker's for a container without CAP_SYS_ADMIN), as they
+        // cannot look into clone_args.
+        Err(e) if e.errno == Errno::NOSYS && cgroup.is_none() => clone(flags, args.exit_signal, &mut pidfd)?,
+        pid => pid?,
+    };
     if pid == 0 {
         return Ok(Cloned::Child);
     }
     // SAFETY: the kernel has just stored a new fd here, which nothing else owns.
     Ok(Cloned::Parent(pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// clone(2) where clone3(2) is not to be had: all but CLONE_NEWTIME and a cgroup.
+fn clone(flags: u32, exit_signal: u64, pidfd: &mut RawFd) -> Result<libc::c_long> {
+    if flags & libc::CSIGNAL as u32 != 0 {
+        // CLONE_NEWTIME has the bits of the signal.
+        return Err(super::SysError { call: "clone3", errno: Errno::NOSYS });
+    }
+    let flags = libc::c_ulong::from(flags) | exit_signal | libc::CLONE_PIDFD as libc::c_ulong;
+    let (none, pidfd) = (std::ptr::null_mut::<libc::c_void>(), std::ptr::from_mut(pidfd));
+    // SAFETY: as in clone3: a copy of the memory, with the stack as it is; `pidfd` outlives the call. Flags,
+    // stack and pidfd stand in this order on every architecture but s390, which is not a target.
+    check("clone", unsafe { libc::syscall(libc::SYS_clone, flags, none, pidfd, none, none) })
 }
 
 /// Enters namespaces: `fd` is a namespace file, or a pidfd (Linux 5.8) with several `CLONE_NEW*` in `kinds`.
@@ -108,7 +128,7 @@ pub fn execveat(
     };
     // An exec that returns has failed.
     check("execve", ret)?;
-    Err(super::SysError { call: "execve", errno: rustix::io::Errno::INVAL })
+    Err(super::SysError { call: "execve", errno: Errno::INVAL })
 }
 
 /// Ends the process at once: no destructor of the parent's memory runs in a child.
