@@ -103,7 +103,7 @@ impl fmt::Display for Error {
 fn needed(text: &str) -> Option<&'static str> {
     let call = text.rsplit(": ").next()?.split(' ').next()?;
     Some(match call {
-        "openat2" => "5.6",
+        "openat2" | "pidfd_getfd" => "5.6",
         "pidfd_open" | "clone3" => "5.3",
         "pidfd_send_signal" => "5.1",
         "mount_setattr" => "5.12",

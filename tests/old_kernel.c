@@ -1,5 +1,5 @@
-/* rrun as on a kernel that lacks CALLS (names with spaces): each of them answers ENOSYS. Compiled with the
-   list and RRUN, the real binary's path, so that it is one program that dockerd and podman can be given. */
+/* old_kernel CALLS PROGRAM [ARGS...]: the program as on a kernel that lacks these calls (names with spaces
+   between them): each answers ENOSYS. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/filter.h>
@@ -29,11 +29,11 @@ int main(int argc, char **argv)
 {
 	struct sock_filter code[64];
 	unsigned short n = 0;
-	char list[] = CALLS;
 
-	(void)argc;
+	if (argc < 3)
+		return 2;
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-	for (char *name = strtok(list, " "); name; name = strtok(NULL, " ")) {
+	for (char *name = strtok(argv[1], " "); name; name = strtok(NULL, " ")) {
 		size_t i = 0;
 		while (i < sizeof calls / sizeof *calls && strcmp(calls[i].name, name))
 			i++;
@@ -54,7 +54,7 @@ int main(int argc, char **argv)
 		perror("old_kernel: seccomp");
 		return 2;
 	}
-	execv(RRUN, argv);
-	perror("old_kernel: " RRUN);
+	execv(argv[2], argv + 2);
+	perror(argv[2]);
 	return 2;
 }
