@@ -62,7 +62,7 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
     let layout = Layout::read()?;
     let source = args.resources.as_ref().map_or_else(|| "update".into(), |path| path.display().to_string());
     let writes = crate::plan::cgroup::update(&resources, &layout).map_err(|e| e.in_file(&source))?;
-    container.cgroup()?.set(&writes)
+    container.cgroup()?.update(&writes)
 }
 
 fn read(path: &Path) -> Result<Resources> {

@@ -110,7 +110,7 @@ fn out_of_memory(cgroup: &Cgroup) -> Option<Error> {
 pub fn init(
     plan: &Plan,
     slot: &Slot,
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     groups: Option<(&Groups, &Path)>,
     signals: Option<&Signals>,
 ) -> Result<Launched> {
@@ -172,10 +172,11 @@ pub fn init(
 fn prepare(
     plan: &Plan,
     launched: &Launched,
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     groups: Option<(&Groups, &Path)>,
 ) -> Result<()> {
     let pid = launched.pid;
+    cgroup.start(&plan.cgroup, pid)?;
     cgroup.add(pid)?;
     cgroup.apply(&plan.cgroup)?;
     crate::ids::write(plan, pid)?;
@@ -240,7 +241,7 @@ pub fn creation_hooks(plan: &Plan, init: u32) -> Result<()> {
 pub fn exec(
     plan: &ExecPlan,
     (target, init): (OwnedFd, u32),
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     signals: Option<&Signals>,
     listener: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<Launched> {

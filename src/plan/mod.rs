@@ -139,8 +139,12 @@ impl Plan {
         if matches!(ids, Ids::Inherit) {
             warnings.extend(process.capabilities.restrict(host.bounding));
         }
-        let cgroup =
+        let mut cgroup =
             cgroup::build(spec.linux.as_deref(), request.id, &host.cgroup, request.driver, rootless)?;
+        if let Some(systemd) = host.systemd.as_ref().filter(|_| request.driver == Driver::Systemd) {
+            let annotations = &spec.annotations;
+            cgroup::systemd::through(&mut cgroup, &linux.cgroups_path, request.id, annotations, systemd)?;
+        }
         if process.scheduler.is_some()
             && linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).is_some_and(|cpu| !cpu.cpus.is_empty())
             && process.scheduler.as_ref().is_some_and(|s| s.name == "SCHED_DEADLINE")

@@ -9,6 +9,8 @@
 mod devices;
 mod filter;
 mod limits;
+pub mod systemd;
+mod variant;
 
 pub use super::rootfs::clean;
 pub use devices::{Access, DeviceRule, DeviceType, v1_devices};
@@ -25,6 +27,8 @@ use std::fmt;
 pub enum Driver {
     /// rrun, through the cgroup file system.
     Cgroupfs,
+    /// systemd, over D-Bus: a transient scope.
+    Systemd,
     /// No one: the container stays in the cgroups of the runtime.
     Disabled,
 }
@@ -64,10 +68,12 @@ pub struct Place {
 }
 
 /// Everything about the cgroups of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CgroupPlan {
     /// Who makes them.
     pub driver: Driver,
+    /// The scope, with systemd.
+    pub unit: Option<systemd::Unit>,
     /// Where they are.
     pub places: Vec<Place>,
     /// Limits, in the order in which they are written.
@@ -103,6 +109,7 @@ pub fn build(
     if driver == Driver::Disabled {
         return Ok(CgroupPlan {
             driver,
+            unit: None,
             places: Vec::new(),
             limits: Vec::new(),
             devices: Vec::new(),
@@ -129,7 +136,15 @@ pub fn build(
         )
         .remedy("mount one, or disable cgroups"));
     }
-    Ok(CgroupPlan { driver, places, limits, devices, best_effort: rootless && asked.is_empty(), warnings })
+    Ok(CgroupPlan {
+        driver,
+        unit: None,
+        places,
+        limits,
+        devices,
+        best_effort: rootless && asked.is_empty(),
+        warnings,
+    })
 }
 
 /// Decides for `update`: only what is given changes, device rules not at all.
@@ -208,6 +223,12 @@ impl fmt::Display for CgroupPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.driver == Driver::Disabled {
             return writeln!(f, "cgroup: none, disabled");
+        }
+        if let Some(unit) = &self.unit {
+            writeln!(f, "systemd{} {}", if unit.user { " --user" } else { "" }, unit.name)?;
+            for (name, value) in &unit.properties {
+                writeln!(f, "property {name} = {value:?}")?;
+            }
         }
         for place in &self.places {
             let mount = place.hierarchy.mount.display();
