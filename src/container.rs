@@ -81,7 +81,7 @@ impl Container {
     pub fn cgroup(&self) -> Result<Cgroup> {
         let paths: Vec<(String, PathBuf)> =
             self.record.cgroups.iter().map(|c| (c.controllers.clone(), c.path.clone().into())).collect();
-        Cgroup::open(&paths)
+        Ok(Cgroup::open(&paths)?.of_unit(&self.record.unit, self.record.user_unit))
     }
 
     /// A pidfd of init.

@@ -68,6 +68,10 @@ record! {
         cgroups: Vec<CgroupPath> = "cgroups",
         /// `cgroupfs`, `systemd` or `disabled`: callers do not repeat the choice for kill and delete.
         cgroup_driver: String = "cgroupDriver",
+        /// The scope, with systemd.
+        unit: String = "systemdUnit",
+        /// Whether it is one of the user's own systemd.
+        user_unit: bool = "systemdUser",
         /// Whether it was created without privileges.
         rootless: bool = "rootless",
         /// resctrl directories that were made.
@@ -91,6 +95,8 @@ writes!(Record {
     annotations = "annotations",
     cgroups = "cgroups",
     cgroup_driver = "cgroupDriver",
+    unit = "systemdUnit",
+    user_unit = "systemdUser",
     rootless = "rootless",
     rdt = "intelRdtPaths",
 });

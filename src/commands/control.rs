@@ -61,13 +61,13 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
         None => typed(args),
     };
     let layout = Layout::read()?;
-    let cgroup = container.cgroup()?;
+    let mut cgroup = container.cgroup()?;
     if let Some(memory) = &mut resources.memory {
         complete(memory, &container, &cgroup);
     }
     let source = args.resources.as_ref().map_or_else(|| "update".into(), |path| path.display().to_string());
     let writes = crate::plan::cgroup::update(&resources, &layout).map_err(|e| e.in_file(&source))?;
-    cgroup.set(&writes)
+    cgroup.update(&writes)
 }
 
 /// Adds what cgroup v2, whose limit of swap is of swap alone, needs besides one that is given: the limit of
