@@ -29,5 +29,6 @@ mod outputs; // key by key beside Debian's runc
 mod plan; // golden tests of the decisions
 mod process; // user, capabilities, rlimits, cwd, env, scheduler, sysctl, personality
 mod seccomp; // actions, arguments, listener
+mod systemd; // systemd as the cgroup driver, beside the peers
 mod terminal; // foreground pty, console socket, detach, fds, sd_notify
 mod trace; // strace: path safety and the syscall budget
