@@ -94,9 +94,11 @@ pub fn probe() -> &'static Path {
 /// one. A limit only ends what hangs; it is no measurement.
 pub fn patiently(limit: Duration) -> Duration {
     static FACTOR: OnceLock<u32> = OnceLock::new();
-    limit * *FACTOR.get_or_init(|| {
-        std::env::var("RRUN_TEST_PATIENCE").map_or(1, |v| v.parse().expect("RRUN_TEST_PATIENCE: a number"))
-    })
+    limit
+        * *FACTOR.get_or_init(|| {
+            std::env::var("RRUN_TEST_PATIENCE")
+                .map_or(1, |v| v.parse().expect("RRUN_TEST_PATIENCE: a number"))
+        })
 }
 
 /// True when systemd is the machine's init: then engines let it make their cgroups.
@@ -484,7 +486,14 @@ impl<'a> Run<'a> {
         command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&stderr).unwrap());
         let started = Instant::now();
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Running { child, what: format!("{:?}", self.args), stdout, stderr, started, limit: patiently(self.limit) }
+        Running {
+            child,
+            what: format!("{:?}", self.args),
+            stdout,
+            stderr,
+            started,
+            limit: patiently(self.limit),
+        }
     }
 
     pub fn go(self) -> Out {
@@ -656,9 +665,13 @@ fn fill_rootfs(rootfs: &Path) {
     fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
 }
 
-/// The directory of a process's cgroup in hierarchy `controller`.
+/// The directory of a process's cgroup in hierarchy `controller`, or its only one where there is only v2.
 pub fn cgroup_of(pid: u32, controller: &str) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    if is_cgroup2() {
+        let path = text.trim_end().strip_prefix("0::/").unwrap();
+        return Path::new("/sys/fs/cgroup").join(path);
+    }
     let path = text
         .lines()
         .filter_map(|l| l.split(':').nth(1).zip(l.splitn(3, ':').nth(2)))
