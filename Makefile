@@ -12,7 +12,7 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test unit suite suite-old-kernel packages lint unsafe install uninstall clean
+.PHONY: all build demo test unit suite suite-old-kernel test-vm packages lint unsafe install uninstall clean
 
 all: build
 
@@ -24,7 +24,7 @@ build:
 demo: build
 	examples/demo "$(RRUN)"
 
-test: packages unit suite suite-old-kernel
+test: packages unit suite suite-old-kernel test-vm
 
 packages:
 	tests/install-packages
@@ -37,8 +37,9 @@ unit:
 suite: build
 	mkdir -p target
 	tests/host-snapshot > target/host.before
-	RUST_BACKTRACE=0 RRUN="$(RRUN)" RRUN_LACKS="$(RRUN_LACKS)" $(CARGO) test --locked --test tests -- --test-threads=$(TEST_THREADS); \
-	status=$$?; \
+	{ RUST_BACKTRACE=0 RRUN="$(RRUN)" RRUN_LACKS="$(RRUN_LACKS)" $(CARGO) test --locked --test tests -- \
+	  --show-output --test-threads=$(TEST_THREADS); echo $$? > target/suite.status; } | tests/summary; \
+	status=$$(cat target/suite.status); \
 	tests/host-snapshot > target/host.after; \
 	if diff -u target/host.before target/host.after; \
 	then echo "host unchanged: mounts, cgroups, processes, network devices, netfilter rules"; \
@@ -56,6 +57,12 @@ suite-old-kernel: build
 	  > $(OLD_KERNEL)/rrun
 	chmod 755 $(OLD_KERNEL)/rrun
 	$(MAKE) suite RRUN_LACKS="$(LACKS)" RRUN="$(CURDIR)/$(OLD_KERNEL)/rrun"
+
+# The suite again where there is systemd, cgroup v2, AppArmor and CAP_SYS_RESOURCE: in a guest of Debian's.
+# T=NAME... runs the tests of these names only, V1=1 boots it with cgroup v1.
+test-vm: packages build
+	tests/vm/suite "$(RRUN)" $(T) -- \
+	  $(if $(V1),systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller)
 
 lint: unsafe
 	$(CARGO) fmt --all --check
