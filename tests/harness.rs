@@ -71,10 +71,14 @@ pub fn program(name: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().map(|d| Path::new(d).join(name)).find(|p| p.exists())
 }
 
-/// tests/probe.c, compiled and static, so that it runs in any container.
+/// tests/probe.c, compiled and static, so that it runs in any container. `RRUN_TEST_PROBE` names one that is
+/// compiled already, where there is no compiler.
 pub fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     PROBE.get_or_init(|| {
+        if let Some(path) = std::env::var_os("RRUN_TEST_PROBE") {
+            return path.into();
+        }
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe.c");
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("probe-{}", std::process::id()));
         let mut cc = Command::new("cc");
@@ -87,6 +91,25 @@ pub fn probe() -> &'static Path {
     })
 }
 
+/// A time limit as this machine needs it: `RRUN_TEST_PATIENCE` says how many times longer (1), for an emulated
+/// one. A limit only ends what hangs; it is no measurement.
+pub fn patiently(limit: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    limit * *FACTOR.get_or_init(|| {
+        std::env::var("RRUN_TEST_PATIENCE").map_or(1, |v| v.parse().expect("RRUN_TEST_PATIENCE: a number"))
+    })
+}
+
+/// True when systemd is the machine's init: then engines let it make their cgroups.
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+/// True when the machine has cgroup v2 and nothing else.
+pub fn is_cgroup2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// True when the host's v1 controller `name` is mounted.
 pub fn controller(name: &str) -> bool {
     Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs").exists()
@@ -94,7 +117,7 @@ pub fn controller(name: &str) -> bool {
 
 /// Waits until `done` gives a value: the tests look at other programs, of which not all send an event.
 pub fn wait_for<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + limit;
+    let end = Instant::now() + patiently(limit);
     loop {
         if let Some(value) = done() {
             return value;
@@ -337,7 +360,7 @@ impl Test {
 
     /// Fails if something of the container is left; what the kernel ends a moment later is waited for.
     pub fn nothing_left(&self) {
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + patiently(Duration::from_secs(3));
         loop {
             let left = self.leftovers();
             if left.is_empty() {
@@ -462,7 +485,7 @@ impl<'a> Run<'a> {
         command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&stderr).unwrap());
         let started = Instant::now();
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Running { child, what: format!("{:?}", self.args), stdout, stderr, started, limit: self.limit }
+        Running { child, what: format!("{:?}", self.args), stdout, stderr, started, limit: patiently(self.limit) }
     }
 
     pub fn go(self) -> Out {

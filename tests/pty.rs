@@ -92,7 +92,7 @@ impl Pty {
     }
 
     fn read_until(&mut self, done: impl Fn(&str) -> bool) -> bool {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + crate::harness::patiently(Duration::from_secs(10));
         while !done(&self.seen) {
             let left = end.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(&self.master, PollFlags::IN)];

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod devices;
 mod dir;
 pub mod layout;
 pub mod oom;
@@ -15,6 +16,7 @@ mod v2;
 
 use crate::error::{Call, Error, Result};
 use crate::plan::cgroup::{CgroupPlan, Place, Write, v1_devices};
+pub use devices::apply_devices;
 use dir::{Dir, is_gone, is_refused};
 use layout::Version;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -348,10 +350,13 @@ impl Cgroup {
     /// The first value that the kernel refuses, with file, value and JSON path.
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
         if !plan.devices.is_empty() {
-            let text = "device rules on cgroup v2 need a BPF program, which this version does not load";
-            let group = self.group("devices").ok_or_else(|| Error::new(text))?;
-            match &group.dir {
-                Some(dir) => v1::write_devices(dir, &v1_devices(&plan.devices)?)?,
+            let v2 = || self.groups.iter().find(|group| group.version == Version::V2);
+            let group = self.group("devices").or_else(v2);
+            match group.and_then(|group| Some((group, group.dir.as_ref()?))) {
+                Some((group, dir)) if group.version == Version::V1 => {
+                    v1::write_devices(dir, &v1_devices(&plan.devices)?)?;
+                }
+                Some((group, dir)) => apply_devices(dir.as_fd(), &plan.devices, group.is_new())?,
                 None => {
                     return Err(Error::new(
                         "cannot set devices limit: container could not join or create cgroup",

@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod devices;
+mod filter;
 mod limits;
 
 pub use super::rootfs::clean;
 pub use devices::{Access, DeviceRule, DeviceType, v1_devices};
+pub use filter::{Instruction, program as device_program};
 
 use crate::cgroup::layout::{Hierarchy, Layout, Version};
 use crate::error::{Error, Result};
@@ -121,11 +123,11 @@ pub fn build(
         layout.hierarchies.iter().map(|h| place(h, asked, id, &limits, layout.is_v2())).collect();
     if !devices.is_empty() && layout.find("devices").is_some() {
         v1_devices(&devices)?;
-    } else if !devices.is_empty() && !layout.is_v2() {
+    } else if !devices.is_empty() && !layout.hierarchies.iter().any(|h| h.version == Version::V2) {
         return Err(Error::new(
-            "the devices cgroup controller is not mounted, so device access cannot be limited",
+            "neither the devices cgroup controller nor cgroup v2 is mounted, so device access cannot be limited",
         )
-        .remedy("mount it, or disable cgroups"));
+        .remedy("mount one, or disable cgroups"));
     }
     Ok(CgroupPlan { driver, places, limits, devices, best_effort: rootless && asked.is_empty(), warnings })
 }
