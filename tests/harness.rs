@@ -95,9 +95,11 @@ pub fn probe() -> &'static Path {
 /// one. A limit only ends what hangs; it is no measurement.
 pub fn patiently(limit: Duration) -> Duration {
     static FACTOR: OnceLock<u32> = OnceLock::new();
-    limit * *FACTOR.get_or_init(|| {
-        std::env::var("RRUN_TEST_PATIENCE").map_or(1, |v| v.parse().expect("RRUN_TEST_PATIENCE: a number"))
-    })
+    limit
+        * *FACTOR.get_or_init(|| {
+            std::env::var("RRUN_TEST_PATIENCE")
+                .map_or(1, |v| v.parse().expect("RRUN_TEST_PATIENCE: a number"))
+        })
 }
 
 /// True when systemd is the machine's init: then engines let it make their cgroups.
@@ -485,7 +487,14 @@ impl<'a> Run<'a> {
         command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&stderr).unwrap());
         let started = Instant::now();
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Running { child, what: format!("{:?}", self.args), stdout, stderr, started, limit: patiently(self.limit) }
+        Running {
+            child,
+            what: format!("{:?}", self.args),
+            stdout,
+            stderr,
+            started,
+            limit: patiently(self.limit),
+        }
     }
 
     pub fn go(self) -> Out {

@@ -2,7 +2,7 @@
 //! bridge, two images, and a client on the socket. Requests are as the kubelet makes them.
 
 use crate::callers::{Engine, Kind};
-use crate::harness::{cgroup_of, runtime, wait_for};
+use crate::harness::{cgroup_of, has_systemd, is_cgroup2, patiently, runtime, wait_for};
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::*;
 use serde_json::{Value, json};
@@ -26,22 +26,17 @@ fn pause_program() -> PathBuf {
     std::env::var_os("RRUN_TEST_PAUSE").unwrap_or_else(|| env!("CARGO_BIN_EXE_pause").into()).into()
 }
 
-/// True on a host with cgroup v2 alone.
-pub fn is_v2() -> bool {
-    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-}
-
 /// The cgroup driver that the pods ask for: `CRI_DRIVER`, or systemd where it runs, as a kubelet is set up.
 fn is_systemd() -> bool {
     match std::env::var("CRI_DRIVER") {
         Ok(driver) => driver == "systemd",
-        Err(_) => Path::new("/run/systemd/system").exists(),
+        Err(_) => has_systemd(),
     }
 }
 
 /// A file of a process's cgroup: `v1` as `controller/file`, or `v2`.
 pub fn cgroup_file(pid: u32, v1: &str, v2: &str) -> PathBuf {
-    if is_v2() {
+    if is_cgroup2() {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let path = text.lines().find_map(|l| l.strip_prefix("0::/")).unwrap().to_owned();
         return Path::new("/sys/fs/cgroup").join(path).join(v2);
@@ -80,7 +75,7 @@ macro_rules! rpcs {
             $(pub fn $name(&self, request: $request) -> Result<$response, tonic::Status> {
                 let mut client = self.$service.clone();
                 let mut request = tonic::Request::new(request);
-                request.set_timeout(LONG);
+                request.set_timeout(patiently(LONG));
                 self.tokio.block_on(client.$name(request)).map(tonic::Response::into_inner)
             })*
         }

@@ -1,7 +1,8 @@
 //! The streaming side of Exec and Attach: a WebSocket (RFC 6455) with Kubernetes' subprotocol
 //! `v4.channel.k8s.io`, in which each message's first byte names the channel.
 
-use crate::node::Node;
+use crate::harness::patiently;
+use crate::node::{LONG, Node};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use std::fs::File;
@@ -38,7 +39,7 @@ impl Stream {
             };
             scope.spawn(connect).join().unwrap()
         });
-        socket.set_read_timeout(Some(crate::node::LONG)).unwrap();
+        socket.set_read_timeout(Some(patiently(LONG))).unwrap();
         write!(
             socket,
             "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
