@@ -12,7 +12,7 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test unit suite test-cri packages lint unsafe install uninstall clean
+.PHONY: all build demo test unit suite test-cri test-cri-vm packages lint unsafe install uninstall clean
 
 all: build
 
@@ -48,6 +48,10 @@ test-cri: export RRUN := $(RRUN)
 test-cri: packages build
 	$(CRI) test $(CRI_TARGET) --test cri --no-run
 	tests/unchanged sh -c '$(CRI) test -q $(CRI_TARGET) --test cri -- --test-threads=$(TEST_THREADS)'
+
+# The same in the guest: cgroup v2, and both cgroup drivers.
+test-cri-vm: packages build
+	tests/cri/guest "$(RRUN)"
 
 lint: unsafe
 	$(CARGO) fmt --all --check
