@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::rpc::{self, Kind, Message, opt};
-use super::{Criu, DESCRIPTORS, Notify, Options, Subject};
+use super::{Criu, DESCRIPTORS, Notify, Options, Stderr, Subject};
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
 use rustix::fd::{AsFd, OwnedFd};
@@ -49,7 +49,7 @@ pub fn restore(
     inherit_pipes(&images, &mut opts)?;
 
     let fds: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
-    let criu = Criu::start(&fds)?;
+    let criu = Criu::start(Stderr::Shared, &fds)?;
     hooks(Notify::Started(criu.pid()))?;
     cgroup_roots(criu.pid(), &mut opts)?;
     let mut request = rpc::request(Kind::Restore);
@@ -61,6 +61,8 @@ pub fn restore(
         _ => Ok(()),
     };
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("restore.log");
+    // An earlier one's errors are not this one's.
+    let _ = rustix::fs::unlink(&log);
     let (response, exit) =
         criu.ask(&request, &mut notified).map_err(|failure| super::explain(failure, Some(&log)))?;
     match response.restored {
