@@ -161,8 +161,8 @@ impl Features {
             linux: Linux {
                 namespaces: NAMESPACES,
                 capabilities: &capabilities::NAMES,
-                // Not yet: v2 lacks the program that limits device access, and nothing speaks to systemd.
-                cgroup: Cgroup { v1: true, v2: false, systemd: false, systemd_user: false, rdma: true },
+                // Not yet: nothing speaks to systemd.
+                cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
                 seccomp: Seccomp {
                     enabled: true,
                     actions: sorted(tables.seccomp_actions),

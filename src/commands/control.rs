@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::cgroup::Cgroup;
 use crate::cgroup::layout::Layout;
 use crate::cgroup::oom::Event;
 use crate::cgroup::stats::Stats;
@@ -55,14 +56,37 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
             "--kernel-memory and --kernel-memory-tcp are ignored: the kernel has neither any more",
         );
     }
-    let resources = match &args.resources {
+    let mut resources = match &args.resources {
         Some(path) => read(path)?,
         None => typed(args),
     };
     let layout = Layout::read()?;
+    let cgroup = container.cgroup()?;
+    if let Some(memory) = &mut resources.memory {
+        complete(memory, &container, &cgroup);
+    }
     let source = args.resources.as_ref().map_or_else(|| "update".into(), |path| path.display().to_string());
     let writes = crate::plan::cgroup::update(&resources, &layout).map_err(|e| e.in_file(&source))?;
-    container.cgroup()?.set(&writes)
+    cgroup.set(&writes)
+}
+
+/// Adds what cgroup v2, whose limit of swap is of swap alone, needs besides one that is given: the limit of
+/// memory in force; or the sum in force, which a change of memory alone leaves as config.json has set it.
+fn complete(memory: &mut Memory, container: &Container, cgroup: &Cgroup) {
+    let set = |value: Option<i64>| value.filter(|&value| value != 0);
+    match (set(memory.limit), set(memory.swap)) {
+        (None, Some(1..)) => memory.limit = cgroup.memory_limits().map(|(limit, _)| limit),
+        (Some(1..), None) => {
+            let sum = || cgroup.memory_limits().filter(|(limit, swap)| *limit > 0 && *swap >= 0);
+            let spec = container.slot.read_config().ok();
+            let resources = spec.as_ref().and_then(|spec| spec.linux.as_ref()?.resources.as_ref());
+            let given = resources.and_then(|resources| set(resources.memory.as_ref()?.swap));
+            if given.is_some_and(|bytes| bytes > 0) {
+                memory.swap = sum().and_then(|(limit, swap)| limit.checked_add(swap));
+            }
+        }
+        _ => {}
+    }
 }
 
 fn read(path: &Path) -> Result<Resources> {

@@ -139,8 +139,13 @@ impl Plan {
         if matches!(ids, Ids::Inherit) {
             warnings.extend(process.capabilities.restrict(host.bounding));
         }
-        let cgroup =
+        let mut cgroup =
             cgroup::build(spec.linux.as_deref(), request.id, &host.cgroup, request.driver, rootless)?;
+        if !cgroup.places.is_empty() {
+            let only_v2 = host.cgroup.is_v2();
+            cgroup.owner = cgroup::owner(spec, &namespaces, &ids).filter(|_| only_v2);
+            cgroup.delegated = cgroup::delegated(spec, only_v2)?;
+        }
         if process.scheduler.is_some()
             && linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).is_some_and(|cpu| !cpu.cpus.is_empty())
             && process.scheduler.as_ref().is_some_and(|s| s.name == "SCHED_DEADLINE")

@@ -64,7 +64,7 @@ impl DeviceRule {
     }
 
     /// Whether it sets everything, whatever came before.
-    fn is_all(&self) -> bool {
+    pub(super) fn is_all(&self) -> bool {
         self.typ == DeviceType::All
             && self.major.is_none()
             && self.minor.is_none()

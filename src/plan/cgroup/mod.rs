@@ -6,11 +6,15 @@
 
 #![forbid(unsafe_code)]
 
+mod delegation;
 mod devices;
+mod filter;
 mod limits;
 
 pub use super::rootfs::clean;
+pub use delegation::{below as delegated, owner};
 pub use devices::{Access, DeviceRule, DeviceType, v1_devices};
+pub use filter::{Instruction, program as device_program};
 
 use crate::cgroup::layout::{Hierarchy, Layout, Version};
 use crate::error::{Error, Result};
@@ -74,11 +78,15 @@ pub struct CgroupPlan {
     pub devices: Vec<DeviceRule>,
     /// Whether a cgroup that may not be made is left out, as no path was asked for and the caller is not root.
     pub best_effort: bool,
+    /// The runtime's id of the user who is given the cgroup; v2 only.
+    pub owner: Option<u32>,
+    /// Path of a cgroup below, in which the process begins and which the container manages; v2 only.
+    pub delegated: Option<String>,
     /// What was ignored and why.
     pub warnings: Vec<String>,
 }
 
-/// Decides for `create`.
+/// Decides for `create`; [`owner`] and [`delegated`] are the caller's to add.
 ///
 /// `rootless` says that the runtime has no power over the host's cgroups: device rules are then left out, and
 /// so are cgroups that may not be made, unless a path or a limit asks for them.
@@ -105,6 +113,8 @@ pub fn build(
             limits: Vec::new(),
             devices: Vec::new(),
             best_effort: false,
+            owner: None,
+            delegated: None,
             warnings: resources
                 .map(|_| "linux.resources is not applied: cgroups are disabled".into())
                 .into_iter()
@@ -121,13 +131,14 @@ pub fn build(
         layout.hierarchies.iter().map(|h| place(h, asked, id, &limits, layout.is_v2())).collect();
     if !devices.is_empty() && layout.find("devices").is_some() {
         v1_devices(&devices)?;
-    } else if !devices.is_empty() && !layout.is_v2() {
+    } else if !devices.is_empty() && !layout.hierarchies.iter().any(|h| h.version == Version::V2) {
         return Err(Error::new(
-            "the devices cgroup controller is not mounted, so device access cannot be limited",
+            "neither the devices cgroup controller nor cgroup v2 is mounted, so device access cannot be limited",
         )
-        .remedy("mount it, or disable cgroups"));
+        .remedy("mount one, or disable cgroups"));
     }
-    Ok(CgroupPlan { driver, places, limits, devices, best_effort: rootless && asked.is_empty(), warnings })
+    let best_effort = rootless && asked.is_empty();
+    Ok(CgroupPlan { driver, places, limits, devices, best_effort, owner: None, delegated: None, warnings })
 }
 
 /// Decides for `update`: only what is given changes, device rules not at all.
@@ -220,6 +231,12 @@ impl fmt::Display for CgroupPlan {
         }
         for rule in &self.devices {
             writeln!(f, "device {rule}")?;
+        }
+        if let Some(owner) = self.owner {
+            writeln!(f, "cgroup owner {owner}")?;
+        }
+        if let Some(path) = &self.delegated {
+            writeln!(f, "cgroup delegated {path}")?;
         }
         Ok(())
     }
