@@ -262,6 +262,12 @@ impl Course<'_> {
                     i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
                 let init = rustix::process::pidfd_open(number, PidfdFlags::empty()).call(|| "pidfd_open")?;
                 self.init = Some(init);
+                if self.plan.process.no_new_privileges && gains_privileges(pid) {
+                    crate::log::warning(
+                        "CRIU has not restored no_new_privs: set-user-ID programs give privileges now \
+                         (it does from version 3.19 on)",
+                    );
+                }
                 let made = self.resctrl.iter().flat_map(|(groups, _)| &groups.remove);
                 let rdt = made.map(|path| path.display().to_string()).collect();
                 let record = Record { rdt, ..record(self.plan, self.host, self.cgroup, pid)? };
@@ -271,6 +277,12 @@ impl Course<'_> {
             }
         }
     }
+}
+
+/// Whether a process is without `no_new_privs`; one whose status cannot be read is gone.
+fn gains_privileges(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .is_ok_and(|status| status.lines().any(|line| line == "NoNewPrivs:\t0"))
 }
 
 fn root_directory(global: &Global) -> PathBuf {

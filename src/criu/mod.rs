@@ -316,8 +316,14 @@ fn last_error(mut file: std::fs::File) -> Option<String> {
     file.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let errors = || text.lines().rev().filter(|line| line.contains("Error (")).map(str::trim);
-    let telling = errors().find(|line| !line.ends_with("FAILED."));
+    let telling = errors().find(|line| !is_consequence(line));
     telling.or_else(|| errors().next()).map(str::to_owned)
+}
+
+/// Whether a line of CRIU's only says that something failed of which an earlier one said why.
+fn is_consequence(line: &str) -> bool {
+    let signs = ["failed with ", "exited, status=", "killed by signal"];
+    line.ends_with("FAILED.") || signs.iter().any(|sign| line.contains(sign))
 }
 
 /// An absolute path of a program in the host's PATH.
@@ -550,6 +556,7 @@ mod tests {
         let directory = directory("log");
         let log = directory.0.join("dump.log");
         let text = "(0.1) all is well\n(0.2) Error (criu/x.c:1): first\n(0.3) Error (criu/x.c:2): second\n\
+                    (0.4) Error (criu/cr-dump.c:8): Dump files (pid: 7) failed with -1\n\
                     (0.4) Error (criu/cr-dump.c:9): Dumping FAILED.\n";
         std::fs::write(&log, text).unwrap();
         assert_eq!(logged_error(&log).as_deref(), Some("(0.3) Error (criu/x.c:2): second"));
