@@ -63,8 +63,15 @@ pub fn restore(
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("restore.log");
     // An earlier one's errors are not this one's.
     let _ = rustix::fs::unlink(&log);
-    let (response, exit) =
-        criu.ask(&request, &mut notified).map_err(|failure| super::explain(failure, Some(&log)))?;
+    let (response, exit) = criu.ask(&request, &mut notified).map_err(|failure| {
+        let e = super::explain(failure, Some(&log));
+        // CRIU opens most images as the container's root.
+        if subject.namespaces.has(plan::Kind::User) && e.to_string().contains("Permission denied") {
+            return e
+                .remedy("the root of its user namespace must reach the images: chmod o+x their directory");
+        }
+        e
+    })?;
     match response.restored {
         Some(pid) if exit.success() => Ok(pid),
         _ => Err(Error::new(format!("criu failed: {exit}; log file: {}", log.display()))),
