@@ -40,15 +40,15 @@ suite: build
 	  $(CARGO) test --locked --test tests -- --show-output --test-threads=$(TEST_THREADS) | tests/summary'
 
 # tests/cri is a package of its own; `--target` keeps the static flags off its procedural macros.
-CRI = cd tests/cri && $(CARGO)
-CRI_TARGET = --locked --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir ../../target/cri
+CRI = --manifest-path tests/cri/Cargo.toml
+CRI_BUILD = $(CRI) --locked --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/cri
 
 # Kubernetes' path: containerd's CRI service, driven through its socket.
 test-cri: export RUST_BACKTRACE = 0
 test-cri: export RRUN := $(RRUN)
 test-cri: packages build
-	$(CRI) test $(CRI_TARGET) --test cri --no-run
-	tests/unchanged sh -c '$(CRI) test -q $(CRI_TARGET) --test cri -- --test-threads=$(TEST_THREADS)'
+	$(CARGO) test $(CRI_BUILD) --test cri --no-run
+	tests/unchanged $(CARGO) test $(CRI_BUILD) --test cri -- --test-threads=$(TEST_THREADS)
 
 # The same in the guest: cgroup v2, and both cgroup drivers.
 test-cri-vm: packages build
@@ -74,9 +74,9 @@ test-vm: packages build
 
 lint: unsafe
 	$(CARGO) fmt --all --check
-	$(CRI) fmt --check
+	$(CARGO) fmt $(CRI) --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CRI) clippy --all-targets $(CRI_TARGET) -- -D warnings
+	$(CARGO) clippy $(CRI_BUILD) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 # `unsafe` stands only in src/sys/; every other source file forbids it itself.

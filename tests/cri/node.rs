@@ -229,7 +229,8 @@ impl Node {
         let logs = self.engine.dir(&format!("logs-{name}"));
         fs::create_dir(&logs).unwrap();
         let parent = match is_systemd() {
-            true => format!("{}-{name}.slice", self.slice()),
+            // The whole path, as the kubelet gives it.
+            true => format!("/{0}.slice/{0}-{name}.slice", self.slice()),
             false => format!("/{}/{name}", self.engine.test.id),
         };
         let runtime_default = SecurityProfile::default();
