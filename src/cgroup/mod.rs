@@ -267,16 +267,15 @@ impl Cgroup {
                 Err(e) if is_gone(&e) => None,
                 dir => Some(dir?),
             };
-            let version = if key.is_empty() { Version::V2 } else { Version::V1 };
-            let controllers = match (version, &dir) {
-                (Version::V1, _) => key.split(',').map(str::to_owned).collect(),
-                (Version::V2, Some(dir)) => {
-                    let text = dir.read("cgroup.controllers")?;
-                    text.split_whitespace().map(str::to_owned).collect()
-                }
-                (Version::V2, None) => Vec::new(),
-            };
-            groups.push(Group { version, controllers, dir, path: path.to_owned(), made: Vec::new() });
+            let path = path.to_owned();
+            let made = Vec::new();
+            groups.push(if key.is_empty() {
+                let (dir, controllers) = dir.map_or(Ok((None, Vec::new())), v2::controllers)?;
+                Group { version: Version::V2, controllers, dir, path, made }
+            } else {
+                let controllers = key.split(',').map(str::to_owned).collect();
+                Group { version: Version::V1, controllers, dir, path, made }
+            });
         }
         Ok(Self { groups, best_effort: false, scope: None })
     }

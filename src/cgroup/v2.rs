@@ -48,6 +48,18 @@ pub(super) fn enable(parent: &Dir, controllers: &[String], must: &[&str]) -> Res
     Ok(())
 }
 
+/// The controllers of a cgroup; neither it nor they where it has gone since it was opened, as a scope that has ended
+/// goes by systemd's hand at any time.
+pub(super) fn controllers(dir: Dir) -> Result<(Option<Dir>, Vec<String>)> {
+    match dir.read("cgroup.controllers") {
+        Err(e) if is_gone(&e) => Ok((None, Vec::new())),
+        text => {
+            let controllers = text?.split_whitespace().map(str::to_owned).collect();
+            Ok((Some(dir), controllers))
+        }
+    }
+}
+
 /// Refuses a cgroup that cannot take the limits of a domain.
 pub(super) fn check_type(dir: &Dir, limited: bool) -> Result<()> {
     let typ = match dir.read("cgroup.type") {

@@ -183,7 +183,7 @@ impl Criu {
         let memory = || memfd_create("criu-stderr", MemfdFlags::CLOEXEC).call(|| "memfd_create");
         let said = (stderr == Stderr::Kept).then(memory).transpose()?;
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        let shown = said.as_ref().map_or(stderr.as_fd(), AsFd::as_fd);
+        let shown = said.as_ref().map_or_else(|| stderr.as_fd(), AsFd::as_fd);
         let mut all = vec![stdin.as_fd(), stdout.as_fd(), shown, theirs.as_fd()];
         all.extend_from_slice(fds);
         let argv = [c"criu".to_owned(), c"swrk".to_owned(), c"3".to_owned()];
@@ -291,7 +291,8 @@ fn explain(failure: Failure, log: Option<&Path>) -> Error {
         }
     };
     let mut text = format!("criu failed: type {} errno {}", Kind::name(response.kind), response.errno);
-    let words = log.and_then(logged_error).or(Some(response.message).filter(|words| !words.is_empty()));
+    let words = log.and_then(logged_error);
+    let words = words.or_else(|| Some(response.message).filter(|words| !words.is_empty()));
     let words = words.or_else(|| {
         (response.errno > 0).then(|| crate::error::strerror(Errno::from_raw_os_error(response.errno)))
     });
