@@ -76,7 +76,9 @@ fn dirs(unit: &str) -> Vec<PathBuf> {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|e| e.path());
     // cpu and cpuacct are links to one.
     dirs.extend(hierarchies.filter(|dir| !dir.is_symlink()).map(|dir| dir.join(&tail)));
-    dirs.into_iter().filter(|dir| dir.is_dir()).collect()
+    // crun's container is in a cgroup below its scope.
+    let own = |dir: PathBuf| Some(dir.join("container")).filter(|sub| sub.is_dir()).unwrap_or(dir);
+    dirs.into_iter().filter(|dir| dir.is_dir()).map(own).collect()
 }
 
 /// Every limit that a cgroup of the unit has, by file.
@@ -186,8 +188,11 @@ fn same_as_peers(resources: &Value, updates: &[&[&str]]) {
         let theirs = outcome(&program(peer).unwrap(), resources, updates);
         for (i, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
             let step = if i == 0 { "create".to_owned() } else { format!("update {:?}", updates[i - 1]) };
-            let mut lines = differences(peer, &ours.0, &theirs.0);
-            lines.extend(differences(peer, &ours.1, &theirs.1));
+            let mut lines = differences(peer, &ours.1, &theirs.1);
+            // crun 1.8.1 sets no limit on the scope but below it.
+            if peer == "runc" {
+                lines.extend(differences(peer, &ours.0, &theirs.0));
+            }
             wrong.extend(lines.into_iter().map(|line| format!("after {step}: {line}")));
         }
     }
@@ -340,10 +345,10 @@ fn the_choice_is_on_record() {
 #[test]
 fn a_unit_that_failed_goes_with_the_container() {
     requires!(root);
-    requires!(systemd() && v2(), "needs systemd as PID 1 and cgroup v2");
+    requires!(systemd(), "needs systemd as PID 1");
     let t = scoped("failed");
-    t.edit(|c| c["linux"]["resources"]["memory"] = json!({ "limit": 16_777_216, "swap": 16_777_216 }));
-    detached(&t, "sleep 1; exec tail /dev/zero");
+    t.edit(|c| c["annotations"] = json!({ "org.systemd.property.RuntimeMaxSec": "uint64 3" }));
+    detached(&t, "exec sleep 1000");
     wait_for("the end", SECONDS_20, || (t.status() == "stopped").then_some(()));
     let u = unit(&t);
     wait_for("a failed unit", SECONDS_20, || (property(&u, "ActiveState") == "failed").then_some(()));
@@ -404,7 +409,7 @@ fn devices_and_limits_survive_a_reload() {
         let allowed = json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm" });
         c["linux"]["resources"]["devices"].as_array_mut().unwrap().push(allowed);
         c["linux"]["resources"]["pids"] = json!({ "limit": 66 });
-        c["linux"]["resources"]["cpu"] = json!({ "quota": 12_345, "period": 50_000 });
+        c["linux"]["resources"]["cpu"] = json!({ "quota": 12_500, "period": 50_000 });
     });
     let _ = Command::new("modprobe").arg("fuse").status();
     detached(&t, "mknod /f c 10 229; mknod /k c 1 11; mknod /z c 1 5; touch /ready; exec sleep 1000");
@@ -521,7 +526,7 @@ fn a_user_has_a_scope_too() {
         assert!(fs::read_to_string(dir.join("cgroup.procs")).unwrap().contains(&state["pid"].to_string()));
         // From a cgroup that is not the user's, where writing to cgroup.procs is refused.
         let out = as_user(env, &["exec", &t.id, "cat", "/proc/self/cgroup"]);
-        assert!(out.ok().stdout().contains(&u), "{out:?}");
+        assert_eq!(out.ok().stdout(), "0::/\n", "the root of the container's cgroup namespace");
         as_user(env, &["update", "--pids-limit", "44", &t.id]).ok();
         assert_eq!(fs::read_to_string(dir.join("pids.max")).unwrap().trim(), "44");
         as_user(env, &["kill", &t.id, "KILL"]).ok();
