@@ -161,8 +161,7 @@ impl Features {
             linux: Linux {
                 namespaces: NAMESPACES,
                 capabilities: &capabilities::NAMES,
-                // Not yet: v2.
-                cgroup: Cgroup { v1: true, v2: false, systemd: true, systemd_user: true, rdma: true },
+                cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
                 seccomp: Seccomp {
                     enabled: true,
                     actions: sorted(tables.seccomp_actions),

@@ -12,6 +12,7 @@ mod pty; // the caller's side of a terminal and of --console-socket
 mod annotations; // those of crun's that rrun heeds
 mod bad_input; // the 125 rows of the bad-input table
 mod callers; // dockerd, containerd and podman with the runtime under them
+mod cgroup2; // cgroup v2 alone, beside Debian's runc and crun
 mod cgroups; // resources, update, events, pause and resume, OOM
 mod checkpoint; // checkpoint and restore that cannot succeed
 mod cli; // what callers parse: version, help, usage, log, pid file
@@ -23,6 +24,7 @@ mod lifecycle; // create, start, state, kill, delete, run, list, and both at onc
 mod mounts; // every mount option, masks, devices, idmapped mounts
 mod namespaces; // every kind created and joined, user namespaces, time offsets
 mod netdevices; // network devices moved into the container
+mod old_kernel; // system calls that old kernels lack
 mod outputs; // key by key beside Debian's runc
 mod plan; // golden tests of the decisions
 mod process; // user, capabilities, rlimits, cwd, env, scheduler, sysctl, personality

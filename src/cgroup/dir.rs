@@ -57,9 +57,13 @@ impl Dir {
     /// Opens a descendant; `name` may have several components.
     pub(super) fn child(&self, name: &str) -> Result<Self> {
         let path = self.path.join(name);
-        let fd = openat2(&self.fd, name, DIR, Mode::empty(), BENEATH)
-            .call(|| format!("openat2 {}", path.display()))?;
+        let fd = Self::open_below(self.fd.as_fd(), name).call(|| format!("openat2 {}", path.display()))?;
         Ok(Self { fd, path })
+    }
+
+    /// The same, by fds.
+    pub(super) fn open_below(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+        openat2(dir, name, DIR, Mode::empty(), BENEATH)
     }
 
     /// Makes a child and opens it; says whether it was made.

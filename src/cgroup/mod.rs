@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod delegation;
 mod devices;
 mod dir;
 pub mod layout;
@@ -23,7 +24,7 @@ use layout::Version;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -145,19 +146,26 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>
     let mount = Dir::open(&place.hierarchy.mount)?;
     let must: Vec<&str> = plan.limits.iter().map(|limit| limit.controller.as_str()).collect();
     let parts: Vec<&str> = place.path.split('/').filter(|part| !part.is_empty()).collect();
-    let (mut dir, mut made) = (Dir::open(&place.hierarchy.mount)?, false);
-    // The way down is walked only as far as needed: the parent mostly exists.
-    let parent = parts.split_last().map_or(String::new(), |(_, parents)| parents.join("/"));
-    let mut rest = parts.as_slice();
-    if place.enable.is_empty() && !parent.is_empty() {
-        match mount.child(&parent) {
-            Ok(found) => (dir, rest) = (found, parts.last().map_or(&[][..], std::slice::from_ref)),
+    let (mut dir, mut made) = (mount.child(".")?, false);
+    // The way down is walked only as far as needed: the parent mostly exists, and on v2 what it has enabled those
+    // above have too.
+    let (mut rest, mut ready) = (parts.as_slice(), false);
+    if let Some((last, parents @ [_, ..])) = parts.split_last() {
+        match mount.child(&parents.join("/")) {
+            Ok(found) => {
+                ready = v2::missing(&found, &place.enable)?.is_empty();
+                if ready {
+                    (dir, rest) = (found, std::slice::from_ref(last));
+                }
+            }
             Err(e) if e.errno() == Some(Errno::NOENT) => {}
             Err(e) => return Err(e),
         }
     }
     for part in rest {
-        v2_enable(place, &dir, &must)?;
+        if !ready {
+            v2::enable(&dir, &place.enable, &must)?;
+        }
         (dir, made) = dir.make(part)?;
         if made {
             group.made.push(dir.path().to_owned());
@@ -181,7 +189,11 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>
         }
     }
     // A frozen cgroup above would freeze init before it can answer, and so hang create.
-    if (group.version == Version::V2 || group.has("freezer")) && frozen(group.version, &dir)? {
+    let held = match group.version {
+        Version::V1 => group.has("freezer") && v1::is_frozen(&dir)?,
+        Version::V2 => v2::is_held(&dir)?,
+    };
+    if held {
         let e = Error::new("container's cgroup unexpectedly frozen");
         return Err(e.context(dir.path().display()).remedy("thaw it"));
     }
@@ -190,13 +202,6 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>
     }
     group.dir = Some(dir);
     Ok(())
-}
-
-fn v2_enable(place: &Place, dir: &Dir, must: &[&str]) -> Result<()> {
-    match place.hierarchy.version {
-        Version::V1 => Ok(()),
-        Version::V2 => v2::enable(dir, &place.enable, must),
-    }
 }
 
 fn frozen(version: Version, dir: &Dir) -> Result<bool> {
@@ -308,10 +313,25 @@ impl Cgroup {
         self.groups.iter().any(|group| group.dir.as_ref().is_some_and(Dir::exists))
     }
 
-    /// The v2 directory, for clone3(2) with `CLONE_INTO_CGROUP`.
-    pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
-        let group = self.groups.iter().find(|group| group.version == Version::V2)?;
-        group.dir.as_ref().map(AsFd::as_fd)
+    /// The directory in which clone3(2) makes a process of the container (`CLONE_INTO_CGROUP`); none where
+    /// there are others to join beside it.
+    pub fn entry(&self) -> Option<BorrowedFd<'_>> {
+        match self.groups.as_slice() {
+            [group] if group.version == Version::V2 => group.dir.as_ref().map(AsFd::as_fd),
+            _ => None,
+        }
+    }
+
+    /// [`Cgroup::entry`] for `exec` with the arguments of [`Cgroup::add_exec`], which says what is wrong where
+    /// there is none.
+    pub fn exec_entry(&self, sub: &[(Option<&str>, &str)]) -> Option<OwnedFd> {
+        let entry = self.entry()?;
+        let path = match sub {
+            [] => ".",
+            [(None, path)] if !path.split('/').any(|part| part == "..") => path.trim_matches('/'),
+            _ => return None,
+        };
+        Dir::open_below(entry, if path.is_empty() { "." } else { path }).ok()
     }
 
     /// The group that holds a controller.
@@ -396,7 +416,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Applies device rules and limits. Best before any process joins.
+    /// Applies device rules and limits, and changes the owner. Best before any process joins.
     ///
     /// # Errors
     /// The first value that the kernel refuses, with file, value and JSON path.
@@ -416,7 +436,8 @@ impl Cgroup {
                 }
             }
         }
-        self.write(&plan.limits, true)
+        self.write(&plan.limits, true)?;
+        self.give(plan)
     }
 
     /// Writes the values of an `update`.
@@ -651,6 +672,16 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// The limits of memory and of swap on v2, -1 for none; `None` where there is no such limit to read.
+    pub fn memory_limits(&self) -> Option<(i64, i64)> {
+        let group = self.group("memory").filter(|group| group.version == Version::V2)?;
+        let limit = |file: &str| match group.dir.as_ref()?.read(file).ok()?.trim() {
+            "max" => Some(-1),
+            bytes => bytes.parse().ok(),
+        };
+        Some((limit("memory.max")?, limit("memory.swap.max").unwrap_or(0)))
     }
 
     /// Waits for processes that are dying.

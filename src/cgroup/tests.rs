@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::plan::cgroup::{Driver, build, update};
+use crate::plan::cgroup::{DeviceRule, Driver, Instruction, build, device_program, update};
 use crate::spec::{self, read::document};
 use layout::Layout;
 use std::process::{Child, Command, Stdio};
@@ -455,4 +455,91 @@ fn the_settings_are_those_of_runc() {
     cgroup.apply(&plan).expect("applied");
     assert!(theirs.len() > 40, "only {} settings compared", theirs.len());
     assert_eq!(settings(&cgroup), theirs);
+}
+
+/// What a process in the cgroup may do with a device: `r`, `w` and `m` of those in `nodes`, one line each.
+///
+/// The kernel asks before it looks for a driver, so that a number without a device does as well: EPERM is a
+/// refusal, anything else is not.
+fn tried(dir: &Path, nodes: &Path, devices: &[(&str, u32, u32)]) -> Vec<String> {
+    let mut script = format!("echo 0 >{}/cgroup.procs || exit 1; cd {}\n", dir.display(), nodes.display());
+    for (typ, major, minor) in devices {
+        let node = format!("{typ}{major}-{minor}");
+        for (what, command) in [
+            ("r", format!(": <{node}")),
+            ("w", format!(": >>{node}")),
+            ("rw", format!(": <>{node}")),
+            ("m", format!("mknod made {typ} {major} {minor}; rm -f made; :")),
+        ] {
+            script.push_str(&format!(
+                "case $( ({command}) 2>&1) in *'not permitted'*) ;; *) echo '{typ} {major}:{minor} {what}';; esac\n"
+            ));
+        }
+    }
+    let out = Command::new("sh").args(["-c", &script]).output().expect("sh");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("text").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_program_for_devices_is_replaced_and_others_stay() {
+    let Some((layout, path, _clean)) = ready("a_program_for_devices_is_replaced_and_others_stay") else {
+        return;
+    };
+    let v2: Vec<_> = layout.hierarchies.iter().filter(|h| h.version == Version::V2).cloned().collect();
+    if v2.is_empty() {
+        eprintln!("skipped: needs cgroup v2");
+        return;
+    }
+    let layout = Layout { hierarchies: v2 };
+    let rules = |json: &str| {
+        let plan = plan_of(&format!(r#"{{"resources":{{"devices":{json}}}}}"#), &layout, &path);
+        plan.expect("planned").devices
+    };
+    let devices = [("c", 1, 3), ("c", 1, 7), ("c", 42, 7), ("b", 7, 0), ("b", 42, 1), ("b", 42, 2)];
+    let nodes = std::env::temp_dir().join(format!("rrun-nodes-{}", std::process::id()));
+    std::fs::create_dir(&nodes).expect("a directory");
+    for (typ, major, minor) in devices {
+        let name = nodes.join(format!("{typ}{major}-{minor}"));
+        let (major, minor) = (major.to_string(), minor.to_string());
+        let made = Command::new("mknod").arg(name).args([typ, &major, &minor]).status().expect("mknod");
+        assert!(made.success());
+    }
+    let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
+    let dir = cgroup.groups[0].dir.as_ref().expect("made");
+    let see = |rules: &[DeviceRule], is_new| {
+        apply_devices(dir.as_fd(), rules, is_new).expect("applied");
+        tried(dir.path(), &nodes, &devices).join(",")
+    };
+    let some = rules(
+        r#"[{"allow":true,"type":"b","major":42,"access":"rw"},
+        {"allow":false,"type":"b","major":42,"minor":2,"access":"w"}]"#,
+    );
+    let seen = see(&some, true);
+    assert_eq!(
+        seen,
+        "c 1:3 r,c 1:3 w,c 1:3 rw,c 1:3 m,c 1:7 r,c 1:7 w,c 1:7 rw,c 1:7 m,c 42:7 m,b 7:0 m,\
+        b 42:1 r,b 42:1 w,b 42:1 rw,b 42:1 m,b 42:2 r,b 42:2 m"
+    );
+    assert_eq!(crate::sys::bpf::attached(dir).expect("listed").len(), 1);
+    // Another's, which allows everything: it stays, and ours is replaced beside it.
+    let allow: Vec<_> = device_program(&rules(
+        r#"[{"allow":true,"access":"rwm"},
+        {"allow":false,"type":"b","major":42,"minor":1,"access":"w"}]"#,
+    ))
+    .expect("a program")
+    .into_iter()
+    .map(Instruction::encode)
+    .collect();
+    let other = crate::sys::bpf::load_device_program(&allow, c"other").expect("loaded");
+    crate::sys::bpf::attach(dir, &other, None).expect("attached");
+    let before = crate::sys::bpf::attached(dir).expect("listed");
+    assert_eq!(see(&some, false), seen.replace("b 42:1 w,b 42:1 rw,", ""));
+    let after = crate::sys::bpf::attached(dir).expect("listed");
+    assert_eq!((before.len(), after.len(), before[1]), (2, 2, after[1]));
+    assert_ne!(before[0], after[0]);
+    let all = see(&rules(r#"[{"allow":true,"access":"rwm"}]"#), false);
+    assert_eq!(all.split(',').count(), 4 * devices.len() - 2, "but the other's: {all}");
+    assert_eq!(crate::sys::bpf::attached(dir).expect("listed"), after[1..]);
+    std::fs::remove_dir_all(&nodes).expect("removed");
 }

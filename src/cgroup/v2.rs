@@ -10,16 +10,20 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::time::Duration;
 
+/// Those of the controllers that the children of a cgroup do not have.
+pub(super) fn missing<'a>(parent: &Dir, controllers: &'a [String]) -> Result<Vec<&'a String>> {
+    if controllers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let enabled = parent.read("cgroup.subtree_control")?;
+    Ok(controllers.iter().filter(|name| !enabled.split_whitespace().any(|on| on == **name)).collect())
+}
+
 /// Enables controllers for the children of a cgroup.
 ///
 /// `must` are those with a limit; the others are enabled if that is possible, for their statistics.
 pub(super) fn enable(parent: &Dir, controllers: &[String], must: &[&str]) -> Result<()> {
-    if controllers.is_empty() {
-        return Ok(());
-    }
-    let enabled = parent.read("cgroup.subtree_control")?;
-    let missing: Vec<_> =
-        controllers.iter().filter(|name| !enabled.split_whitespace().any(|on| on == **name)).collect();
+    let missing = missing(parent, controllers)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -112,8 +116,17 @@ pub(super) fn thaw(dir: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Whether processes here are frozen, by this cgroup or one above.
+/// Whether processes here are frozen or will be, by this cgroup or one above.
 pub(super) fn is_frozen(dir: &Dir) -> Result<bool> {
+    match dir.read("cgroup.freeze") {
+        Err(e) if is_gone(&e) => Ok(false),
+        // While a process joins, cgroup.events says for a moment that not all are.
+        asked => Ok(asked?.trim() == "1" || is_held(dir)?),
+    }
+}
+
+/// Whether a process that joins would be frozen, by this cgroup or one above.
+pub(super) fn is_held(dir: &Dir) -> Result<bool> {
     match dir.read("cgroup.events") {
         Err(e) if is_gone(&e) => Ok(false),
         text => Ok(event(&text?, "frozen") == Some(true)),

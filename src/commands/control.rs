@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::cgroup::Cgroup;
 use crate::cgroup::layout::Layout;
 use crate::cgroup::oom::Event;
 use crate::cgroup::stats::Stats;
@@ -23,7 +24,7 @@ use std::time::Instant;
 /// `container not running or created`.
 pub fn pause(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
-    match container.status() {
+    match container.status()? {
         Status::Running | Status::Created => container.cgroup()?.freeze(),
         status => {
             let text = format!("container not running or created: {}", status.name());
@@ -55,14 +56,37 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
             "--kernel-memory and --kernel-memory-tcp are ignored: the kernel has neither any more",
         );
     }
-    let resources = match &args.resources {
+    let mut resources = match &args.resources {
         Some(path) => read(path)?,
         None => typed(args),
     };
     let layout = Layout::read()?;
+    let mut cgroup = container.cgroup()?;
+    if let Some(memory) = &mut resources.memory {
+        complete(memory, &container, &cgroup);
+    }
     let source = args.resources.as_ref().map_or_else(|| "update".into(), |path| path.display().to_string());
     let writes = crate::plan::cgroup::update(&resources, &layout).map_err(|e| e.in_file(&source))?;
-    container.cgroup()?.update(&writes)
+    cgroup.update(&writes)
+}
+
+/// Adds what cgroup v2, whose limit of swap is of swap alone, needs besides one that is given: the limit of
+/// memory in force; or the sum in force, which a change of memory alone leaves as config.json has set it.
+fn complete(memory: &mut Memory, container: &Container, cgroup: &Cgroup) {
+    let set = |value: Option<i64>| value.filter(|&value| value != 0);
+    match (set(memory.limit), set(memory.swap)) {
+        (None, Some(1..)) => memory.limit = cgroup.memory_limits().map(|(limit, _)| limit),
+        (Some(1..), None) => {
+            let sum = || cgroup.memory_limits().filter(|(limit, swap)| *limit > 0 && *swap >= 0);
+            let spec = container.slot.read_config().ok();
+            let resources = spec.as_ref().and_then(|spec| spec.linux.as_ref()?.resources.as_ref());
+            let given = resources.and_then(|resources| set(resources.memory.as_ref()?.swap));
+            if given.is_some_and(|bytes| bytes > 0) {
+                memory.swap = sum().and_then(|(limit, swap)| limit.checked_add(swap));
+            }
+        }
+        _ => {}
+    }
 }
 
 fn read(path: &Path) -> Result<Resources> {
@@ -121,7 +145,7 @@ writes!(Line<'a> { kind = "type", id = "id", data = "data" });
 pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     let id = container.slot.id().to_owned();
-    if container.status() == Status::Stopped {
+    if container.status()? == Status::Stopped {
         return Err(Error::kind(Kind::State, format!("container with id {id} is not running")));
     }
     let cgroup = container.cgroup()?;
@@ -144,7 +168,7 @@ pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8>
             // A cgroup that is being removed under us is the end, and no error.
             match cgroup.stats() {
                 Ok(stats) => say("stats", Some(stats))?,
-                Err(_) if container.record.init().is_none() => return Ok(0),
+                Err(_) if container.record.init()?.is_none() => return Ok(0),
                 Err(e) => return Err(e),
             }
             next = now + args.interval;

@@ -42,7 +42,7 @@ pub fn checkpoint(global: &Global, args: &Checkpoint) -> Result<()> {
     // A delete meanwhile would take the processes away under CRIU.
     container.slot.lock()?;
     container.record = container.slot.read()?;
-    if container.status() == Status::Created {
+    if container.status()? == Status::Created {
         return Err(Error::kind(Kind::State, "container cannot be checkpointed in created state"));
     }
     container.require(&[Status::Running])?;

@@ -25,7 +25,7 @@ use std::ffi::CString;
 #[inline(never)]
 pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
-    match container.status() {
+    match container.status()? {
         Status::Stopped | Status::Creating => {
             return Err(Error::kind(Kind::State, "cannot exec in a stopped container"));
         }

@@ -21,9 +21,10 @@ pub mod words;
 pub use fault::{At, Fault, Step};
 
 use crate::plan::Kind;
+use crate::sys::launch::{Cloned, clone3};
 use crate::sys::{self, Named as _, SysError};
 use protocol::{Lost, Message};
-use rustix::fd::{AsRawFd as _, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 /// What a child has of its parent beside the plan.
@@ -41,6 +42,23 @@ pub struct Child {
     pub preserve: u32,
     /// The signals that rrun or its caller ignores: what is ignored stays so through execve.
     pub ignored: u64,
+}
+
+/// Makes a process in this cgroup of v2, so that it never is without the limits, and says whether it is there.
+///
+/// The kernel refuses for many reasons: it is older than 5.7, the cgroup is threaded or has controllers enabled for
+/// its children, its limit on processes is reached, which writing to cgroup.procs passes over. Where it does not even
+/// make the process elsewhere, that is the error.
+///
+/// # Errors
+/// Those of clone3(2).
+pub fn clone_into(flags: u32, cgroup: Option<BorrowedFd<'_>>) -> sys::Result<(Cloned, bool)> {
+    if cgroup.is_some()
+        && let Ok(cloned) = clone3(flags, cgroup)
+    {
+        return Ok((cloned, true));
+    }
+    clone3(flags, None).map(|cloned| (cloned, false))
 }
 
 /// The signals that this process ignores; all of them if that cannot be known.
@@ -67,11 +85,7 @@ impl Child {
     pub fn begin(&self, keep: &[RawFd]) -> Result<(), Fault> {
         sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
         sys::launch::default_signals(self.ignored).at(Step::Protocol)?;
-        match sys::launch::close_all_but(keep) {
-            // Every fd of rrun is close-on-exec, so that none reaches the container's program in any case.
-            Ok(()) | Err(SysError { errno: Errno::NOSYS | Errno::PERM, .. }) => Ok(()),
-            Err(e) => Err(e).at(Step::Protocol),
-        }
+        sys::launch::close_all_but(keep).at(Step::Protocol)
     }
 
     /// The next message. A parent that is gone has been killed: nobody is left to hear of it.

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::protocol::{self, Lost, Message, Report};
-use super::{Child, exec, init, relay, words};
+use super::{Child, clone_into, exec, init, relay, words};
 use crate::cgroup::Cgroup;
 use crate::error::{Call as _, Context as _, Error, Kind as ErrorKind, Result};
 use crate::plan::bitmask::Bitmask;
@@ -13,7 +13,7 @@ use crate::plan::process::RlimitPlan;
 use crate::plan::{Kind, Plan};
 use crate::rdt::Groups;
 use crate::state::Slot;
-use crate::sys::launch::{Cloned, clone3, namespace_kind, setns};
+use crate::sys::launch::{Cloned, namespace_kind, setns};
 use crate::sys::signal::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -115,6 +115,12 @@ pub fn init(
     signals: Option<&Signals>,
 ) -> Result<Launched> {
     let listener = crate::state::listen(slot)?;
+    let entry = cgroup.entry();
+    let applied = entry.is_some();
+    if applied {
+        // Before anyone is in it.
+        cgroup.apply(&plan.cgroup)?;
+    }
     let mut joins = open_joined(plan)?;
     refuse_host_network(plan, &joins)?;
     let (socket, theirs) = protocol::pair()?;
@@ -146,10 +152,14 @@ pub fn init(
         preserve: plan.preserve_fds,
         ignored: super::ignored_signals(),
     };
-    let cloned = clone3(if relayed { 0 } else { create }, None).context(|| clone_remedy(plan))?;
+    let cloned = match relayed {
+        true => clone_into(0, None),
+        false => clone_into(create, entry),
+    };
+    let (cloned, mut entered) = cloned.context(|| clone_remedy(plan))?;
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
-            relay::through(&by_relay, create, &child.socket, || Ok(()));
+            relay::through(&by_relay, create, entry, &child.socket, || Ok(()));
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
@@ -162,23 +172,24 @@ pub fn init(
         setns(&own, Kind::Pid.flag()).context(|| "return to the runtime's pid namespace")?;
     }
     if relayed {
-        launched = after_relay(launched, |report| words::of_init(plan, report))?;
+        (launched, entered) = after_relay(launched, |report| words::of_init(plan, report))?;
     }
-    prepare(plan, &launched, cgroup, groups)?;
-    converse(plan, launched, cgroup)
+    cgroup.start(&plan.cgroup, launched.pid)?;
+    if !entered {
+        cgroup.add(launched.pid)?;
+    }
+    if !applied {
+        cgroup.apply(&plan.cgroup)?;
+    }
+    prepare(plan, &launched, groups)?;
+    let launched = converse(plan, launched, cgroup)?;
+    cgroup.delegate(&plan.cgroup, launched.pid, plan.ids.host_uid(0).unwrap_or(0))?;
+    Ok(launched)
 }
 
 /// What needs rrun's own privileges, done before init goes on.
-fn prepare(
-    plan: &Plan,
-    launched: &Launched,
-    cgroup: &mut Cgroup,
-    groups: Option<(&Groups, &Path)>,
-) -> Result<()> {
+fn prepare(plan: &Plan, launched: &Launched, groups: Option<(&Groups, &Path)>) -> Result<()> {
     let pid = launched.pid;
-    cgroup.start(&plan.cgroup, pid)?;
-    cgroup.add(pid)?;
-    cgroup.apply(&plan.cgroup)?;
     crate::ids::write(plan, pid)?;
     if let Some(score) = plan.process.oom_score_adj {
         write_oom_score(pid, score, plan.rootless)?;
@@ -256,11 +267,21 @@ pub fn exec(
         preserve: plan.preserve_fds,
         ignored: super::ignored_signals(),
     };
-    let Cloned::Parent(pid, pidfd) = clone3(0, None)? else {
+    let sub: Vec<(Option<&str>, &str)> =
+        plan.sub_cgroups.iter().map(|(controller, path)| (controller.as_deref(), path.as_str())).collect();
+    // The initial affinity is for the time before the process is in the cgroup (config.md, "execCPUAffinity").
+    let below = match plan.process.exec_affinity.initial {
+        None => cgroup.exec_entry(&sub),
+        Some(_) => None,
+    };
+    let entry = below.as_ref().map(|fd| fd.as_fd());
+    let (cloned, mut entered) = clone_into(0, entry.filter(|_| !relayed))?;
+    let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed && let Some(target) = child.target.take() {
-            let pidfd = target.as_raw_fd();
+            let open = [Some(target.as_raw_fd()), entry.map(|fd| fd.as_raw_fd())];
             let by_relay = [(target, plan.joined)];
-            relay::through(&by_relay, 0, &child.socket, || exec::before(plan, &child, pidfd));
+            let before = || exec::before(plan, &child, open.into_iter().flatten());
+            relay::through(&by_relay, 0, entry, &child.socket, before);
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
@@ -270,14 +291,14 @@ pub fn exec(
     drop(child);
     let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
     if relayed {
-        launched = after_relay(launched, |report| words::of_exec(plan, report))?;
+        (launched, entered) = after_relay(launched, |report| words::of_exec(plan, report))?;
     }
     if let Some(cpus) = &plan.process.exec_affinity.initial {
         set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.initial")?;
     }
-    let sub: Vec<(Option<&str>, &str)> =
-        plan.sub_cgroups.iter().map(|(controller, path)| (controller.as_deref(), path.as_str())).collect();
-    cgroup.add_exec(launched.pid, &sub, init)?;
+    if !entered {
+        cgroup.add_exec(launched.pid, &sub, init)?;
+    }
     // A delete that killed what was in the cgroup just before this process came waits for nobody to be left.
     if has_ended(&container) {
         return Err(Error::kind(ErrorKind::State, "cannot exec in a stopped container"));
@@ -319,10 +340,12 @@ impl Launched {
     }
 }
 
-/// Replaces the relay by the process that it has made, which is rrun's child too.
-fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<Launched> {
-    let pid = match protocol::receive(&relay.socket) {
-        Ok((Message::Pid(pid), _)) => pid,
+/// Replaces the relay by the process that it has made, which is rrun's child too; says whether that is in its
+/// cgroup.
+fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<(Launched, bool)> {
+    let (pid, entered) = match protocol::receive(&relay.socket) {
+        Ok((Message::Pid(pid), _)) => (pid, false),
+        Ok((Message::PidInCgroup(pid), _)) => (pid, true),
         Ok((Message::Fault(report), _)) => return Err(failed(&report)),
         Ok((other, _)) => return Err(protocol::unexpected(&other)),
         Err(_) => return Err(Error::new("the process that enters the user namespace has died")),
@@ -334,7 +357,7 @@ fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<Lau
     let _ = relay.reap();
     let mut relay = relay;
     relay.armed = false;
-    Ok(Launched { pid, pidfd, console: None, socket, armed: true })
+    Ok((Launched { pid, pidfd, console: None, socket, armed: true }, entered))
 }
 
 /// Opens every namespace to join, once: the fd that was checked is the one that is entered.

@@ -202,6 +202,15 @@ impl Ids {
         })
     }
 
+    /// The runtime's id of a user of the container.
+    pub fn host_uid(&self, uid: u32) -> Option<u32> {
+        match self {
+            Self::Inherit => Some(uid),
+            Self::New { uid: map, .. } => map.host_id(uid),
+            Self::Join { expected } => expected.as_ref()?.0.host_id(uid),
+        }
+    }
+
     /// The runtime's ids of the container's root, which owns what is made for the container; those of a
     /// joined namespace are in its maps.
     pub fn host_root(&self) -> Option<(u32, u32)> {

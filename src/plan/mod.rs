@@ -141,6 +141,11 @@ impl Plan {
         }
         let mut cgroup =
             cgroup::build(spec.linux.as_deref(), request.id, &host.cgroup, request.driver, rootless)?;
+        if !cgroup.places.is_empty() {
+            let only_v2 = host.cgroup.is_v2();
+            cgroup.owner = cgroup::owner(spec, &namespaces, &ids).filter(|_| only_v2);
+            cgroup.delegated = cgroup::delegated(spec, only_v2)?;
+        }
         if let Some(systemd) = host.systemd.as_ref().filter(|_| request.driver == Driver::Systemd) {
             let annotations = &spec.annotations;
             cgroup::systemd::through(&mut cgroup, &linux.cgroups_path, request.id, annotations, systemd)?;

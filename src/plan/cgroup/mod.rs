@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod delegation;
 mod devices;
 mod filter;
 mod limits;
@@ -13,6 +14,7 @@ pub mod systemd;
 mod variant;
 
 pub use super::rootfs::clean;
+pub use delegation::{below as delegated, owner};
 pub use devices::{Access, DeviceRule, DeviceType, v1_devices};
 pub use filter::{Instruction, program as device_program};
 
@@ -82,11 +84,15 @@ pub struct CgroupPlan {
     pub devices: Vec<DeviceRule>,
     /// Whether a cgroup that may not be made is left out, as no path was asked for and the caller is not root.
     pub best_effort: bool,
+    /// The runtime's id of the user who is given the cgroup; v2 only.
+    pub owner: Option<u32>,
+    /// Path of a cgroup below, in which the process begins and which the container manages; v2 only.
+    pub delegated: Option<String>,
     /// What was ignored and why.
     pub warnings: Vec<String>,
 }
 
-/// Decides for `create`.
+/// Decides for `create`; [`owner`] and [`delegated`] are the caller's to add.
 ///
 /// `rootless` says that the runtime has no power over the host's cgroups: device rules are then left out, and
 /// so are cgroups that may not be made, unless a path or a limit asks for them.
@@ -114,6 +120,8 @@ pub fn build(
             limits: Vec::new(),
             devices: Vec::new(),
             best_effort: false,
+            owner: None,
+            delegated: None,
             warnings: resources
                 .map(|_| "linux.resources is not applied: cgroups are disabled".into())
                 .into_iter()
@@ -143,6 +151,8 @@ pub fn build(
         limits,
         devices,
         best_effort: rootless && asked.is_empty(),
+        owner: None,
+        delegated: None,
         warnings,
     })
 }
@@ -243,6 +253,12 @@ impl fmt::Display for CgroupPlan {
         }
         for rule in &self.devices {
             writeln!(f, "device {rule}")?;
+        }
+        if let Some(owner) = self.owner {
+            writeln!(f, "cgroup owner {owner}")?;
+        }
+        if let Some(path) = &self.delegated {
+            writeln!(f, "cgroup delegated {path}")?;
         }
         Ok(())
     }
