@@ -271,7 +271,11 @@ impl Cgroup {
             let controllers = match (version, &dir) {
                 (Version::V1, _) => key.split(',').map(str::to_owned).collect(),
                 (Version::V2, Some(dir)) => {
-                    let text = dir.read("cgroup.controllers")?;
+                    let text = match dir.read("cgroup.controllers") {
+                        // systemd removes a scope as soon as it is empty, at this moment as well.
+                        Err(e) if is_gone(&e) => String::new(),
+                        text => text?,
+                    };
                     text.split_whitespace().map(str::to_owned).collect()
                 }
                 (Version::V2, None) => Vec::new(),
