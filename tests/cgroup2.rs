@@ -252,6 +252,9 @@ fn processes_begin_in_the_cgroup() {
     // Its limit on processes is reached, which holds for forks and not for exec.
     assert_eq!(t.exec(&["grep", "^0::", "/proc/self/cgroup"]).stdout(), "0::/\n");
     if pids {
+        // Room for a relay and not for what it makes.
+        t.rt(&["update", "--pids-limit", "2", &t.id]).go().ok();
+        assert_eq!(t.exec(&["grep", "^0::", "/proc/self/cgroup"]).stdout(), "0::/\n");
         t.rt(&["update", "--pids-limit", "9", &t.id]).go().ok();
     }
     let exec = trace(&t, t.rt(&["exec", &t.id, "grep", "^0::", "/proc/self/cgroup"]), &[]);
