@@ -36,8 +36,9 @@ pub(super) fn enable(parent: &Dir, controllers: &[String], must: &[&str]) -> Res
         if must.contains(&name.as_str()) {
             let e = e.context(format!("cgroup controller {name:?} cannot be enabled"));
             return Err(match e.errno() {
-                Some(Errno::BUSY) => e.remedy(
-                    "a cgroup with processes cannot have children with controllers: \
+                // The first for a controller that threads can have.
+                Some(Errno::BUSY | Errno::OPNOTSUPP) => e.remedy(
+                    "a cgroup that has processes or is threaded cannot have children with controllers: \
                     choose another cgroupsPath",
                 ),
                 Some(Errno::NOENT) => e.remedy("it is not enabled in a cgroup above"),
