@@ -559,7 +559,6 @@ fn a_tcp_connection_stays_open_twenty_times_on_the_host_network() {
 /// A network namespace with a name and a veth pair, the outer end with an address of its own.
 struct Network {
     name: String,
-    prefix: String,
 }
 
 impl Network {
@@ -573,15 +572,11 @@ impl Network {
         ip(&["-n", &name, "addr", "add", &format!("{prefix}.2/24"), "dev", "eth0"]);
         ip(&["-n", &name, "link", "set", "eth0", "up"]);
         ip(&["-n", &name, "link", "set", "lo", "up"]);
-        Self { name, prefix }
+        Self { name }
     }
 
     fn path(&self) -> String {
         format!("/run/netns/{}", self.name)
-    }
-
-    fn inner(&self) -> String {
-        format!("{}.2", self.prefix)
     }
 }
 

@@ -49,10 +49,11 @@ fn a_cgroup_that_goes_while_it_is_opened_is_gone() {
     };
     let path = v2.mount.join(path.trim_start_matches('/'));
     std::fs::create_dir(&path).expect("mkdir");
-    let dir = Dir::open(&path).expect("open");
+    let cgroup = Cgroup::open(&[(String::new(), &path)]).expect("open");
     std::fs::remove_dir(&path).expect("rmdir");
-    let (dir, controllers) = v2::controllers(dir).expect("no error");
-    assert!(dir.is_none() && controllers.is_empty());
+    assert!(!cgroup.exists() && cgroup.procs().expect("no error").is_empty());
+    assert!(!cgroup.is_frozen().expect("no error"));
+    cgroup.kill(Signal::KILL).expect("nobody is left");
 }
 
 fn plan_of(json: &str, layout: &Layout, path: &str) -> Result<CgroupPlan> {

@@ -36,8 +36,9 @@ pub(super) fn enable(parent: &Dir, controllers: &[String], must: &[&str]) -> Res
         if must.contains(&name.as_str()) {
             let e = e.context(format!("cgroup controller {name:?} cannot be enabled"));
             return Err(match e.errno() {
-                Some(Errno::BUSY) => e.remedy(
-                    "a cgroup with processes cannot have children with controllers: \
+                // The first for a controller that threads can have.
+                Some(Errno::BUSY | Errno::OPNOTSUPP) => e.remedy(
+                    "a cgroup that has processes or is threaded cannot have children with controllers: \
                     choose another cgroupsPath",
                 ),
                 Some(Errno::NOENT) => e.remedy("it is not enabled in a cgroup above"),
@@ -46,18 +47,6 @@ pub(super) fn enable(parent: &Dir, controllers: &[String], must: &[&str]) -> Res
         }
     }
     Ok(())
-}
-
-/// The controllers of a cgroup; neither it nor they where it has gone since it was opened, as a scope that has ended
-/// goes by systemd's hand at any time.
-pub(super) fn controllers(dir: Dir) -> Result<(Option<Dir>, Vec<String>)> {
-    match dir.read("cgroup.controllers") {
-        Err(e) if is_gone(&e) => Ok((None, Vec::new())),
-        text => {
-            let controllers = text?.split_whitespace().map(str::to_owned).collect();
-            Ok((Some(dir), controllers))
-        }
-    }
 }
 
 /// Refuses a cgroup that cannot take the limits of a domain.

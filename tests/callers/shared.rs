@@ -195,6 +195,7 @@ impl Engine {
     }
 
     /// The namespaces' file `name` of the engine, as `/proc/PID/ns/net`.
+    #[allow(dead_code)] // Only tests/cri asks.
     pub fn namespace(&self, name: &str) -> PathBuf {
         format!("/proc/{}/ns/{name}", self.holder.id()).into()
     }
