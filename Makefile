@@ -12,7 +12,7 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test unit suite test-vm packages lint unsafe install uninstall clean
+.PHONY: all build demo test unit suite suite-old-kernel test-vm packages lint unsafe install uninstall clean
 
 all: build
 
@@ -24,7 +24,7 @@ build:
 demo: build
 	examples/demo "$(RRUN)"
 
-test: packages unit suite test-vm
+test: packages unit suite suite-old-kernel test-vm
 
 packages:
 	tests/install-packages
@@ -37,7 +37,7 @@ unit:
 suite: build
 	mkdir -p target
 	tests/host-snapshot > target/host.before
-	{ RUST_BACKTRACE=0 RRUN="$(RRUN)" $(CARGO) test --locked --test tests -- \
+	{ RUST_BACKTRACE=0 RRUN="$(RRUN)" RRUN_LACKS="$(RRUN_LACKS)" $(CARGO) test --locked --test tests -- \
 	  --show-output --test-threads=$(TEST_THREADS); echo $$? > target/suite.status; } | tests/summary; \
 	status=$$(cat target/suite.status); \
 	tests/host-snapshot > target/host.after; \
@@ -45,6 +45,18 @@ suite: build
 	then echo "host unchanged: mounts, cgroups, processes, network devices, netfilter rules"; \
 	else echo "the suite left the lines marked + behind, or removed those marked -" >&2; status=1; fi; \
 	exit $$status
+
+# The same suite on a kernel without the calls that rrun has a substitute for: tests/old_kernel.c takes them away.
+LACKS = clone3 mount_setattr fsopen fsconfig fsmount fspick open_tree move_mount close_range faccessat2 fchmodat2 \
+        open_tree_attr
+OLD_KERNEL = target/old-kernel
+suite-old-kernel: build
+	mkdir -p $(OLD_KERNEL)
+	$(CC) -static -O1 -Wall -Wextra -Werror -o $(OLD_KERNEL)/old_kernel tests/old_kernel.c
+	printf '#!/bin/sh\nexec "%s" "%s" "%s" "$$@"\n' "$(CURDIR)/$(OLD_KERNEL)/old_kernel" "$(LACKS)" "$(RRUN)" \
+	  > $(OLD_KERNEL)/rrun
+	chmod 755 $(OLD_KERNEL)/rrun
+	$(MAKE) suite RRUN_LACKS="$(LACKS)" RRUN="$(CURDIR)/$(OLD_KERNEL)/rrun"
 
 # The suite again where there is systemd, cgroup v2, AppArmor and CAP_SYS_RESOURCE: in a guest of Debian's.
 # T=NAME... runs the tests of these names only, V1=1 boots it with cgroup v1.

@@ -59,12 +59,15 @@ impl Container {
     }
 
     /// Its status.
-    pub fn status(&self) -> Status {
-        match self.record.status(&self.slot) {
+    ///
+    /// # Errors
+    /// Those of [`Record::status`].
+    pub fn status(&self) -> Result<Status> {
+        Ok(match self.record.status(&self.slot)? {
             // A frozen init answers no `start`, so that is no `created` either.
             Status::Running | Status::Created if self.is_frozen() => Status::Paused,
             status => status,
-        }
+        })
     }
 
     fn is_frozen(&self) -> bool {
@@ -78,15 +81,15 @@ impl Container {
     pub fn cgroup(&self) -> Result<Cgroup> {
         let paths: Vec<(String, PathBuf)> =
             self.record.cgroups.iter().map(|c| (c.controllers.clone(), c.path.clone().into())).collect();
-        Cgroup::open(&paths)
+        Ok(Cgroup::open(&paths)?.of_unit(&self.record.unit, self.record.user_unit))
     }
 
     /// A pidfd of init.
     ///
     /// # Errors
-    /// `container not running`.
+    /// `container not running`; those of [`Record::init`].
     pub fn init(&self) -> Result<OwnedFd> {
-        self.record.init().ok_or_else(|| Error::kind(Kind::State, "container not running"))
+        self.record.init()?.ok_or_else(|| Error::kind(Kind::State, "container not running"))
     }
 
     /// Refuses a container that is not in one of these states.
@@ -94,7 +97,7 @@ impl Container {
     /// # Errors
     /// `container not running`, `container paused` and so on, as callers know them.
     pub fn require(&self, allowed: &[Status]) -> Result<Status> {
-        let status = self.status();
+        let status = self.status()?;
         if allowed.contains(&status) {
             return Ok(status);
         }
@@ -142,7 +145,7 @@ impl Container {
     /// # Errors
     /// `container init still running` after ten seconds.
     pub fn kill_all(&self) -> Result<()> {
-        let init = self.record.init();
+        let init = self.record.init()?;
         if let Some(init) = &init {
             match crate::sys::signal::send(init.as_fd(), libc::SIGKILL) {
                 Ok(()) => {}

@@ -90,11 +90,26 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", OneLine(&self.text))?;
-        match self.errno {
-            Some(errno) => write!(f, ": {}", strerror(errno)),
+        let Some(errno) = self.errno else { return Ok(()) };
+        write!(f, ": {}", strerror(errno))?;
+        match Some(errno).filter(|&errno| errno == Errno::NOSYS).and_then(|_| needed(&self.text)) {
+            Some(version) => write!(f, " (needs Linux {version}, or a seccomp filter here forbids the call)"),
             None => Ok(()),
         }
     }
+}
+
+/// The kernel version that first has the call at the end of `text`; only calls that rrun has no substitute for.
+fn needed(text: &str) -> Option<&'static str> {
+    let call = text.rsplit(": ").next()?.split(' ').next()?;
+    Some(match call {
+        "openat2" | "pidfd_getfd" => "5.6",
+        "pidfd_open" | "clone3" => "5.3",
+        "pidfd_send_signal" => "5.1",
+        "mount_setattr" => "5.12",
+        "open_tree" | "move_mount" | "fsopen" | "fsconfig" | "fsmount" | "fspick" => "5.2",
+        _ => return None,
+    })
 }
 
 impl std::error::Error for Error {}
@@ -184,6 +199,19 @@ mod tests {
         assert_eq!(e.to_string(), "config.json: open /a\\nb: no such file or directory");
         assert_eq!(strerror(Errno::IO), "input/output error");
         assert_eq!(strerror(Errno::PERM), "operation not permitted");
+    }
+
+    #[test]
+    fn a_call_that_the_kernel_lacks_comes_with_the_version_that_has_it() {
+        let e = Error::sys("openat2 /a: b", Errno::NOSYS);
+        assert_eq!(e.to_string(), "openat2 /a: b: function not implemented");
+        let e = Error::sys("openat2 /a", Errno::NOSYS).context("root.path");
+        let remedy = "(needs Linux 5.6, or a seccomp filter here forbids the call)";
+        assert_eq!(e.to_string(), format!("root.path: openat2 /a: function not implemented {remedy}"));
+        assert_eq!(
+            Error::sys("openat2 /a", Errno::NOENT).to_string(),
+            "openat2 /a: no such file or directory"
+        );
     }
 
     #[test]

@@ -161,8 +161,7 @@ impl Features {
             linux: Linux {
                 namespaces: NAMESPACES,
                 capabilities: &capabilities::NAMES,
-                // Not yet: nothing speaks to systemd.
-                cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
+                cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
                 seccomp: Seccomp {
                     enabled: true,
                     actions: sorted(tables.seccomp_actions),

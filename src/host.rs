@@ -4,6 +4,7 @@
 
 use crate::cgroup::layout::Layout;
 use crate::error::Result;
+use crate::plan::cgroup::systemd::Systemd;
 use crate::spec::Spec;
 
 /// What a plan needs to know of the machine.
@@ -17,6 +18,8 @@ pub struct Host {
     pub in_user_namespace: bool,
     /// The cgroup hierarchies.
     pub cgroup: Layout,
+    /// The systemd that makes cgroups; asked only where it does.
+    pub systemd: Option<Systemd>,
     /// Capabilities that the runtime can give away: its bounding set.
     pub bounding: u64,
     /// Whether AppArmor is enabled; asked only for a profile.
@@ -40,6 +43,7 @@ impl Host {
             egid: rustix::process::getegid().as_raw(),
             in_user_namespace: in_user_namespace(),
             cgroup: Layout::read()?,
+            systemd: None,
             bounding: bounding(),
             apparmor: profile && starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
             selinux: label && std::path::Path::new("/sys/fs/selinux/enforce").exists(),

@@ -89,6 +89,7 @@ pub mod commands;
 pub mod console;
 pub mod container;
 pub mod criu;
+pub mod dbus;
 pub mod default_spec;
 pub mod error;
 pub mod exe;

@@ -68,6 +68,10 @@ record! {
         cgroups: Vec<CgroupPath> = "cgroups",
         /// `cgroupfs`, `systemd` or `disabled`: callers do not repeat the choice for kill and delete.
         cgroup_driver: String = "cgroupDriver",
+        /// The scope, with systemd.
+        unit: String = "systemdUnit",
+        /// Whether it is one of the user's own systemd.
+        user_unit: bool = "systemdUser",
         /// Whether it was created without privileges.
         rootless: bool = "rootless",
         /// resctrl directories that were made.
@@ -91,6 +95,8 @@ writes!(Record {
     annotations = "annotations",
     cgroups = "cgroups",
     cgroup_driver = "cgroupDriver",
+    unit = "systemdUnit",
+    user_unit = "systemdUser",
     rootless = "rootless",
     rdt = "intelRdtPaths",
 });
@@ -462,38 +468,52 @@ pub fn boot_id() -> String {
 
 impl Record {
     /// A pidfd of init, if init lives: of this boot, of this start time, and not a zombie.
-    pub fn init(&self) -> Option<OwnedFd> {
-        if self.pid == 0 || self.boot_id != boot_id() {
-            return None;
+    ///
+    /// # Errors
+    /// pidfd_open, open: what cannot be told must not pass for an ended container, which `delete` removes.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        if self.boot_id != boot_id() {
+            return Ok(None);
         }
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw)?;
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) else {
+            return Ok(None);
+        };
         // Opened before the check, so that it is this very process that the check is about.
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            // EINVAL: a thread's number now.
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            pidfd => pidfd.call(|| format!("pidfd_open {}", self.pid))?,
+        };
         match stat(self.pid) {
-            Ok((b'Z' | b'X', _)) | Err(_) => None,
-            Ok((_, time)) => (time == self.start_time).then_some(pidfd),
+            Ok((b'Z' | b'X', _)) | Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+            Ok((_, time)) => Ok((time == self.start_time).then_some(pidfd)),
+            Err(e) => Err(Error::sys(format!("read /proc/{}/stat", self.pid), e)),
         }
     }
 
     /// The status but for `paused`, which only the cgroup knows.
-    pub fn status(&self, slot: &Slot) -> Status {
+    ///
+    /// # Errors
+    /// Those of [`Record::init`], and of connecting to start.sock.
+    pub fn status(&self, slot: &Slot) -> Result<Status> {
         if self.phase != "created" {
-            return if slot.is_locked() { Status::Creating } else { Status::Stopped };
+            return Ok(if slot.is_locked() { Status::Creating } else { Status::Stopped });
         }
-        if self.init().is_none() {
-            return Status::Stopped;
+        if self.init()?.is_none() {
+            return Ok(Status::Stopped);
         }
-        if waits(slot) { Status::Created } else { Status::Running }
+        Ok(if waits(slot)? { Status::Created } else { Status::Running })
     }
 }
 
 /// Whether init waits at start.sock.
-fn waits(slot: &Slot) -> bool {
+fn waits(slot: &Slot) -> Result<bool> {
     match connect(slot) {
-        Ok(_) => true,
+        Ok(_) => Ok(true),
         // A full backlog is one of other callers that found it waiting.
-        Err(Errno::AGAIN) => true,
-        Err(_) => false,
+        Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(false),
+        Err(e) => Err(Error::sys(format!("connect {}/{START}", slot.id), e)),
     }
 }
 
@@ -562,10 +582,10 @@ mod tests {
         let reserved = root.reserve("a").expect("reserve");
         let slot = root.slot("a").expect("open");
         let record = slot.read().expect("read");
-        assert_eq!(record.status(&slot), Status::Creating);
+        assert_eq!(record.status(&slot).expect("status"), Status::Creating);
         let kept = reserved.keep().expect("keep");
         drop(kept);
-        assert_eq!(slot.read().expect("read").status(&slot), Status::Stopped);
+        assert_eq!(slot.read().expect("read").status(&slot).expect("status"), Status::Stopped);
         slot.remove().expect("remove");
         std::fs::remove_dir(path).expect("nothing is left");
     }
@@ -580,9 +600,11 @@ mod tests {
             boot_id: boot_id(),
             ..Record::default()
         };
-        assert!(record.init().is_some());
-        assert!(Record { start_time: record.start_time + 1, ..record.clone() }.init().is_none());
-        assert!(Record { boot_id: "x".into(), ..record.clone() }.init().is_none());
+        assert!(record.init().expect("init").is_some());
+        assert!(
+            Record { start_time: record.start_time + 1, ..record.clone() }.init().expect("init").is_none()
+        );
+        assert!(Record { boot_id: "x".into(), ..record.clone() }.init().expect("init").is_none());
     }
 
     #[test]
@@ -598,9 +620,9 @@ mod tests {
             ..Record::default()
         };
         let socket = listen(&slot).expect("listen");
-        assert_eq!(record.status(&slot), Status::Created);
+        assert_eq!(record.status(&slot).expect("status"), Status::Created);
         drop(socket);
-        assert_eq!(record.status(&slot), Status::Running);
+        assert_eq!(record.status(&slot).expect("status"), Status::Running);
         slot.remove().expect("remove");
         std::fs::remove_dir(path).expect("nothing is left");
     }

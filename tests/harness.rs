@@ -46,6 +46,12 @@ macro_rules! requires {
     (program $name:expr) => {
         requires!($crate::harness::program($name).is_some(), concat!("needs the program ", $name));
     };
+    (call $name:expr) => {
+        requires!(!$crate::harness::lacks().contains($name), concat!("needs the system call ", $name));
+    };
+    (unfiltered) => {
+        requires!($crate::harness::lacks().is_empty(), "needs a runtime that no seccomp filter surrounds");
+    };
     ($holds:expr, $what:expr) => {
         if !$holds {
             eprintln!("skipped: {}", $what);
@@ -70,24 +76,38 @@ pub fn program(name: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().map(|d| Path::new(d).join(name)).find(|p| p.exists())
 }
 
-/// tests/probe.c, compiled and static, so that it runs in any container. `RRUN_TEST_PROBE` names one that is
-/// compiled already, where there is no compiler.
+/// tests/probe.c, compiled and static, so that it runs in any container. `RRUN_TEST_PROGRAMS` is a directory
+/// with such programs compiled already, for where there is no compiler.
 pub fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    PROBE.get_or_init(|| {
-        if let Some(path) = std::env::var_os("RRUN_TEST_PROBE") {
-            return path.into();
-        }
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe.c");
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("probe-{}", std::process::id()));
-        let mut cc = Command::new("cc");
-        cc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&path).arg(source);
-        assert!(cc.status().unwrap().success(), "{cc:?}");
-        // Under its own name only once it is complete; a later run finds it and replaces it.
-        let done = path.with_file_name("probe");
-        fs::rename(&path, &done).unwrap();
-        done
-    })
+    PROBE.get_or_init(|| compiled("probe"))
+}
+
+/// tests/old_kernel.c, which takes system calls away from a program.
+pub fn old_kernel() -> &'static Path {
+    static OLD_KERNEL: OnceLock<PathBuf> = OnceLock::new();
+    OLD_KERNEL.get_or_init(|| compiled("old_kernel"))
+}
+
+fn compiled(name: &str) -> PathBuf {
+    if let Some(directory) = std::env::var_os("RRUN_TEST_PROGRAMS") {
+        return Path::new(&directory).join(name);
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let mut cc = Command::new("cc");
+    cc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&path).arg(source);
+    assert!(cc.status().unwrap().success(), "{cc:?}");
+    // Under its own name only once it is complete; a later run finds it and replaces it.
+    let done = path.with_file_name(name);
+    fs::rename(&path, &done).unwrap();
+    done
+}
+
+/// The system calls that `make suite-old-kernel` has taken away from the runtime.
+pub fn lacks() -> &'static str {
+    static LACKS: OnceLock<String> = OnceLock::new();
+    LACKS.get_or_init(|| std::env::var("RRUN_LACKS").unwrap_or_default())
 }
 
 /// A time limit as this machine needs it: `RRUN_TEST_PATIENCE` says how many times longer (1), for an emulated

@@ -96,6 +96,7 @@ fn clearing_options_on_a_bind() {
 #[test]
 fn recursive_options_reach_the_mounts_below() {
     requires!(root);
+    requires!(call "mount_setattr");
     let t = Test::new("recursive");
     let source = t.dir.join("source");
     fs::create_dir(&source).unwrap();
@@ -142,6 +143,7 @@ fn tmpcopyup_keeps_what_was_there() {
 #[test]
 fn an_idmapped_mount_shows_shifted_owners() {
     requires!(root);
+    requires!(call "mount_setattr");
     rrun_only!("runc 1.1 has no idmapped mounts");
     let t = Test::new("idmap");
     let source = t.dir.join("source");

@@ -24,9 +24,11 @@ mod lifecycle; // create, start, state, kill, delete, run, list, and both at onc
 mod mounts; // every mount option, masks, devices, idmapped mounts
 mod namespaces; // every kind created and joined, user namespaces, time offsets
 mod netdevices; // network devices moved into the container
+mod old_kernel; // system calls that old kernels lack
 mod outputs; // key by key beside Debian's runc
 mod plan; // golden tests of the decisions
 mod process; // user, capabilities, rlimits, cwd, env, scheduler, sysctl, personality
 mod seccomp; // actions, arguments, listener
+mod systemd; // systemd as the cgroup driver, beside the peers
 mod terminal; // foreground pty, console socket, detach, fds, sd_notify
 mod trace; // strace: path safety and the syscall budget

@@ -126,6 +126,7 @@ fn check(command: &str) {
 #[test]
 fn run_of_the_reference_bundle() {
     requires!(root);
+    requires!(unfiltered);
     requires!(program "strace");
     check("run");
 }
@@ -133,6 +134,7 @@ fn run_of_the_reference_bundle() {
 #[test]
 fn create_of_the_reference_bundle() {
     requires!(root);
+    requires!(unfiltered);
     requires!(program "strace");
     check("create");
 }

@@ -1,8 +1,8 @@
 //! The cgroups of a container: made, limited, joined, frozen, killed and removed through the cgroup file
 //! system, v1, hybrid or v2.
 //!
-//! A container has one cgroup in every hierarchy, all at the path that [`crate::plan::cgroup`] decided. The
-//! systemd driver is not here: it will hand out the same [`Cgroup`], made by another hand.
+//! A container has one cgroup in every hierarchy, all at the path that [`crate::plan::cgroup`] decided. With
+//! systemd, [`systemd`] has some of the directories made; what is done with them afterwards is the same.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod dir;
 pub mod layout;
 pub mod oom;
 pub mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 
@@ -73,6 +74,8 @@ struct Group {
 pub struct Cgroup {
     groups: Vec<Group>,
     best_effort: bool,
+    // Above, and with the directories that systemd makes.
+    scope: Option<systemd::Scope>,
 }
 
 /// Makes the container's cgroup in every hierarchy; no process joins and no limit is set yet.
@@ -80,37 +83,66 @@ pub struct Cgroup {
 /// # Errors
 /// A cgroup that already has processes or is frozen, or one that cannot be made.
 pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
-    let mut cgroup = Cgroup { groups: Vec::with_capacity(plan.places.len()), best_effort: plan.best_effort };
-    for place in &plan.places {
-        let i = cgroup.groups.len();
-        cgroup.groups.push(Group {
-            version: place.hierarchy.version,
-            controllers: place.hierarchy.controllers.clone(),
-            dir: None,
-            path: place.hierarchy.mount.join(place.path.trim_start_matches('/')),
-            made: Vec::new(),
-        });
-        let Some(group) = cgroup.groups.get_mut(i) else { continue };
-        match make(place, plan, group) {
-            Ok(()) => {}
-            Err(e) if plan.best_effort && is_refused(&e) => {
-                let limited = plan.limits.iter().any(|limit| group.has(&limit.controller));
-                if limited && group.version == Version::V2 {
-                    return Err(e.context(
-                        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
-                    ));
-                }
-                group.undo();
-                group.dir = None;
-            }
-            Err(e) if is_refused(&e) => return Err(e.context("unable to apply cgroup configuration")),
-            Err(e) => return Err(e),
-        }
-    }
+    let mut cgroup = Cgroup { groups: Vec::new(), best_effort: plan.best_effort, scope: None };
+    cgroup.make(plan, None)?;
     Ok(cgroup)
 }
 
-fn make(place: &Place, plan: &CgroupPlan, group: &mut Group) -> Result<()> {
+/// The container's cgroup as systemd will make it: nothing is there before [`Cgroup::start`].
+pub fn through(plan: &CgroupPlan, connection: systemd::Connection) -> Cgroup {
+    let scope = plan.unit.as_ref().map(|unit| systemd::Scope::new(unit, connection));
+    Cgroup { groups: Vec::new(), best_effort: plan.best_effort, scope }
+}
+
+impl Cgroup {
+    /// Opens or makes the directories. `inside` is the process that systemd has put into some already.
+    fn make(&mut self, plan: &CgroupPlan, inside: Option<u32>) -> Result<()> {
+        for place in &plan.places {
+            let i = self.groups.len();
+            self.groups.push(Group {
+                version: place.hierarchy.version,
+                controllers: place.hierarchy.controllers.clone(),
+                dir: None,
+                path: place.hierarchy.mount.join(place.path.trim_start_matches('/')),
+                made: Vec::new(),
+            });
+            let Some(group) = self.groups.get_mut(i) else { continue };
+            match make(place, plan, group, inside) {
+                Ok(()) => {}
+                Err(e) if plan.best_effort && is_refused(&e) => {
+                    let limited = plan.limits.iter().any(|limit| group.has(&limit.controller));
+                    if limited && group.version == Version::V2 {
+                        return Err(e.context(
+                        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
+                    ));
+                    }
+                    group.undo();
+                    group.dir = None;
+                }
+                Err(e) if is_refused(&e) => return Err(e.context("unable to apply cgroup configuration")),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// With systemd, starts the scope with its first process and completes the directories; otherwise they are
+    /// there already.
+    ///
+    /// # Errors
+    /// What systemd refuses, and those of [`create`].
+    pub fn start(&mut self, plan: &CgroupPlan, pid: u32) -> Result<()> {
+        let (Some(scope), Some(unit)) = (&mut self.scope, &plan.unit) else { return Ok(()) };
+        let is_empty = || {
+            let of = |(_, path): &(String, PathBuf)| Dir::open(path).and_then(|dir| dir.procs());
+            Self::planned(plan).iter().all(|place| of(place).map_or(true, |pids| pids.is_empty()))
+        };
+        scope.start(unit, pid, is_empty)?;
+        self.make(plan, Some(pid))
+    }
+}
+
+fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>) -> Result<()> {
     let mount = Dir::open(&place.hierarchy.mount)?;
     let must: Vec<&str> = plan.limits.iter().map(|limit| limit.controller.as_str()).collect();
     let parts: Vec<&str> = place.path.split('/').filter(|part| !part.is_empty()).collect();
@@ -146,7 +178,7 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group) -> Result<()> {
         v2::check_type(&dir, limited)?;
     }
     if !made {
-        match dir.procs()?.len() {
+        match dir.procs()?.iter().filter(|&&pid| Some(pid) != inside).count() {
             0 => {}
             n => {
                 let text = format!("container's cgroup is not empty: {n} process(es) found");
@@ -214,6 +246,10 @@ impl Group {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if let Some(scope) = self.scope.as_mut().filter(|scope| scope.made) {
+            // The error that led here is the one to tell.
+            let _ = scope.stop();
+        }
         self.groups.iter_mut().for_each(Group::undo);
     }
 }
@@ -242,7 +278,14 @@ impl Cgroup {
             };
             groups.push(Group { version, controllers, dir, path: path.to_owned(), made: Vec::new() });
         }
-        Ok(Self { groups, best_effort: false })
+        Ok(Self { groups, best_effort: false, scope: None })
+    }
+
+    /// The same with the scope that systemd made; an empty name is none.
+    #[must_use]
+    pub fn of_unit(mut self, name: &str, user: bool) -> Self {
+        self.scope = (!name.is_empty()).then(|| systemd::Scope::of(name, user));
+        self
     }
 
     /// For state.json: the v1 controllers with commas (empty for v2) and the path on the host, without those that
@@ -262,6 +305,7 @@ impl Cgroup {
     /// Leaves the directories in place.
     pub fn keep(&mut self) {
         self.groups.iter_mut().for_each(|group| group.made.clear());
+        self.scope.iter_mut().for_each(|scope| scope.made = false);
     }
 
     /// Whether any of the directories is there.
@@ -316,7 +360,9 @@ impl Cgroup {
     /// # Errors
     /// `failed to write PID` with the file and the errno.
     pub fn add(&self, pid: u32) -> Result<()> {
-        for dir in self.groups.iter().filter_map(|group| group.dir.as_ref()) {
+        for group in &self.groups {
+            // A user's systemd has put it there, and the user may be unable to.
+            let Some(dir) = group.dir.as_ref().filter(|_| self.user_scope().is_none()) else { continue };
             match add(dir, pid) {
                 Err(e) if self.best_effort && is_refused(&e) => {}
                 result => result?,
@@ -333,7 +379,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// A path that leaves the container's cgroup, an unknown controller, or a failed write.
-    pub fn add_exec(&self, pid: u32, sub: &[(Option<&str>, &str)], init: u32) -> Result<()> {
+    pub fn add_exec(&mut self, pid: u32, sub: &[(Option<&str>, &str)], init: u32) -> Result<()> {
         for (_, path) in sub {
             if path.split('/').any(|part| part == "..") {
                 return Err(Error::new(format!("bad sub cgroup path: {path}")));
@@ -344,7 +390,8 @@ impl Cgroup {
             return Err(Error::new(format!("unknown controller {name} in SubCgroupPaths")));
         }
         let adding = |e: Error| e.context(format!("error adding pid {pid} to cgroups"));
-        for group in &self.groups {
+        let Self { groups, scope, best_effort } = self;
+        for group in groups {
             let asked = sub.iter().find(|(name, _)| name.is_none_or(|name| group.has(name)));
             let path = asked.map_or("", |(_, path)| path.trim_matches('/'));
             // A process outside of the container's cgroups would be one without limits: absence is an error.
@@ -354,7 +401,12 @@ impl Cgroup {
                 path => dir.child(path).and_then(|dir| add(&dir, pid)),
             });
             match result {
-                Err(e) if self.best_effort && is_refused(&e) => {}
+                Err(e) if *best_effort && is_refused(&e) => {}
+                Err(e) if is_refused(&e) && scope.as_ref().is_some_and(systemd::Scope::is_user) => {
+                    if let Some(scope) = scope {
+                        scope.attach(pid, path).map_err(adding)?;
+                    }
+                }
                 Err(e) if group.version == Version::V2 && asked.is_none() => {
                     add_beside(init, &group.path, pid).map_err(|_| adding(e))?;
                 }
@@ -423,6 +475,73 @@ impl Cgroup {
             }
         }
         again.into_iter().try_for_each(|(dir, write)| write_one(dir, write).map_err(|e| explain(e, write)))
+    }
+
+    /// Changes limits of a scope in systemd, too, then writes them: to the files, which have the exact values.
+    ///
+    /// # Errors
+    /// Those of [`Cgroup::set`], and what systemd refuses.
+    pub fn update(&mut self, writes: &[Write]) -> Result<()> {
+        if self.scope.is_none() {
+            return self.set(writes);
+        }
+        for write in writes {
+            check_usage(self.dir(&write.controller), write)?;
+        }
+        let (now, v1) = (self.now(), self.groups.iter().any(|group| group.version == Version::V1));
+        let Some(scope) = &mut self.scope else { return Ok(()) };
+        let version = scope.version()?;
+        let properties = crate::plan::cgroup::systemd::limits(writes, version, !v1, &now);
+        if properties.is_empty() {
+            return self.set(writes);
+        }
+        // On v1 systemd writes all settings of the unit again, the device list by denying everything first: no
+        // process may open one meanwhile.
+        let hold = v1 && self.dir("devices").is_some() && !self.is_frozen()?;
+        if hold {
+            self.freeze()?;
+        }
+        let done = self.scope.as_mut().map_or(Ok(()), |scope| scope.set(&properties));
+        let thawed = if hold { self.thaw() } else { Ok(()) };
+        done.and(thawed)?;
+        self.restore(&now, writes)?;
+        self.set(writes)
+    }
+
+    /// The CPU limits that systemd takes as one.
+    fn now(&self) -> crate::plan::cgroup::systemd::Now {
+        let read = |file| self.dir("cpu").and_then(|dir| dir.read(file).ok()).unwrap_or_default();
+        let (quota, period) = match read("cpu.max") {
+            max if max.is_empty() => (read("cpu.cfs_quota_us"), read("cpu.cfs_period_us")),
+            max => {
+                let (quota, period) = max.split_once(' ').unwrap_or((&max, ""));
+                (quota.replace("max", "-1"), period.to_owned())
+            }
+        };
+        let (quota, period) = (quota.trim().parse().ok(), period.trim().parse().ok());
+        crate::plan::cgroup::systemd::Now { quota, period, idle: read("cpu.idle").trim() == "1" }
+    }
+
+    /// Gives the CPU quota its exact value again, which systemd has written rounded, if it stays.
+    fn restore(&self, was: &crate::plan::cgroup::systemd::Now, writes: &[Write]) -> Result<()> {
+        let given =
+            |write: &Write| write.file.starts_with("cpu.max") || write.file.starts_with("cpu.cfs_quota");
+        let (Some(quota), Some(dir)) = (was.quota.filter(|&quota| quota > 0), self.dir("cpu")) else {
+            return Ok(());
+        };
+        if self.now().quota == Some(quota) || writes.iter().any(|write| given(write) && !write.keeps_first) {
+            return Ok(());
+        }
+        let file = if self.group("cpu").is_some_and(|g| g.version == Version::V2) {
+            "cpu.max"
+        } else {
+            "cpu.cfs_quota_us"
+        };
+        dir.write(file, &quota.to_string())
+    }
+
+    fn user_scope(&self) -> Option<&systemd::Scope> {
+        self.scope.as_ref().filter(|scope| scope.is_user())
     }
 
     /// Every process of the container, those of sub-cgroups too. A cgroup that is gone has none.
@@ -516,8 +635,9 @@ impl Cgroup {
     ///
     /// # Errors
     /// A cgroup that still has processes then, or one that may not be removed.
-    pub fn remove(self) -> Result<()> {
+    pub fn remove(mut self) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
+        self.stop_scope(&deadline)?;
         self.groups.iter().try_for_each(|group| remove(group, &deadline))
     }
 
@@ -529,8 +649,12 @@ impl Cgroup {
     ///
     /// # Errors
     /// A cgroup that may not be removed.
-    pub fn discard(self) -> Result<()> {
+    pub fn discard(mut self) -> Result<()> {
         let deadline = Deadline::after(Duration::from_secs(2));
+        self.drain(&deadline)?;
+        if self.procs()?.is_empty() {
+            self.stop_scope(&deadline)?;
+        }
         for group in &self.groups {
             let (Some(parent), Some(name)) = group.place() else { continue };
             loop {
@@ -558,6 +682,33 @@ impl Cgroup {
             bytes => bytes.parse().ok(),
         };
         Some((limit("memory.max")?, limit("memory.swap.max").unwrap_or(0)))
+    }
+
+    /// Waits for processes that are dying.
+    fn drain(&self, deadline: &Deadline) -> Result<()> {
+        let Some((version, dir)) = self.main() else { return Ok(()) };
+        while !dir.procs()?.is_empty() {
+            match wait_empty(version, dir, deadline) {
+                Ok(true) => {}
+                Err(e) if !is_gone(&e) => return Err(e),
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_scope(&mut self, deadline: &Deadline) -> Result<()> {
+        if self.scope.is_none() {
+            return Ok(());
+        }
+        // Else systemd would wait for them, longer than we do.
+        self.drain(deadline)?;
+        let exists = self.exists();
+        match self.scope.as_mut().map_or(Ok(()), systemd::Scope::stop) {
+            // A user's systemd that has ended took its units with it.
+            Err(e) if exists => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// How many processes the OOM killer killed; 0 where the kernel does not tell.

@@ -195,7 +195,7 @@ fn the_root_cgroup_is_not_a_containers() {
 #[test]
 fn exec_joins_sub_cgroups_and_no_others() {
     let Some((layout, path, _clean)) = ready("exec_joins_sub_cgroups_and_no_others") else { return };
-    let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
+    let mut cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
     let sleeper = Sleeper::new();
     let (pid, init) = (sleeper.0.id(), std::process::id());
     for bad in ["../x", "a/../../x"] {
@@ -314,7 +314,7 @@ fn exec_follows_init_where_v2_takes_no_process() {
     let (invalid, _) = parent.make("invalid").expect("made");
     assert_eq!(invalid.read("cgroup.type").expect("readable"), "domain invalid\n");
     let paths = [(String::new(), invalid.path().to_owned())];
-    let broken = Cgroup::open(&paths).expect("opened");
+    let mut broken = Cgroup::open(&paths).expect("opened");
     broken.add(other.0.id()).expect_err("domain invalid");
     let (pid, init) = (other.0.id(), init.0.id());
     broken.add_exec(pid, &[(None, "/")], init).expect_err("asked for, so no other will do");

@@ -24,7 +24,7 @@ use std::time::Instant;
 /// `container not running or created`.
 pub fn pause(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
-    match container.status() {
+    match container.status()? {
         Status::Running | Status::Created => container.cgroup()?.freeze(),
         status => {
             let text = format!("container not running or created: {}", status.name());
@@ -61,13 +61,13 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
         None => typed(args),
     };
     let layout = Layout::read()?;
-    let cgroup = container.cgroup()?;
+    let mut cgroup = container.cgroup()?;
     if let Some(memory) = &mut resources.memory {
         complete(memory, &container, &cgroup);
     }
     let source = args.resources.as_ref().map_or_else(|| "update".into(), |path| path.display().to_string());
     let writes = crate::plan::cgroup::update(&resources, &layout).map_err(|e| e.in_file(&source))?;
-    cgroup.set(&writes)
+    cgroup.update(&writes)
 }
 
 /// Adds what cgroup v2, whose limit of swap is of swap alone, needs besides one that is given: the limit of
@@ -145,7 +145,7 @@ writes!(Line<'a> { kind = "type", id = "id", data = "data" });
 pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     let id = container.slot.id().to_owned();
-    if container.status() == Status::Stopped {
+    if container.status()? == Status::Stopped {
         return Err(Error::kind(Kind::State, format!("container with id {id} is not running")));
     }
     let cgroup = container.cgroup()?;
@@ -168,7 +168,7 @@ pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8>
             // A cgroup that is being removed under us is the end, and no error.
             match cgroup.stats() {
                 Ok(stats) => say("stats", Some(stats))?,
-                Err(_) if container.record.init().is_none() => return Ok(0),
+                Err(_) if container.record.init()?.is_none() => return Ok(0),
                 Err(e) => return Err(e),
             }
             next = now + args.interval;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::bundle::Bundle;
+use crate::cgroup::systemd::Connection;
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{Create, Global, Manager, Rootless};
 use crate::console::Receiver;
@@ -64,8 +65,9 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
 
     let path = global.root.clone().unwrap_or_else(default_root);
     let environment = surroundings(&mut bundle.spec, &path, &args.id);
-    let host = Host::read(&bundle.spec)?;
-    let driver = driver(global)?;
+    let mut host = Host::read(&bundle.spec)?;
+    let driver = driver(global);
+    let systemd = connect(driver, &mut host)?;
     let plan =
         Box::new(Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &environment), &host)?);
     for warning in &plan.warnings {
@@ -86,7 +88,8 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
         notify::prepare(&path.join(&args.id))?;
     }
     let sockets = (console_socket.as_ref(), pidfd_socket.as_ref());
-    match establish(&plan, &host, reserved, &bundle.text, sockets, signals) {
+    let cgroup = || cgroups(&plan, systemd);
+    match establish(&plan, &host, reserved, (&bundle.text, cgroup), sockets, signals) {
         Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console }),
         Err(e) => {
             // Everything is undone by now (runtime.md, "Lifecycle", steps 12 and 13).
@@ -103,14 +106,14 @@ fn establish(
     plan: &Plan,
     host: &Host,
     reserved: Reserved,
-    config: &[u8],
+    (config, cgroup): (&[u8], impl FnOnce() -> Result<Cgroup>),
     (console_socket, pidfd_socket): (Option<&Receiver>, Option<&Receiver>),
     signals: Option<&Signals>,
 ) -> Result<(Container, OwnedFd, Option<OwnedFd>)> {
     let slot = reserved.slot()?;
     slot.write(&intent(plan, host))?;
     slot.write_config(config)?;
-    let mut cgroup = cgroup::create(&plan.cgroup)?;
+    let mut cgroup = cgroup()?;
     let resctrl = plan.intel_rdt.as_ref().map(|_| crate::rdt::mount_point()).transpose()?;
     let groups = match (&plan.intel_rdt, &resctrl) {
         (Some(wanted), Some(root)) => Some(crate::rdt::prepare(wanted, root, &plan.id)?),
@@ -119,7 +122,7 @@ fn establish(
     let resctrl = groups.as_ref().zip(resctrl.as_deref());
     let made =
         || groups.iter().flat_map(|groups| &groups.remove).map(|path| path.display().to_string()).collect();
-    let launched = crate::launch::parent::init(plan, slot, &cgroup, resctrl, signals);
+    let launched = crate::launch::parent::init(plan, slot, &mut cgroup, resctrl, signals);
     let launched = launched.inspect_err(|_| {
         let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
     })?;
@@ -153,17 +156,31 @@ pub fn undo(container: Container) {
 }
 
 /// Who makes cgroups, by what was typed.
+pub fn driver(global: &Global) -> Driver {
+    match (global.cgroup_manager, global.systemd_cgroup) {
+        (Some(Manager::Disabled), _) => Driver::Disabled,
+        (Some(Manager::Systemd), _) | (None, true) => Driver::Systemd,
+        _ => Driver::Cgroupfs,
+    }
+}
+
+/// Asks systemd what the plan has to know of it, where it makes the cgroups; the connection is for making them.
 ///
 /// # Errors
-/// systemd where none is running.
-pub fn driver(global: &Global) -> Result<Driver> {
-    match (global.cgroup_manager, global.systemd_cgroup) {
-        (Some(Manager::Disabled), _) => Ok(Driver::Disabled),
-        (Some(Manager::Systemd), _) | (None, true) => {
-            Err(Error::new("cgroups through systemd are not implemented in this version")
-                .remedy("use the cgroupfs driver: leave --systemd-cgroup out"))
-        }
-        _ => Ok(Driver::Cgroupfs),
+/// It is not running or does not answer.
+pub(super) fn connect(driver: Driver, host: &mut Host) -> Result<Option<Connection>> {
+    if driver != Driver::Systemd {
+        return Ok(None);
+    }
+    let mut systemd = Connection::open(cgroup::systemd::is_user())?;
+    host.systemd = Some(systemd.facts()?);
+    Ok(Some(systemd))
+}
+
+pub(super) fn cgroups(plan: &Plan, systemd: Option<Connection>) -> Result<Cgroup> {
+    match systemd {
+        Some(systemd) => Ok(cgroup::through(&plan.cgroup, systemd)),
+        None => cgroup::create(&plan.cgroup),
     }
 }
 
@@ -198,8 +215,10 @@ pub(super) fn request<'a>(
 pub fn plan(global: &Global, args: &Create) -> Result<Plan> {
     let bundle =
         Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), args.config.as_deref())?;
-    let host = Host::read(&bundle.spec)?;
-    Plan::build(&bundle.spec, &request(global, driver(global)?, args, &bundle, &[]), &host)
+    let mut host = Host::read(&bundle.spec)?;
+    let driver = driver(global);
+    connect(driver, &mut host)?;
+    Plan::build(&bundle.spec, &request(global, driver, args, &bundle, &[]), &host)
 }
 
 pub(super) fn wants_notification() -> bool {
@@ -253,6 +272,8 @@ pub(super) fn intent(plan: &Plan, host: &Host) -> Record {
         annotations: plan.annotations.clone(),
         cgroups: paths(Cgroup::planned(&plan.cgroup)),
         cgroup_driver: driver_name(&plan.cgroup).into(),
+        unit: plan.cgroup.unit.as_ref().map(|unit| unit.name.clone()).unwrap_or_default(),
+        user_unit: plan.cgroup.unit.as_ref().is_some_and(|unit| unit.user),
         rootless: plan.rootless,
         ..Record::default()
     }
@@ -278,6 +299,7 @@ fn paths(list: Vec<(String, PathBuf)>) -> Vec<CgroupPath> {
 fn driver_name(plan: &CgroupPlan) -> &'static str {
     match plan.driver {
         Driver::Cgroupfs => "cgroupfs",
+        Driver::Systemd => "systemd",
         Driver::Disabled => "disabled",
     }
 }

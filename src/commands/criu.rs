@@ -8,12 +8,13 @@
 #![forbid(unsafe_code)]
 
 use super::create::{
-    check_terminal, driver, intent, notification, record, request, undo, wants_notification, write_pid_file,
+    cgroups, check_terminal, connect, driver, intent, notification, record, request, undo,
+    wants_notification, write_pid_file,
 };
 use super::run::{adopt_orphans, attend};
 use super::start::proxy;
 use crate::bundle::Bundle;
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::Cgroup;
 use crate::cli::{self, Checkpoint, Create, Global, ManageCgroups, Restore};
 use crate::console::{Receiver, Relay, Terminal};
 use crate::container::{Container, default_root};
@@ -41,7 +42,7 @@ pub fn checkpoint(global: &Global, args: &Checkpoint) -> Result<()> {
     // A delete meanwhile would take the processes away under CRIU.
     container.slot.lock()?;
     container.record = container.slot.read()?;
-    if container.status() == Status::Created {
+    if container.status()? == Status::Created {
         return Err(Error::kind(Kind::State, "container cannot be checkpointed in created state"));
     }
     container.require(&[Status::Running])?;
@@ -144,8 +145,10 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
     if wants_notification() {
         bundle.spec.mounts.push(notification(&state));
     }
-    let host = Host::read(&bundle.spec)?;
-    let plan = Plan::build(&bundle.spec, &request(global, driver(global)?, &create, &bundle, &[]), &host)?;
+    let mut host = Host::read(&bundle.spec)?;
+    let driver = driver(global);
+    let systemd = connect(driver, &mut host)?;
+    let plan = Plan::build(&bundle.spec, &request(global, driver, &create, &bundle, &[]), &host)?;
     let options = restore_options(args)?;
 
     let reserved = Root::open_or_make(&root_directory(global))?.reserve(&args.criu.id)?;
@@ -155,12 +158,14 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
     }
     slot.write(&intent(&plan, &host))?;
     slot.write_config(&bundle.text)?;
-    let mut cgroup = cgroup::create(&plan.cgroup)?;
+    let mut cgroup = cgroups(&plan, systemd)?;
     slot.write(&Record { phase: "restoring".into(), ..intent(&plan, &host) })?;
     // CRIU compares it with mountinfo, which has no symlinks.
     let state = format!("/proc/self/fd/{}", slot.dir().as_fd().as_raw_fd());
     let state = rustix::fs::readlink(&state, Vec::new()).call(|| format!("readlink {state}"))?;
     let state = PathBuf::from(std::ffi::OsString::from_vec(state.into_bytes()));
+    // systemd makes them with the first process.
+    let paths = if plan.cgroup.unit.is_some() { Cgroup::planned(&plan.cgroup) } else { cgroup.paths() };
     let subject = Subject {
         id: &plan.id,
         pid: 0,
@@ -168,13 +173,13 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
         root: &plan.rootfs.path,
         spec: &bundle.spec,
         namespaces: &plan.namespaces,
-        cgroup_paths: &cgroup.paths(),
+        cgroup_paths: &paths,
     };
     let mut course = Course {
         plan: &plan,
         host: &host,
         slot,
-        cgroup: &cgroup,
+        cgroup: &mut cgroup,
         socket: console_socket.as_ref(),
         init: None,
         record: None,
@@ -186,7 +191,7 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
             let _ = rustix::process::pidfd_send_signal(init, Signal::KILL);
             let _ = spawn::wait(init.as_fd());
         }
-        let _ = cgroup.kill(Signal::KILL);
+        let _ = course.cgroup.kill(Signal::KILL);
         return Err(restored.err().unwrap_or_else(|| Error::new("criu restored no process")));
     };
     let (init, record, console) = (init.try_clone().call(|| "fcntl")?, record.clone(), course.console.take());
@@ -199,7 +204,7 @@ struct Course<'a> {
     plan: &'a Plan,
     host: &'a Host,
     slot: &'a Slot,
-    cgroup: &'a Cgroup,
+    cgroup: &'a mut Cgroup,
     socket: Option<&'a Receiver>,
     init: Option<OwnedFd>,
     record: Option<Record>,
@@ -211,6 +216,7 @@ impl Course<'_> {
         match event {
             // What CRIU restores is born into the cgroups in which CRIU itself is.
             Notify::Started(criu) => {
+                self.cgroup.start(&self.plan.cgroup, criu)?;
                 self.cgroup.add(criu)?;
                 self.cgroup.apply(&self.plan.cgroup)
             }

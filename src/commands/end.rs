@@ -7,6 +7,7 @@ use crate::container::{Container, default_root};
 use crate::error::{Call as _, Error, Kind, Result};
 use crate::state::{Root, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
 /// `kill`.
@@ -48,8 +49,11 @@ fn kill_every(container: &Container, signal: i32) -> Result<()> {
     }
     for pid in cgroup.procs()? {
         let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
-        // One that has ended since is no error.
-        let Ok(pidfd) = rustix::process::pidfd_open(number, PidfdFlags::empty()) else { continue };
+        let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+            // One that has ended since is no error.
+            Err(Errno::SRCH | Errno::INVAL) => continue,
+            pidfd => pidfd.call(|| format!("pidfd_open {pid}"))?,
+        };
         match crate::sys::signal::send(rustix::fd::AsFd::as_fd(&pidfd), signal) {
             Err(e) if e.errno != rustix::io::Errno::SRCH => return Err(e.into()),
             _ => {}
@@ -83,7 +87,7 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
     if container.record.phase == "creating" {
         return discard(container);
     }
-    match container.status() {
+    match container.status()? {
         Status::Stopped => {}
         Status::Created => {}
         _ if force => {}
@@ -132,7 +136,10 @@ fn interrupt(container: &Container) -> Result<()> {
     let pid = container.record.maker;
     // None on record yet, or it has finished: then it is not the maker who has the lock.
     let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
-    let Ok(pidfd) = rustix::process::pidfd_open(number, PidfdFlags::empty()) else { return Ok(()) };
+    let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(()),
+        pidfd => pidfd.call(|| format!("pidfd_open {pid}"))?,
+    };
     if container.record.phase != "creating"
         || container.record.boot_id != crate::state::boot_id()
         || crate::state::start_time(pid) != Ok(container.record.maker_start_time)

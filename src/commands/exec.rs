@@ -25,7 +25,7 @@ use std::ffi::CString;
 #[inline(never)]
 pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
-    match container.status() {
+    match container.status()? {
         Status::Stopped | Status::Creating => {
             return Err(Error::kind(Kind::State, "cannot exec in a stopped container"));
         }
@@ -71,7 +71,7 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     if time("self") != time(&container.record.pid.to_string()) {
         plan.joined |= crate::plan::Kind::Time.flag();
     }
-    let cgroup = container.cgroup()?;
+    let mut cgroup = container.cgroup()?;
     let listener = |launched: &Launched, number| {
         let process = (launched.pidfd.as_fd(), launched.pid);
         hand_listener_over(&spec, &container.record, Status::Running, process, number)
@@ -79,7 +79,7 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let launched = crate::launch::parent::exec(
         &plan,
         (init, container.record.pid),
-        &cgroup,
+        &mut cgroup,
         signals.as_ref(),
         listener,
     )?;

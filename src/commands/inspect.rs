@@ -21,8 +21,8 @@ use std::io::Write;
 /// `container does not exist`.
 #[inline(never)]
 pub fn state(global: &Global, id: &str, out: &mut dyn Write) -> Result<u8> {
-    let text =
-        serde_json::to_string_pretty(&listed(Container::open(global.root.as_deref(), id)?)).map_err(json)?;
+    let listed = listed(Container::open(global.root.as_deref(), id)?)?;
+    let text = serde_json::to_string_pretty(&listed).map_err(json)?;
     print(out, &text)
 }
 
@@ -30,10 +30,10 @@ fn json(e: serde_json::Error) -> Error {
     Error::new(format!("JSON: {e}"))
 }
 
-fn listed(container: Container) -> Listed {
-    let status = container.status();
+fn listed(container: Container) -> Result<Listed> {
+    let status = container.status()?;
     let owner = user_name(container.record.owner);
-    Listed::new(container.record, status, owner)
+    Ok(Listed::new(container.record, status, owner))
 }
 
 /// A user's name on the host, empty if it has none; runc reads /etc/passwd too and no other source.
@@ -60,8 +60,12 @@ pub fn list(global: &Global, args: &List, out: &mut dyn Write) -> Result<u8> {
     }
     let mut found = Vec::new();
     for id in ids {
-        match Container::open(Some(&path), &id) {
-            Ok(container) => found.push((container.record.owner, listed(container))),
+        let one = Container::open(Some(&path), &id).and_then(|container| {
+            let owner = container.record.owner;
+            Ok((owner, listed(container)?))
+        });
+        match one {
+            Ok(one) => found.push(one),
             // Deleted since its name was read (runc #4231), or no container's directory.
             Err(e) if e.what() == Kind::NoContainer || e.what() == Kind::Usage => {}
             Err(e) => crate::log::warning(e),

@@ -15,7 +15,6 @@ pub mod start;
 use crate::cli::{Command, Invocation, generate, help};
 use crate::error::{Call, Context as _, Result};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use std::io::Write;
 use std::path::Path;
 
@@ -91,12 +90,7 @@ pub fn claim_fds(command: &Command) -> Result<()> {
 /// one of them.
 fn keep_fds(command: &Command) -> Result<()> {
     let count = preserved(command);
-    match crate::sys::launch::cloexec_from(count.saturating_add(3)) {
-        Ok(()) => Ok(()),
-        // Before Linux 5.11: what a child keeps is an allow-list in any case.
-        Err(e) if matches!(e.errno, Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(()),
-        Err(e) => Err(e.into()),
-    }
+    Ok(crate::sys::launch::cloexec_from(count.saturating_add(3))?)
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<u8> {

@@ -25,7 +25,7 @@ use std::path::Path;
 #[inline(never)]
 pub fn start(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
-    match container.status() {
+    match container.status()? {
         Status::Created => {}
         Status::Stopped => {
             return Err(Error::kind(Kind::State, "cannot start a container that has stopped"));

@@ -85,11 +85,7 @@ impl Child {
     pub fn begin(&self, keep: &[RawFd]) -> Result<(), Fault> {
         sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
         sys::launch::default_signals(self.ignored).at(Step::Protocol)?;
-        match sys::launch::close_all_but(keep) {
-            // Every fd of rrun is close-on-exec, so that none reaches the container's program in any case.
-            Ok(()) | Err(SysError { errno: Errno::NOSYS | Errno::PERM, .. }) => Ok(()),
-            Err(e) => Err(e).at(Step::Protocol),
-        }
+        sys::launch::close_all_but(keep).at(Step::Protocol)
     }
 
     /// The next message. A parent that is gone has been killed: nobody is left to hear of it.

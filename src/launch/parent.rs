@@ -110,13 +110,14 @@ fn out_of_memory(cgroup: &Cgroup) -> Option<Error> {
 pub fn init(
     plan: &Plan,
     slot: &Slot,
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     groups: Option<(&Groups, &Path)>,
     signals: Option<&Signals>,
 ) -> Result<Launched> {
     let listener = crate::state::listen(slot)?;
     let entry = cgroup.entry();
-    if entry.is_some() {
+    let applied = entry.is_some();
+    if applied {
         // Before anyone is in it.
         cgroup.apply(&plan.cgroup)?;
     }
@@ -173,10 +174,11 @@ pub fn init(
     if relayed {
         (launched, entered) = after_relay(launched, |report| words::of_init(plan, report))?;
     }
+    cgroup.start(&plan.cgroup, launched.pid)?;
     if !entered {
         cgroup.add(launched.pid)?;
     }
-    if entry.is_none() {
+    if !applied {
         cgroup.apply(&plan.cgroup)?;
     }
     prepare(plan, &launched, groups)?;
@@ -250,7 +252,7 @@ pub fn creation_hooks(plan: &Plan, init: u32) -> Result<()> {
 pub fn exec(
     plan: &ExecPlan,
     (target, init): (OwnedFd, u32),
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     signals: Option<&Signals>,
     listener: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<Launched> {

@@ -146,6 +146,10 @@ impl Plan {
             cgroup.owner = cgroup::owner(spec, &namespaces, &ids).filter(|_| only_v2);
             cgroup.delegated = cgroup::delegated(spec, only_v2)?;
         }
+        if let Some(systemd) = host.systemd.as_ref().filter(|_| request.driver == Driver::Systemd) {
+            let annotations = &spec.annotations;
+            cgroup::systemd::through(&mut cgroup, &linux.cgroups_path, request.id, annotations, systemd)?;
+        }
         if process.scheduler.is_some()
             && linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).is_some_and(|cpu| !cpu.cpus.is_empty())
             && process.scheduler.as_ref().is_some_and(|s| s.name == "SCHED_DEADLINE")

@@ -120,15 +120,18 @@ impl Rootfs {
             }
             Err(e) => e,
         };
-        match self.proc().filter(|_| unavailable(error.errno) && !fs.copy_up) {
-            None => Err(error),
-            Some(proc) => match proc.mount(fs, mount.attrs, at.as_fd()) {
-                Ok(()) => self.reopen(mount, at),
-                // The newer call had more to say.
-                Err(e) if e.errno == error.errno => Err(error),
-                Err(e) => Err(fault(e, "")),
-            },
+        let Some(proc) = self.proc().filter(|_| unavailable(error.errno)) else { return Err(error) };
+        match proc.mount(fs, mount.attrs, at.as_fd()) {
+            Ok(()) => {}
+            // The newer call had more to say.
+            Err(e) if e.errno == error.errno => return Err(error),
+            Err(e) => return Err(fault(e, "")),
         }
+        let made = self.reopen(mount, at)?;
+        if fs.copy_up && !fresh {
+            copyup::copy(at, &made).map_err(|e| fault(e, "tmpcopyup"))?;
+        }
+        Ok(made)
     }
 
     fn cgroup2(&mut self, mount: &Mount, fs: &Filesystem, own: &CStr) -> Made<()> {

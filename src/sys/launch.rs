@@ -2,8 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use super::{Result, check};
+use super::{Named, Result, check};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::Errno;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 
@@ -41,12 +42,31 @@ pub fn clone3(flags: u32, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
     // is held by a thread that the child lacks; `args` and `pidfd` outlive the call.
     let pid = check("clone3", unsafe {
         libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>())
-    })?;
+    });
+    let pid = match pid {
+        // Filters that must see the flags answer so (Docker's for a container without CAP_SYS_ADMIN), as they
+        // cannot look into clone_args.
+        Err(e) if e.errno == Errno::NOSYS && cgroup.is_none() => clone(flags, args.exit_signal, &mut pidfd)?,
+        pid => pid?,
+    };
     if pid == 0 {
         return Ok(Cloned::Child);
     }
     // SAFETY: the kernel has just stored a new fd here, which nothing else owns.
     Ok(Cloned::Parent(pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// clone(2) where clone3(2) is not to be had: all but CLONE_NEWTIME and a cgroup.
+fn clone(flags: u32, exit_signal: u64, pidfd: &mut RawFd) -> Result<libc::c_long> {
+    if flags & libc::CSIGNAL as u32 != 0 {
+        // CLONE_NEWTIME has the bits of the signal.
+        return Err(super::SysError { call: "clone3", errno: Errno::NOSYS });
+    }
+    let flags = libc::c_ulong::from(flags) | exit_signal | libc::CLONE_PIDFD as libc::c_ulong;
+    let (none, pidfd) = (std::ptr::null_mut::<libc::c_void>(), std::ptr::from_mut(pidfd));
+    // SAFETY: as in clone3: a copy of the memory, with the stack as it is; `pidfd` outlives the call. Flags,
+    // stack and pidfd stand in this order on every architecture but s390, which is not a target.
+    check("clone", unsafe { libc::syscall(libc::SYS_clone, flags, none, pidfd, none, none) })
 }
 
 /// Enters namespaces: `fd` is a namespace file, or a pidfd (Linux 5.8) with several `CLONE_NEW*` in `kinds`.
@@ -108,7 +128,7 @@ pub fn execveat(
     };
     // An exec that returns has failed.
     check("execve", ret)?;
-    Err(super::SysError { call: "execve", errno: rustix::io::Errno::INVAL })
+    Err(super::SysError { call: "execve", errno: Errno::INVAL })
 }
 
 /// Ends the process at once: no destructor of the parent's memory runs in a child.
@@ -181,17 +201,44 @@ pub fn duplicate_onto(fd: impl AsFd, number: RawFd) -> Result<()> {
     check("dup2", unsafe { libc::c_long::from(libc::dup2(fd.as_fd().as_raw_fd(), number)) }).map(drop)
 }
 
-/// Sets close-on-exec on every open fd from `first` (close_range(2), Linux 5.11).
+/// Sets close-on-exec on every open fd from `first` (close_range(2), Linux 5.11, or one by one).
 ///
 /// # Errors
-/// ENOSYS or EINVAL on older kernels.
+/// Those of reading /proc/self/fd where the call is not to be had.
 pub fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
     // SAFETY: close-on-exec changes no fd's owner.
-    check("close_range", unsafe {
+    let done = check("close_range", unsafe {
         libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC)
-    })
-    .map(drop)
+    });
+    match done {
+        Err(e) if lacks_close_range(e.errno) => {
+            for fd in open_fds()?.into_iter().filter(|fd| u32::try_from(*fd).is_ok_and(|fd| fd >= first)) {
+                // The directory's own fd is closed by now.
+                let _ = set_cloexec(fd, true);
+            }
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
+
+/// ENOSYS before Linux 5.9, EINVAL of its flag before 5.11, EPERM of old seccomp profiles.
+fn lacks_close_range(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSYS | Errno::INVAL | Errno::PERM)
+}
+
+/// Every open fd, as /proc/self/fd lists them.
+fn open_fds() -> Result<Vec<RawFd>> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let list = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()).named("open")?;
+    let mut found = Vec::new();
+    for entry in rustix::fs::Dir::new(list).named("getdents64")? {
+        let entry = entry.named("getdents64")?;
+        found.extend(entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    Ok(found)
 }
 
 /// Takes ownership of an fd that this process was given by number (`--preserve-fds`, `--status-fd`).
@@ -218,8 +265,22 @@ pub fn set_cloexec(number: RawFd, on: bool) -> Result<()> {
 /// Closes every fd but those in `keep`: what is open in a container's first process is an allow-list.
 ///
 /// # Errors
-/// ENOSYS before Linux 5.9.
+/// Those of reading /proc/self/fd where close_range(2), Linux 5.9, is not to be had.
 pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
+    match close_ranges(keep) {
+        Err(e) if lacks_close_range(e.errno) => {
+            for fd in open_fds()?.into_iter().filter(|fd| !keep.contains(fd)) {
+                // SAFETY: the caller is a child that never returns to the owners of these fds. The directory's
+                // own fd, in the list too, is closed already: EBADF.
+                unsafe { libc::close(fd) };
+            }
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn close_ranges(keep: &[RawFd]) -> Result<()> {
     let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     keep.sort_unstable();
     keep.dedup();

@@ -3,6 +3,7 @@
 use super::shared::{Engine, IMAGE, Kind};
 use crate::harness::{is_cgroup2, patiently, wait_for};
 use crate::pty::Pty;
+use crate::requires;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -146,6 +147,7 @@ pub fn capabilities_dropped_and_added(e: &Engine) {
 }
 
 pub fn privileged(e: &Engine) {
+    requires!(unfiltered);
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let bounding = |text: &str| {
         text.lines().find(|l| l.starts_with("CapBnd")).unwrap().split_whitespace().nth(1).unwrap().to_owned()
@@ -161,6 +163,7 @@ pub fn privileged(e: &Engine) {
 }
 
 pub fn default_and_custom_seccomp_profile(e: &Engine) {
+    requires!(unfiltered);
     let mode = "sed -n 's/^Seccomp:\\s*//p' /proc/self/status";
     assert_eq!(e.sh(&[], mode), "2");
     assert_eq!(e.sh(&["--security-opt", "seccomp=unconfined"], mode), "0");

@@ -174,6 +174,28 @@ fn read(rule: &spec::DeviceRule, i: usize) -> Result<DeviceRule> {
     Ok(DeviceRule { allow: rule.allow, typ, major, minor, access })
 }
 
+/// Whether everything is allowed, whether then something is denied all the same, and what is allowed by a rule of
+/// its own, each device once. A rule that takes a part out of a wider one does not show in the last.
+pub(super) fn allowed(rules: &[DeviceRule]) -> (bool, bool, Vec<DeviceRule>) {
+    let (mut all, mut cut, mut list) = (false, false, Vec::<DeviceRule>::new());
+    for rule in rules {
+        let same = |e: &&mut DeviceRule| (e.typ, e.major, e.minor) == (rule.typ, rule.major, rule.minor);
+        if rule.is_all() {
+            (all, cut) = (rule.allow, false);
+            list.clear();
+        } else if !rule.allow {
+            cut = true;
+            list.iter_mut().filter(|e| rule.covers(e)).for_each(|e| e.access.0 &= !rule.access.0);
+            list.retain(|e| e.access.0 != 0);
+        } else if let Some(e) = list.iter_mut().find(same) {
+            e.access.0 |= rule.access.0;
+        } else {
+            list.push(*rule);
+        }
+    }
+    (all, cut, list)
+}
+
 /// The writes for a v1 devices cgroup: file and value, in order.
 ///
 /// The kernel keeps a default and a set of exceptions that match their numbers exactly, so a later rule does

@@ -10,6 +10,8 @@ mod delegation;
 mod devices;
 mod filter;
 mod limits;
+pub mod systemd;
+mod variant;
 
 pub use super::rootfs::clean;
 pub use delegation::{below as delegated, owner};
@@ -27,6 +29,8 @@ use std::fmt;
 pub enum Driver {
     /// rrun, through the cgroup file system.
     Cgroupfs,
+    /// systemd, over D-Bus: a transient scope.
+    Systemd,
     /// No one: the container stays in the cgroups of the runtime.
     Disabled,
 }
@@ -66,10 +70,12 @@ pub struct Place {
 }
 
 /// Everything about the cgroups of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CgroupPlan {
     /// Who makes them.
     pub driver: Driver,
+    /// The scope, with systemd.
+    pub unit: Option<systemd::Unit>,
     /// Where they are.
     pub places: Vec<Place>,
     /// Limits, in the order in which they are written.
@@ -109,6 +115,7 @@ pub fn build(
     if driver == Driver::Disabled {
         return Ok(CgroupPlan {
             driver,
+            unit: None,
             places: Vec::new(),
             limits: Vec::new(),
             devices: Vec::new(),
@@ -137,8 +144,17 @@ pub fn build(
         )
         .remedy("mount one, or disable cgroups"));
     }
-    let best_effort = rootless && asked.is_empty();
-    Ok(CgroupPlan { driver, places, limits, devices, best_effort, owner: None, delegated: None, warnings })
+    Ok(CgroupPlan {
+        driver,
+        unit: None,
+        places,
+        limits,
+        devices,
+        best_effort: rootless && asked.is_empty(),
+        owner: None,
+        delegated: None,
+        warnings,
+    })
 }
 
 /// Decides for `update`: only what is given changes, device rules not at all.
@@ -217,6 +233,12 @@ impl fmt::Display for CgroupPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.driver == Driver::Disabled {
             return writeln!(f, "cgroup: none, disabled");
+        }
+        if let Some(unit) = &self.unit {
+            writeln!(f, "systemd{} {}", if unit.user { " --user" } else { "" }, unit.name)?;
+            for (name, value) in &unit.properties {
+                writeln!(f, "property {name} = {value:?}")?;
+            }
         }
         for place in &self.places {
             let mount = place.hierarchy.mount.display();
