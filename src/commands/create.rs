@@ -140,7 +140,7 @@ fn establish(
     Ok((Container { slot: reserved.keep()?, record }, pidfd, console))
 }
 
-fn poststop(plan: &Plan) -> Vec<Error> {
+pub(super) fn poststop(plan: &Plan) -> Vec<Error> {
     if plan.hooks.poststop.is_empty() {
         return Vec::new();
     }

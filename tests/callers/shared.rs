@@ -88,7 +88,8 @@ fn is_alive(child: &Child) -> bool {
 }
 
 impl Engine {
-    fn start(kind: Kind) -> Self {
+    /// The engine's directories and namespaces, without its daemon.
+    pub fn prepared(kind: Kind) -> Self {
         let test = Test::new(match kind {
             Kind::Docker => "docker",
             Kind::Podman => "podman",
@@ -100,10 +101,16 @@ impl Engine {
         let own = fs::read_link("/proc/self/ns/mnt").unwrap();
         let theirs = format!("/proc/{}/ns/mnt", holder.id());
         wait_for("the namespaces", LONG, || (fs::read_link(&theirs).ok()? != own).then_some(()));
-        let mut engine = Self { kind, test, holder, daemon: None, names: AtomicU32::new(0) };
+        Self { kind, test, holder, daemon: None, names: AtomicU32::new(0) }
+    }
+
+    fn start(kind: Kind) -> Self {
+        let mut engine = Self::prepared(kind);
         match kind {
             Kind::Docker => engine.start_dockerd(),
-            Kind::Containerd => engine.start_containerd(),
+            Kind::Containerd => {
+                engine.start_containerd("disabled_plugins = [\"io.containerd.grpc.v1.cri\"]");
+            }
             Kind::Podman => drop(fs::create_dir(engine.dir("run"))),
         }
         if kind != Kind::Containerd {
@@ -165,10 +172,11 @@ impl Engine {
         self.start_daemon(command, &["info"]);
     }
 
-    fn start_containerd(&mut self) {
+    /// containerd with its own directories and socket, and `more` of a configuration.
+    pub fn start_containerd(&mut self, more: &str) {
         let config = self.dir("config.toml");
         let text = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+            "version = 2\nroot = {:?}\nstate = {:?}\n{more}\n[grpc]\naddress = {:?}\n",
             self.dir("data"),
             self.dir("exec"),
             self.dir("socket")
@@ -177,6 +185,18 @@ impl Engine {
         let mut command = self.inside("containerd");
         command.arg("--config").arg(&config);
         self.start_daemon(command, &["version"]);
+    }
+
+    /// Ends the daemon; what it started stays.
+    pub fn end_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            end(&mut daemon);
+        }
+    }
+
+    /// The namespaces' file `name` of the engine, as `/proc/PID/ns/net`.
+    pub fn namespace(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/ns/{name}", self.holder.id()).into()
     }
 
     fn host(&self) -> String {
@@ -353,9 +373,7 @@ impl Drop for Engine {
             // Its storage stays mounted until told otherwise, in the holder's namespace only.
             let _ = self.client(&["rmi", "--all", "--force"]);
         }
-        if let Some(daemon) = &mut self.daemon {
-            end(daemon);
-        }
+        self.end_daemon();
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         let parent = self.cgroup_parent();
