@@ -1,6 +1,6 @@
 //! The systemd driver: `slice:prefix:name` as a transient scope, and limits as properties of it.
 //!
-//! Every limit is a cgroup file all the same ([`super::limits`]) and is written there: the file has the exact
+//! Every limit is a cgroup file all the same (`plan::cgroup::limits`) and is written there: the file has the exact
 //! value, and the property keeps systemd from writing another one at its next reload. So the properties are made
 //! from the writes, by the name of the file; a file without a property is one that systemd never touches.
 
