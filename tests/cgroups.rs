@@ -1,6 +1,6 @@
 //! config-linux.md, Control groups: resources as the v1 hierarchies show them, update, events, and OOM.
 
-use crate::harness::{SECONDS_5, Test, cgroup_of, controller, is_rrun, program, wait_for};
+use crate::harness::{SECONDS_5, Test, cgroup_of, controller, is_cgroup2, is_rrun, program, wait_for};
 use crate::{requires, rrun_only};
 use serde_json::{Value, json};
 use std::fs;
@@ -17,8 +17,11 @@ fn read(path: &Path, file: &str) -> String {
 fn limited() -> Test {
     let t = Test::new("limits");
     t.edit(|c| {
-        c["linux"]["resources"]["memory"] =
-            json!({ "limit": 67_108_864, "reservation": 33_554_432, "swappiness": 10 });
+        let memory = &mut c["linux"]["resources"]["memory"];
+        *memory = json!({ "limit": 67_108_864, "reservation": 33_554_432 });
+        if !is_cgroup2() {
+            memory["swappiness"] = json!(10);
+        }
         c["linux"]["resources"]["cpu"] =
             json!({ "shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0", "mems": "0" });
         c["linux"]["resources"]["pids"] = json!({ "limit": 99 });
