@@ -170,7 +170,14 @@ impl Root {
             if e == Errno::NOENT {
                 make_parents(path)?;
             } else if e != Errno::EXIST {
-                return Err(Error::sys(format!("mkdir {}", path.display()), e).context("--root"));
+                let e = Error::sys(format!("mkdir {}", path.display()), e).context("--root");
+                let unset = std::env::var_os("XDG_RUNTIME_DIR").is_none_or(|dir| dir.is_empty());
+                return Err(match unset && !rustix::process::geteuid().is_root() {
+                    true => {
+                        e.remedy("XDG_RUNTIME_DIR is not set: log in, or give --root a directory of your own")
+                    }
+                    false => e,
+                });
             }
         }
         Self::open(path)

@@ -56,7 +56,7 @@ impl Dir {
 
     /// Opens a descendant; `name` may have several components.
     pub(super) fn child(&self, name: &str) -> Result<Self> {
-        let path = self.path.join(name);
+        let path = if name == "." { self.path.clone() } else { self.path.join(name) };
         let fd = Self::open_below(self.fd.as_fd(), name).call(|| format!("openat2 {}", path.display()))?;
         Ok(Self { fd, path })
     }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::process::UserPlan;
+use super::rootfs::{Mount, RootfsOp, RootfsPlan, Source};
 use super::{Choice, Kind, Namespaces};
 use crate::error::{Error, Result};
 use crate::spec;
@@ -200,6 +201,32 @@ impl Ids {
                 Error::config(path, format!("cannot set {what} to unmapped {id} in user namespace"))
             })
         })
+    }
+
+    /// Checks the owners that file systems are made with: for one without a mapping the kernel has only EINVAL.
+    ///
+    /// # Errors
+    /// A `uid=` or `gid=` without a mapping.
+    pub fn check_mounts(&self, rootfs: &RootfsPlan) -> Result<()> {
+        let Self::New { uid, gid } = self else { return Ok(()) };
+        for op in &rootfs.ops {
+            let RootfsOp::Mount(Mount { entry, source: Source::New(made), .. }) = op else { continue };
+            for (key, value) in &made.data {
+                let (map, name) = match key.to_bytes() {
+                    b"uid" => (uid, "uid"),
+                    b"gid" => (gid, "gid"),
+                    _ => continue,
+                };
+                let id = value.as_ref().and_then(|value| value.to_str().ok()?.parse().ok());
+                if id.is_some_and(|id| map.host_id(id).is_none()) {
+                    let text = format!(
+                        "cannot specify {name}= mount options for unmapped {name} in rootless containers"
+                    );
+                    return Err(Error::config(format!("mounts[{entry}].options"), text));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The runtime's id of a user of the container.
