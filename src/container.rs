@@ -38,7 +38,7 @@ pub fn default_root() -> PathBuf {
     };
     match runtime {
         Some(dir) if unprivileged() => Path::new(&dir).join("rrun"),
-        _ => PathBuf::from("/run/rrun"),
+        _ => PathBuf::from(crate::state::SYSTEM_ROOT),
     }
 }
 

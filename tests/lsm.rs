@@ -71,7 +71,7 @@ fn an_apparmor_profile_confines_run_and_exec() {
         assert_eq!(host.trim(), format!("{} (enforce)", first.name));
         let out = t.exec(&["sh", "-c", &format!("{LOOK}; true")]);
         assert_eq!(out.ok().stdout(), format!("{} (enforce)\nfree\n", first.name), "{out:?}");
-        let out = t.exec(&["--apparmor", &second.name, "cat", "/proc/self/attr/current"]);
+        let out = t.rt(&["exec", "--apparmor", &second.name, &t.id, "cat", "/proc/self/attr/current"]).go();
         assert_eq!(out.ok().stdout(), format!("{} (enforce)\n", second.name));
         let process = t.dir.join("process.json");
         let text = json!({ "args": ["sh", "-c", "cat /proc/self/attr/current; touch /tmp/free || echo denied"],
@@ -80,7 +80,7 @@ fn an_apparmor_profile_confines_run_and_exec() {
         fs::write(&process, text.to_string()).unwrap();
         let out = t.rt(&["exec", "--process", process.to_str().unwrap(), &t.id]).go();
         assert_eq!(out.ok().stdout(), format!("{} (enforce)\ndenied\n", second.name), "{out:?}");
-        t.exec(&["--apparmor", "nosuch", "true"]).code_is(255).says("nosuch").one_line();
+        t.rt(&["exec", "--apparmor", "nosuch", &t.id, "true"]).go().code_is(255).says("nosuch").one_line();
         t.end();
     }
     t.edit(|c| c["process"]["apparmorProfile"] = json!("unconfined"));
@@ -128,7 +128,7 @@ fn the_label_goes_to_the_hosts_procfs() {
     t.detached("exec sleep 1000");
     assert!(label(&t.pid().to_string()).starts_with(&profile.name));
     let file = t.dir.join("pid");
-    t.exec(&["--detach", "--pid-file", file.to_str().unwrap(), "sleep", "1000"]).ok();
+    t.rt(&["exec", "--detach", "--pid-file", file.to_str().unwrap(), &t.id, "sleep", "1000"]).go().ok();
     assert!(label(&fs::read_to_string(&file).unwrap()).starts_with(&profile.name));
     assert_eq!(fs::read(t.rootfs.join("proc/self/attr/exec")).unwrap(), b"");
     t.end();
@@ -245,6 +245,9 @@ fn selinux_labels_process_mounts_and_keyring() {
     let inside = t.exec(&["sh", "-c", "cat /proc/self/attr/current; echo; grep ' /dev ' /proc/mounts"]);
     let text = inside.ok().stdout();
     assert!(text.starts_with(&label) && text.contains(&format!("context={label}")), "{text}");
-    t.exec(&["--process-label", "no_such:label", "true"]).code_is(255).says("no_such:label");
+    t.rt(&["exec", "--process-label", "no_such:label", &t.id, "true"])
+        .go()
+        .code_is(255)
+        .says("no_such:label");
     t.end();
 }

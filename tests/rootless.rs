@@ -80,8 +80,13 @@ impl AsUser for Run<'_> {
     }
 
     fn delegated(self) -> Self {
+        // The processes of a delegated cgroup have to be in one below it: only then can others beside that be limited,
+        // and systemd leaves what is below a delegated cgroup alone.
+        let below = "d=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir $d/supervisor; \
+                     echo $$ > $d/supervisor/cgroup.procs; exec \"$@\"";
         let mut words = session();
         words.extend("systemd-run --user --scope -q -p Delegate=yes".split(' ').map(str::to_owned));
+        words.extend(["sh", "-c", below, "sh"].map(str::to_owned));
         self.by(&words.iter().map(String::as_str).collect::<Vec<_>>(), "")
     }
 
@@ -98,6 +103,11 @@ fn session() -> Vec<String> {
 
 fn run(t: &Test) -> Out {
     t.bundle_command("run", &[]).as_user().go()
+}
+
+/// A command line of its own with a terminal; what comes behind is not looked at.
+fn in_terminal(line: &str) -> [&str; 5] {
+    ["sh", "-c", "exec script -qec \"$0\" /dev/null", line, "--"]
 }
 
 fn output(t: &Test, text: &str) -> String {
@@ -161,7 +171,7 @@ fn devices_are_bound_and_the_rest_is_mounted() {
     let text = output(
         &t,
         "stat -c '%t:%T' /dev/null; echo x > /dev/null; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax; \
-         ulimit -n; mkdir /tmp/x 2>&1 | grep -ci quota; cat /tmp/hook; wc -c < /proc/kcore; \
+         ulimit -n; mkdir /tmp/x 2>&1 | grep -ci quota; cat /tmp/hook; cat /proc/keys 2>/dev/null | wc -c; \
          touch /proc/sys/kernel/msgmax 2>&1 | grep -ci read-only; ls -d /dev/mqueue /sys/fs/cgroup",
     );
     let words: Vec<_> = text.split_whitespace().collect();
@@ -254,7 +264,7 @@ fn ranges_of_the_user_are_mapped_by_newuidmap() {
         t.state.display(),
         t.id
     );
-    let out = t.rt(&["--version"]).by(&["script", "-qec", &tty, "/dev/null"], "").go();
+    let out = t.rt(&["--version"]).by(&in_terminal(&tty), "").go();
     assert!(out.ok().stdout().contains("33:5:620"), "{out:?}");
     let text = rt(
         &t,
@@ -321,8 +331,14 @@ fn the_spec_for_the_rootless_runs_as_it_is() {
         t.bundle.display(),
         t.id
     );
-    let script = ["script", "-qec", &line, "/dev/null"];
-    let out = t.rt(&["--version"]).stdin("id -u; exit 7\n").by(&script, "").go();
+    use std::os::unix::fs::PermissionsExt as _;
+    let terminals = fs::metadata("/dev/ptmx").is_ok_and(|ptmx| ptmx.permissions().mode() & 0o6 == 0o6);
+    let wrapped = ["sh", "-c", "exec $0", &line, "--"];
+    let wrapped = if terminals { in_terminal(&line) } else { wrapped };
+    if !terminals {
+        t.edit(|c| c["process"]["terminal"] = json!(false));
+    }
+    let out = t.rt(&["--version"]).stdin("id -u; exit 7\n").by(&wrapped, "").go();
     out.code_is(7);
     assert!(out.stdout().lines().any(|line| line.trim() == "0"), "{out:?}");
     // Limits that are not asked for need no permission, and a systemd of one's own is used if it is wanted.

@@ -120,14 +120,19 @@ impl Bus {
         let deadline = after(PATIENCE);
         bus.send(b"\0AUTH EXTERNAL\r\n", deadline).map_err(doing)?;
         let mut answer = bus.line(deadline).map_err(doing)?;
-        if answer.starts_with("DATA") {
-            bus.send(b"DATA\r\n", deadline).map_err(doing)?;
+        // BEGIN goes before the OK, as sd-bus sends it: a server of sd-bus that reads it and the first call at once, as
+        // a busy systemd does, looks at the call only when more comes.
+        let asked = answer.starts_with("DATA");
+        if asked {
+            bus.send(b"DATA\r\nBEGIN\r\n", deadline).map_err(doing)?;
             answer = bus.line(deadline).map_err(doing)?;
         }
         if !answer.starts_with("OK ") {
             return Err(doing(Error::new(format!("refused: {answer}"))));
         }
-        bus.send(b"BEGIN\r\n", deadline).map_err(doing)?;
+        if !asked {
+            bus.send(b"BEGIN\r\n", deadline).map_err(doing)?;
+        }
         if !direct {
             bus.call(&BUS.method("Hello"), Vec::new())?
                 .map_err(|refusal| doing(Error::new(refusal.to_string())))?;

@@ -345,6 +345,29 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_needs_mapped_owners() {
+        use crate::plan::rootfs::{self, Cgroups, Given};
+        let ids = build(NEW, ONE, ONE).expect("accepted");
+        let check = |option: &str| {
+            let json = format!(
+                r#"{{"root":{{"path":"r"}},"linux":{{"namespaces":[{{"type":"mount"}},{NEW}]}},"mounts":[
+                {{"destination":"/a","type":"devpts","source":"devpts","options":["mode=0620","{option}"]}}]}}"#
+            );
+            let spec: spec::Spec = document(json.as_bytes()).expect("readable");
+            let namespaces =
+                Namespaces::build(&spec.linux.as_ref().expect("linux").namespaces).expect("namespaces");
+            let (bundle, cgroups) = (std::path::Path::new("/b"), Cgroups::V2(None));
+            let given =
+                Given { bundle, namespaces: &namespaces, cgroups: &cgroups, rootless: true, no_pivot: false };
+            ids.check_mounts(&rootfs::build(&spec, &given).expect("planned"))
+        };
+        assert!(check("gid=9").is_ok() && check("uid=0").is_ok());
+        let e = check("gid=10").expect_err("unmapped").to_string();
+        assert!(e.contains("mounts[0].options: cannot specify gid= mount options"), "{e}");
+        assert!(check("uid=10").is_err());
+    }
+
+    #[test]
     fn the_process_needs_mapped_ids() {
         let ids = build(NEW, ONE, ONE).expect("accepted");
         let user = |uid, gid, groups: &[u32]| UserPlan {
