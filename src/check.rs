@@ -224,9 +224,14 @@ fn machine() -> Vec<Item> {
     let filesystems = read("/proc/filesystems");
     let overlay = filesystems.lines().any(|line| line.split_whitespace().next_back() == Some("overlay"));
     let resctrl = crate::rdt::mount_point();
+    let user = crate::cgroup::systemd::is_user();
+    let systemd = crate::cgroup::systemd::Connection::open(user).and_then(|mut systemd| systemd.facts());
+    let found =
+        systemd.as_ref().ok().map(|s| format!("{}{}", s.version, if user { ", of the user" } else { "" }));
     let mut items = vec![
         Item::new("machine", "overlayfs", overlay, "modprobe overlay"),
-        Item::new("machine", "systemd", Path::new("/run/systemd/system").is_dir(), "use cgroupfs paths"),
+        Item::new("machine", "systemd", found.is_some(), "without --systemd-cgroup none is needed")
+            .detail(found),
         Item::new("machine", "resctrl", resctrl.is_ok(), "mount -t resctrl resctrl /sys/fs/resctrl"),
     ];
     for (name, remedy) in [

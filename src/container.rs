@@ -134,11 +134,7 @@ impl Container {
         crate::sys::signal::send(init.as_fd(), signal)
             .map_err(|e| Error::from(e).context(format!("signal {signal} to init {}", self.record.pid)))?;
         if kills {
-            // A frozen process of cgroup v1 dies only when it thaws.
-            let cgroup = self.cgroup()?;
-            if cgroup.is_frozen().unwrap_or(false) {
-                cgroup.thaw()?;
-            }
+            self.cgroup()?.thaw_to_die()?;
         }
         Ok(())
     }
@@ -157,9 +153,7 @@ impl Container {
             }
         }
         let cgroup = self.cgroup()?;
-        if cgroup.is_frozen().unwrap_or(false) {
-            cgroup.thaw()?;
-        }
+        cgroup.thaw_to_die()?;
         // First, so that no exec can enter any more while the others are killed.
         if let Some(init) = &init {
             wait_end(init)?;

@@ -24,7 +24,7 @@
 //! | [`plan`] | the decisions, one file a subject; [`plan::seccomp`] compiles the filter |
 //! | [`launch`] | who forks, the words between the processes, and the two flat functions that are the child's whole life: [`launch::init`], [`launch::exec`] |
 //! | [`rootfs`] | makes the root filesystem inside the child, by fds |
-//! | [`cgroup`] | makes, limits, freezes, counts and removes cgroups |
+//! | [`cgroup`] | makes, limits, freezes, counts and removes cgroups, by hand or through systemd ([`cgroup::systemd`], over [`dbus`]) |
 //! | [`state`] | what is remembered on disk, so that a kill at any instant loses nothing |
 //! | [`container`] | a container on record, and what is done to it |
 //! | [`commands`] | one function a command |
@@ -61,6 +61,14 @@
 //! * **No seccompiler, libseccomp, caps, nix, procfs, pathrs.** [`plan::seccomp`] needs several actions, many
 //!   architectures and the -ENOSYS rule, and is compared with libseccomp's own output in its tests; openat2 is
 //!   used directly, as the fallback that `pathrs` adds is not wanted silently.
+//! * **An own D-Bus client, and no zbus or rustbus.** One conversation of four methods needs no object server, no
+//!   thread and no procedural macro, but a deadline on each wait, which a runtime must not miss ([`dbus`]).
+//! * **Limits are decided once, as cgroup files; systemd's properties are made from those.** So `unified`, `update`
+//!   and both drivers cannot disagree, and the files have the exact values ([`plan::cgroup::systemd`]).
+//! * **The device program of cgroup v2 is rrun's own, also under systemd**, beside the one that systemd makes of
+//!   `DeviceAllow=`: an access needs the consent of both, and neither reload nor update opens a gap ([`cgroup`]).
+//! * **Linux 5.6 is the oldest kernel.** What is newer than openat2 has a substitute or is an error with the kernel's
+//!   version; `make suite-old-kernel` runs the suite without those calls. `exec` needs 5.8 (setns of a pidfd).
 //! * **A socket and no fifo for `start`.** A fifo can only say "go on"; on the socket init also answers, so that
 //!   `start` reports a failed startContainer hook or execve, which no other runtime does. It also decides races:
 //!   init accepts one `start`. And whether a container is `created` or `running` is asked of the kernel (does

@@ -20,7 +20,8 @@ pub fn runtime() -> &'static Path {
     static RUNTIME: OnceLock<PathBuf> = OnceLock::new();
     RUNTIME.get_or_init(|| match std::env::var_os("RRUN") {
         Some(path) if !path.is_empty() => path.into(),
-        _ => env!("CARGO_BIN_EXE_rrun").into(),
+        // tests/cri, a package of its own, shares this file.
+        _ => option_env!("CARGO_BIN_EXE_rrun").map(PathBuf::from).expect("RRUN names the runtime"),
     })
 }
 
@@ -76,7 +77,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().map(|d| Path::new(d).join(name)).find(|p| p.exists())
 }
 
-/// tests/probe.c, compiled and static, so that it runs in any container.
+/// tests/probe.c, compiled and static, so that it runs in any container. `RRUN_TEST_PROGRAMS` is a directory
+/// with such programs compiled already, for where there is no compiler.
 pub fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     PROBE.get_or_init(|| compiled("probe"))
@@ -89,6 +91,9 @@ pub fn old_kernel() -> &'static Path {
 }
 
 fn compiled(name: &str) -> PathBuf {
+    if let Some(directory) = std::env::var_os("RRUN_TEST_PROGRAMS") {
+        return Path::new(&directory).join(name);
+    }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     let mut cc = Command::new("cc");
@@ -106,6 +111,27 @@ pub fn lacks() -> &'static str {
     LACKS.get_or_init(|| std::env::var("RRUN_LACKS").unwrap_or_default())
 }
 
+/// A time limit as this machine needs it: `RRUN_TEST_PATIENCE` says how many times longer (1), for an emulated
+/// one. A limit only ends what hangs; it is no measurement.
+pub fn patiently(limit: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    limit
+        * *FACTOR.get_or_init(|| {
+            std::env::var("RRUN_TEST_PATIENCE")
+                .map_or(1, |v| v.parse().expect("RRUN_TEST_PATIENCE: a number"))
+        })
+}
+
+/// True when systemd is the machine's init: then engines let it make their cgroups.
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+/// True when the machine has cgroup v2 and nothing else.
+pub fn is_cgroup2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// True when the host's v1 controller `name` is mounted.
 pub fn controller(name: &str) -> bool {
     Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs").exists()
@@ -113,7 +139,7 @@ pub fn controller(name: &str) -> bool {
 
 /// Waits until `done` gives a value: the tests look at other programs, of which not all send an event.
 pub fn wait_for<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + limit;
+    let end = Instant::now() + patiently(limit);
     loop {
         if let Some(value) = done() {
             return value;
@@ -356,7 +382,7 @@ impl Test {
 
     /// Fails if something of the container is left; what the kernel ends a moment later is waited for.
     pub fn nothing_left(&self) {
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + patiently(Duration::from_secs(3));
         loop {
             let left = self.leftovers();
             if left.is_empty() {
@@ -481,7 +507,14 @@ impl<'a> Run<'a> {
         command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&stderr).unwrap());
         let started = Instant::now();
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Running { child, what: format!("{:?}", self.args), stdout, stderr, started, limit: self.limit }
+        Running {
+            child,
+            what: format!("{:?}", self.args),
+            stdout,
+            stderr,
+            started,
+            limit: patiently(self.limit),
+        }
     }
 
     pub fn go(self) -> Out {
@@ -653,9 +686,13 @@ fn fill_rootfs(rootfs: &Path) {
     fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
 }
 
-/// The directory of a process's cgroup in hierarchy `controller`.
+/// The directory of a process's cgroup in hierarchy `controller`, or its only one where there is only v2.
 pub fn cgroup_of(pid: u32, controller: &str) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    if is_cgroup2() {
+        let path = text.trim_end().strip_prefix("0::/").unwrap();
+        return Path::new("/sys/fs/cgroup").join(path);
+    }
     let path = text
         .lines()
         .filter_map(|l| l.split(':').nth(1).zip(l.splitn(3, ':').nth(2)))

@@ -92,7 +92,7 @@ impl Pty {
     }
 
     fn read_until(&mut self, done: impl Fn(&str) -> bool) -> bool {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + crate::harness::patiently(Duration::from_secs(10));
         while !done(&self.seen) {
             let left = end.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
@@ -134,7 +134,8 @@ impl FdSocket {
     /// The payload and the descriptors of the one message on the next connection.
     pub fn receive(&self) -> (String, Vec<OwnedFd>) {
         let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
-        let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+        let seconds = crate::harness::patiently(Duration::from_secs(10)).as_secs();
+        let limit = Timespec { tv_sec: i64::try_from(seconds).unwrap(), tv_nsec: 0 };
         assert!(rustix::event::poll(&mut fds, Some(&limit)).unwrap() > 0, "nobody connected");
         let (stream, _) = self.listener.accept().unwrap();
         receive(&stream)

@@ -1,6 +1,6 @@
 //! Terminals and descriptors: foreground pty, console socket, detach, preserved fds, socket activation, sd_notify.
 
-use crate::harness::{Run, SECONDS_5, Test, ends_within, is_rrun, wait_for};
+use crate::harness::{Run, SECONDS_5, Test, ends_within, is_rrun, patiently, wait_for};
 use crate::pty::{FdSocket, Pty, receive, settings};
 use crate::{requires, rrun_only};
 use serde_json::json;
@@ -156,7 +156,7 @@ fn listen_fds_are_passed_with_listen_pid_1() {
 fn ready(t: &Test, command: impl FnOnce(&Test) -> Run<'_>) {
     let path = t.dir.join("n");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(SECONDS_5 * 2)).unwrap();
+    socket.set_read_timeout(Some(patiently(SECONDS_5 * 2))).unwrap();
     let run = command(t).env("NOTIFY_SOCKET", path.to_str().unwrap()).spawn();
     let (text, fds) = receive(&socket);
     if is_rrun() {

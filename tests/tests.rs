@@ -31,5 +31,6 @@ mod plan; // golden tests of the decisions
 mod process; // user, capabilities, rlimits, cwd, env, scheduler, sysctl, personality
 mod rootless; // an ordinary user: maps, groups, cgroups, systemd, podman
 mod seccomp; // actions, arguments, listener
+mod systemd; // systemd as the cgroup driver, beside the peers
 mod terminal; // foreground pty, console socket, detach, fds, sd_notify
 mod trace; // strace: path safety and the syscall budget

@@ -5,7 +5,6 @@
 use crate::error::{Call, Error, Result};
 use rustix::fs::{AtFlags, Dir as Entries, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat};
 use rustix::io::Errno;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -98,11 +97,17 @@ impl Dir {
 
     /// Reads a file.
     pub(super) fn read(&self, name: &str) -> Result<String> {
-        let mut text = String::new();
-        std::fs::File::from(self.file(name, OFlags::RDONLY)?)
-            .read_to_string(&mut text)
-            .call(|| format!("read {}", self.path.join(name).display()))?;
-        Ok(text)
+        let file = self.file(name, OFlags::RDONLY)?;
+        // Not read_to_string, which asks for the size of what has none.
+        let (mut text, mut buffer) = (Vec::new(), [0_u8; 4096]);
+        loop {
+            match rustix::io::read(&file, &mut buffer) {
+                Ok(0) => return Ok(String::from_utf8_lossy(&text).into_owned()),
+                Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(Error::sys(format!("read {}", self.path.join(name).display()), e)),
+            }
+        }
     }
 
     /// Writes a value, each line with a write(2) of its own, as the kernel takes one setting at a time.

@@ -24,6 +24,7 @@ use layout::Version;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -59,7 +60,8 @@ impl Deadline {
 #[derive(Debug)]
 struct Group {
     version: Version,
-    controllers: Vec<String>,
+    // On v2 read when first asked for.
+    controllers: OnceCell<Vec<String>>,
     // Absent where the cgroup is gone.
     dir: Option<Dir>,
     path: PathBuf,
@@ -111,7 +113,7 @@ impl Cgroup {
             let i = self.groups.len();
             self.groups.push(Group {
                 version: place.hierarchy.version,
-                controllers: place.hierarchy.controllers.clone(),
+                controllers: place.hierarchy.controllers.clone().into(),
                 dir: None,
                 path: place.hierarchy.mount.join(place.path.trim_start_matches('/')),
                 made: Vec::new(),
@@ -223,12 +225,20 @@ fn frozen(version: Version, dir: &Dir) -> Result<bool> {
 
 impl Group {
     fn has(&self, controller: &str) -> bool {
-        self.controllers.iter().any(|name| name == controller)
+        self.controllers().iter().any(|name| name == controller)
+    }
+
+    fn controllers(&self) -> &[String] {
+        self.controllers.get_or_init(|| {
+            let text =
+                self.dir.as_ref().and_then(|dir| dir.read("cgroup.controllers").ok()).unwrap_or_default();
+            text.split_whitespace().map(str::to_owned).collect()
+        })
     }
 
     fn key(&self) -> String {
         match self.version {
-            Version::V1 => self.controllers.join(","),
+            Version::V1 => self.controllers().join(","),
             Version::V2 => String::new(),
         }
     }
@@ -278,13 +288,9 @@ impl Cgroup {
                 dir => Some(dir?),
             };
             let version = if key.is_empty() { Version::V2 } else { Version::V1 };
-            let controllers = match (version, &dir) {
-                (Version::V1, _) => key.split(',').map(str::to_owned).collect(),
-                (Version::V2, Some(dir)) => {
-                    let text = dir.read("cgroup.controllers")?;
-                    text.split_whitespace().map(str::to_owned).collect()
-                }
-                (Version::V2, None) => Vec::new(),
+            let controllers = match version {
+                Version::V1 => OnceCell::from(key.split(',').map(str::to_owned).collect::<Vec<_>>()),
+                Version::V2 => OnceCell::new(),
             };
             groups.push(Group { version, controllers, dir, path: path.to_owned(), made: Vec::new() });
         }
@@ -349,6 +355,10 @@ impl Cgroup {
         self.groups.iter().find(|group| group.has(controller))
     }
 
+    fn v1(&self, controller: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.version == Version::V1 && group.has(controller))
+    }
+
     fn dir(&self, controller: &str) -> Option<&Dir> {
         self.group(controller)?.dir.as_ref()
     }
@@ -356,10 +366,8 @@ impl Cgroup {
     /// The directory that tells the container's processes: one that nothing but a runtime moves them out of.
     fn main(&self) -> Option<(Version, &Dir)> {
         let of = |group: &'_ Group| group.dir.is_some();
-        let v1 =
-            ["freezer", "devices", "pids"].into_iter().find_map(|name| self.group(name).filter(|g| of(g)));
+        let v1 = ["freezer", "devices", "pids"].into_iter().find_map(|name| self.v1(name).filter(|g| of(g)));
         let group = v1
-            .filter(|group| group.version == Version::V1)
             .or_else(|| self.groups.iter().find(|group| group.version == Version::V2 && of(group)))
             .or_else(|| self.groups.iter().find(|group| of(group)))?;
         group.dir.as_ref().map(|dir| (group.version, dir))
@@ -444,7 +452,7 @@ impl Cgroup {
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
         if !plan.devices.is_empty() {
             let v2 = || self.groups.iter().find(|group| group.version == Version::V2);
-            let group = self.group("devices").or_else(v2);
+            let group = self.v1("devices").or_else(v2);
             match group.and_then(|group| Some((group, group.dir.as_ref()?))) {
                 Some((group, dir)) if group.version == Version::V1 => {
                     v1::write_devices(dir, &v1_devices(&plan.devices)?)?;
@@ -599,6 +607,17 @@ impl Cgroup {
         }
     }
 
+    /// Thaws what must run to die of SIGKILL: the processes of a paused container on v1.
+    ///
+    /// # Errors
+    /// A failed write.
+    pub fn thaw_to_die(&self) -> Result<()> {
+        match self.freezer() {
+            Ok((Version::V1, dir)) if v1::is_frozen(dir).unwrap_or(false) => v1::thaw(dir),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the processes are frozen, by the container's cgroup or one above; false without a freezer.
     ///
     /// # Errors
@@ -608,7 +627,7 @@ impl Cgroup {
     }
 
     fn freezer(&self) -> Result<(Version, &Dir)> {
-        if let Some(dir) = self.dir("freezer") {
+        if let Some(dir) = self.v1("freezer").and_then(|group| group.dir.as_ref()) {
             return Ok((Version::V1, dir));
         }
         let v2 = self.groups.iter().find(|group| group.version == Version::V2);

@@ -318,7 +318,7 @@ impl Cgroup {
             let Some(dir) = &group.dir else { continue };
             match group.version {
                 Version::V1 => {
-                    for controller in &group.controllers {
+                    for controller in group.controllers() {
                         v1(controller, dir, &mut stats)?;
                     }
                 }
@@ -554,20 +554,18 @@ fn memory_v2(dir: &Dir) -> Result<Memory> {
     let (limit, used) = (get("memory.max")?, get("memory.current")?);
     let usage = MemoryEntry { limit, usage: some(used), max: some(get("memory.peak")?), failcnt: 0 };
     // v1 counts memory and swap together.
-    let swap = match number(dir, "memory.swap.max")? {
-        None => None,
-        Some(swap_limit) => some(MemoryEntry {
-            limit: if swap_limit == u64::MAX { swap_limit } else { swap_limit.saturating_add(limit) },
-            usage: some(get("memory.swap.current")?.saturating_add(used)),
-            ..MemoryEntry::default()
-        }),
+    let swap = MemoryEntry {
+        limit: get("memory.swap.max")?.saturating_add(limit),
+        usage: some(get("memory.swap.current")?.saturating_add(used)),
+        ..MemoryEntry::default()
     };
     Ok(Memory {
         cache: raw.get("file").copied(),
         usage: some(usage),
-        swap,
-        kernel: None,
-        kernel_tcp: None,
+        // runc leaves no object out, not even those for which v2 has no numbers.
+        swap: Some(swap),
+        kernel: Some(MemoryEntry::default()),
+        kernel_tcp: Some(MemoryEntry::default()),
         raw: some(raw),
         psi: psi(dir, "memory.pressure")?,
     })
@@ -597,9 +595,8 @@ fn io_v2(text: &str, blkio: &mut Blkio) {
 
 fn psi(dir: &Dir, file: &str) -> Result<Option<Psi>> {
     Ok(text(dir, file)?.map(|text| {
-        let line =
-            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(pressure).and_then(some);
-        Psi { some: line("some "), full: line("full ") }
+        let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(pressure);
+        Psi { some: Some(line("some ").unwrap_or_default()), full: Some(line("full ").unwrap_or_default()) }
     }))
 }
 

@@ -241,14 +241,16 @@ impl Scope {
         Ok(self.connection()?.facts()?.version)
     }
 
-    /// Changes properties until the unit ends.
+    /// Changes properties until the unit ends; on return systemd has written them to the files.
     pub(super) fn set(&mut self, properties: &[(String, Value)]) -> Result<()> {
         let name = self.name.clone();
         let body =
             vec![name.as_str().into(), Value::Bool(true), Value::Array("(sv)".into(), named(properties))];
         let connection = self.connection()?;
         let reply = connection.bus.call(&MANAGER.method("SetUnitProperties"), body)?;
-        reply.map(drop).map_err(|refusal| connection.refused(&format!("SetUnitProperties {name}"), &refusal))
+        reply.map_err(|refusal| connection.refused(&format!("SetUnitProperties {name}"), &refusal))?;
+        // It answers first and writes before it reads the next message; else it would overwrite what we write.
+        connection.property("Version").map(drop)
     }
 
     /// Moves a process into the scope, or a cgroup below it: a user may not by writing, where the process is in

@@ -40,6 +40,22 @@ fn ready(test: &str) -> Option<(Layout, String, Clean)> {
     Some((layout.clone(), path.clone(), Clean(layout, path)))
 }
 
+#[test]
+fn a_cgroup_that_goes_while_it_is_opened_is_gone() {
+    let Some((layout, path, _clean)) = ready("a_cgroup_that_goes_while_it_is_opened_is_gone") else { return };
+    let Some(v2) = layout.hierarchies.iter().find(|h| h.version == Version::V2) else {
+        eprintln!("skipped: needs a hierarchy of cgroup v2");
+        return;
+    };
+    let path = v2.mount.join(path.trim_start_matches('/'));
+    std::fs::create_dir(&path).expect("mkdir");
+    let cgroup = Cgroup::open(&[(String::new(), &path)]).expect("open");
+    std::fs::remove_dir(&path).expect("rmdir");
+    assert!(!cgroup.exists() && cgroup.procs().expect("no error").is_empty());
+    assert!(!cgroup.is_frozen().expect("no error"));
+    cgroup.kill(Signal::KILL).expect("nobody is left");
+}
+
 fn plan_of(json: &str, layout: &Layout, path: &str) -> Result<CgroupPlan> {
     let mut linux: spec::Linux = document(json.as_bytes()).expect("valid JSON");
     linux.cgroups_path = path.to_owned();

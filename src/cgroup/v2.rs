@@ -38,8 +38,9 @@ pub(super) fn enable(parent: &Dir, controllers: &[String], must: &[&str]) -> Res
             let why = if refused { "is not delegated to this user and " } else { "" };
             let e = e.context(format!("cgroup controller {name:?} {why}cannot be enabled"));
             return Err(match e.errno() {
-                Some(Errno::BUSY) => e.remedy(
-                    "a cgroup with processes cannot have children with controllers: \
+                // The first for a controller that threads can have.
+                Some(Errno::BUSY | Errno::OPNOTSUPP) => e.remedy(
+                    "a cgroup that has processes or is threaded cannot have children with controllers: \
                     choose another cgroupsPath",
                 ),
                 Some(Errno::NOENT) => e.remedy("it is not enabled in a cgroup above"),

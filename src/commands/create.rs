@@ -140,7 +140,7 @@ fn establish(
     Ok((Container { slot: reserved.keep()?, record }, pidfd, console))
 }
 
-fn poststop(plan: &Plan) -> Vec<Error> {
+pub(super) fn poststop(plan: &Plan) -> Vec<Error> {
     if plan.hooks.poststop.is_empty() {
         return Vec::new();
     }
@@ -172,8 +172,16 @@ pub(super) fn connect(driver: Driver, host: &mut Host) -> Result<Option<Connecti
     if driver != Driver::Systemd {
         return Ok(None);
     }
-    let mut systemd = Connection::open(cgroup::systemd::is_user())?;
-    host.systemd = Some(systemd.facts()?);
+    let user = cgroup::systemd::is_user();
+    let mut systemd = Connection::open(user)?;
+    host.systemd = Some(match systemd.facts() {
+        Ok(facts) => facts,
+        // A daemon-reexec closes every connection; nothing has been asked for yet, so once more.
+        Err(_) => {
+            systemd = Connection::open(user)?;
+            systemd.facts()?
+        }
+    });
     Ok(Some(systemd))
 }
 

@@ -8,13 +8,14 @@
 #![forbid(unsafe_code)]
 
 use super::create::{
-    cgroups, check_terminal, connect, driver, intent, notification, record, request, undo,
+    cgroups, check_terminal, connect, driver, intent, notification, poststop, record, request, undo,
     wants_notification, write_pid_file,
 };
 use super::run::{adopt_orphans, attend};
 use super::start::proxy;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
+use crate::cgroup::systemd::Connection;
 use crate::cli::{self, Checkpoint, Create, Global, ManageCgroups, Restore};
 use crate::console::{Receiver, Relay, Terminal};
 use crate::container::{Container, default_root};
@@ -24,7 +25,7 @@ use crate::host::Host;
 use crate::notify;
 use crate::plan::{Namespaces, Plan};
 use crate::spec::Spec;
-use crate::state::{Record, Root, Slot, Status};
+use crate::state::{Record, Reserved, Root, Slot, Status};
 use crate::sys::signal::Signals;
 use crate::sys::spawn;
 use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -45,7 +46,8 @@ pub fn checkpoint(global: &Global, args: &Checkpoint) -> Result<()> {
     if container.status()? == Status::Created {
         return Err(Error::kind(Kind::State, "container cannot be checkpointed in created state"));
     }
-    container.require(&[Status::Running])?;
+    // CRIU thaws a frozen container to dump it, and freezes it again.
+    container.require(&[Status::Running, Status::Paused])?;
 
     let state = state_directory(global, &args.criu.id);
     let mut spec = container.slot.read_config()?;
@@ -152,14 +154,34 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
     let options = restore_options(args)?;
 
     let reserved = Root::open_or_make(&root_directory(global))?.reserve(&args.criu.id)?;
-    let slot = reserved.slot()?;
     if wants_notification() {
         notify::prepare(&state)?;
     }
-    slot.write(&intent(&plan, &host))?;
+    let socket = console_socket.as_ref();
+    bring_back(&plan, &host, systemd, reserved, &bundle, &options, socket).inspect_err(|_| {
+        // As after a failed create.
+        for failure in poststop(&plan) {
+            crate::log::warning(failure);
+        }
+    })
+}
+
+/// From the reservation to the record.
+fn bring_back(
+    plan: &Plan,
+    host: &Host,
+    systemd: Option<Connection>,
+    reserved: Reserved,
+    bundle: &Bundle,
+    options: &Options,
+    socket: Option<&Receiver>,
+) -> Result<Restored> {
+    let slot = reserved.slot()?;
+    slot.write(&intent(plan, host))?;
     slot.write_config(&bundle.text)?;
-    let mut cgroup = cgroups(&plan, systemd)?;
-    slot.write(&Record { phase: "restoring".into(), ..intent(&plan, &host) })?;
+    let mut cgroup = cgroups(plan, systemd)?;
+    slot.write(&Record { phase: "restoring".into(), ..intent(plan, host) })?;
+    let resctrl = resctrl(plan)?;
     // CRIU compares it with mountinfo, which has no symlinks.
     let state = format!("/proc/self/fd/{}", slot.dir().as_fd().as_raw_fd());
     let state = rustix::fs::readlink(&state, Vec::new()).call(|| format!("readlink {state}"))?;
@@ -176,27 +198,38 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
         cgroup_paths: &paths,
     };
     let mut course = Course {
-        plan: &plan,
-        host: &host,
+        plan,
+        host,
         slot,
         cgroup: &mut cgroup,
-        socket: console_socket.as_ref(),
+        resctrl: resctrl.as_ref(),
+        socket,
         init: None,
         record: None,
         console: None,
     };
-    let restored = criu::restore(&subject, &options, &mut |event| course.follow(event));
+    let restored = criu::restore(&subject, options, &mut |event| course.follow(event));
     let (Ok(_), Some(init), Some(record)) = (&restored, &course.init, &course.record) else {
         if let Some(init) = &course.init {
             let _ = rustix::process::pidfd_send_signal(init, Signal::KILL);
             let _ = spawn::wait(init.as_fd());
         }
         let _ = course.cgroup.kill(Signal::KILL);
+        let _ = resctrl.map(|(groups, _)| crate::rdt::remove(&groups.remove));
         return Err(restored.err().unwrap_or_else(|| Error::new("criu restored no process")));
     };
     let (init, record, console) = (init.try_clone().call(|| "fcntl")?, record.clone(), course.console.take());
     cgroup.keep();
     Ok(Restored { container: Container { slot: reserved.keep()?, record }, init, console })
+}
+
+/// The container's resctrl groups and the file system they are in.
+type Resctrl = (crate::rdt::Groups, PathBuf);
+
+fn resctrl(plan: &Plan) -> Result<Option<Resctrl>> {
+    let Some(wanted) = &plan.intel_rdt else { return Ok(None) };
+    let root = crate::rdt::mount_point()?;
+    Ok(Some((crate::rdt::prepare(wanted, &root, &plan.id)?, root)))
 }
 
 /// What CRIU's notifications find and leave.
@@ -205,6 +238,7 @@ struct Course<'a> {
     host: &'a Host,
     slot: &'a Slot,
     cgroup: &'a mut Cgroup,
+    resctrl: Option<&'a Resctrl>,
     socket: Option<&'a Receiver>,
     init: Option<OwnedFd>,
     record: Option<Record>,
@@ -214,9 +248,12 @@ struct Course<'a> {
 impl Course<'_> {
     fn follow(&mut self, event: Notify) -> Result<()> {
         match event {
-            // What CRIU restores is born into the cgroups in which CRIU itself is.
+            // What CRIU restores is born into the cgroups, and the resctrl groups, in which CRIU itself is.
             Notify::Started(criu) => {
                 self.cgroup.start(&self.plan.cgroup, criu)?;
+                if let Some((groups, root)) = self.resctrl {
+                    crate::rdt::assign(groups, root, i32::try_from(criu).unwrap_or(0))?;
+                }
                 self.cgroup.add(criu)?;
                 self.cgroup.apply(&self.plan.cgroup)
             }
@@ -233,13 +270,27 @@ impl Course<'_> {
                     i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
                 let init = rustix::process::pidfd_open(number, PidfdFlags::empty()).call(|| "pidfd_open")?;
                 self.init = Some(init);
-                let record = record(self.plan, self.host, self.cgroup, pid)?;
+                if self.plan.process.no_new_privileges && gains_privileges(pid) {
+                    crate::log::warning(
+                        "CRIU has not restored no_new_privs: set-user-ID programs give privileges now \
+                         (it does from version 3.19 on)",
+                    );
+                }
+                let made = self.resctrl.iter().flat_map(|(groups, _)| &groups.remove);
+                let rdt = made.map(|path| path.display().to_string()).collect();
+                let record = Record { rdt, ..record(self.plan, self.host, self.cgroup, pid)? };
                 self.slot.write(&record)?;
                 self.record = Some(record);
                 Ok(())
             }
         }
     }
+}
+
+/// Whether a process is without `no_new_privs`; one whose status cannot be read is gone.
+fn gains_privileges(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .is_ok_and(|status| status.lines().any(|line| line == "NoNewPrivs:\t0"))
 }
 
 fn root_directory(global: &Global) -> PathBuf {

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::rpc::{self, Kind, Message, opt};
-use super::{Criu, DESCRIPTORS, Options, Subject};
+use super::{Criu, DESCRIPTORS, Options, Stderr, Subject};
 use crate::error::{Call, Error, Result};
 use crate::plan;
 use rustix::fd::OwnedFd;
@@ -39,7 +39,9 @@ pub fn checkpoint(subject: &Subject<'_>, options: &Options) -> Result<()> {
     request.bytes(2, &opts);
 
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("dump.log");
-    let criu = Criu::start(&[])?;
+    // An earlier one's errors are not this one's.
+    let _ = rustix::fs::unlink(&log);
+    let criu = Criu::start(Stderr::Kept, &[])?;
     let mut notified = |script: &str, _: u32, _: Option<OwnedFd>| match (script, &options.status_fd) {
         ("status-ready", Some(fd)) => rustix::io::write(fd, &[0]).map(drop).call(|| "write --status-fd"),
         _ => Ok(()),
@@ -129,7 +131,7 @@ fn check_features(options: &Options) -> Result<()> {
     features.flag(1, options.pre_dump).flag(2, options.lazy_pages);
     let mut request = rpc::request(Kind::FeatureCheck);
     request.bytes(5, &features);
-    let criu = Criu::start(&[])?;
+    let criu = Criu::start(Stderr::Kept, &[])?;
     let response =
         criu.ask(&request, &mut |_, _, _| Ok(())).map_err(|failure| super::explain(failure, None))?;
     let (mem_track, lazy_pages) = response.0.features;

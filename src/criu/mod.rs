@@ -16,10 +16,10 @@ use crate::cgroup::layout::Layout;
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
 use crate::spec::Spec;
-use crate::sys::spawn::{Child, Exit, Program, spawn};
+use crate::sys::spawn::{Child, Exit, Program, spawn_surviving};
 use rpc::{Kind, Message, Response, opt};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
@@ -140,6 +140,17 @@ const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random"
 struct Criu {
     child: Child,
     socket: OwnedFd,
+    /// What it writes before it has a log, and after: a file without a name, as a pipe could fill up.
+    said: Option<OwnedFd>,
+}
+
+/// Where CRIU's standard error goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stderr {
+    /// Ours, as a restored process may get it for its own.
+    Shared,
+    /// Kept for the failure's line: after a pre-dump CRIU waits for the next one, and complains that none comes.
+    Kept,
 }
 
 /// Called with a notification's name, the pid of init and an fd, if they come with it.
@@ -159,7 +170,7 @@ impl From<Error> for Failure {
 
 impl Criu {
     /// Starts the program with our standard fds, the socket as fd 3 and `fds` from 4 on.
-    fn start(fds: &[BorrowedFd<'_>]) -> Result<Self> {
+    fn start(stderr: Stderr, fds: &[BorrowedFd<'_>]) -> Result<Self> {
         let path = find_in_path("criu", std::env::var_os("PATH").as_deref())?;
         let env = std::env::vars_os().map(|(name, value)| {
             CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
@@ -169,13 +180,17 @@ impl Criu {
         let (socket, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .call(|| "socketpair")?;
+        let memory = || memfd_create("criu-stderr", MemfdFlags::CLOEXEC).call(|| "memfd_create");
+        let said = (stderr == Stderr::Kept).then(memory).transpose()?;
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        let mut all = vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), theirs.as_fd()];
+        let shown = said.as_ref().map_or_else(|| stderr.as_fd(), AsFd::as_fd);
+        let mut all = vec![stdin.as_fd(), stdout.as_fd(), shown, theirs.as_fd()];
         all.extend_from_slice(fds);
         let argv = [c"criu".to_owned(), c"swrk".to_owned(), c"3".to_owned()];
         let program = Program { path: &path, argv: &argv, envp: &env, cwd: None, fds: &all, group: false };
-        let child = spawn(&program).context(|| path.to_string_lossy().into_owned())?;
-        Ok(Self { child, socket })
+        // Killed in the middle it would leave processes frozen or with its code inside, and the network locked.
+        let child = spawn_surviving(&program).context(|| path.to_string_lossy().into_owned())?;
+        Ok(Self { child, socket, said })
     }
 
     fn pid(&self) -> u32 {
@@ -188,7 +203,7 @@ impl Criu {
         self.send(request)?;
         let mut ours = Ok(());
         let response = loop {
-            let (response, fd) = self.receive()?;
+            let (response, fd) = self.receive().map_err(|e| self.quote(e))?;
             let notify = response.notify.as_ref().filter(|_| response.kind == Kind::Notify as u64);
             let Some((script, pid)) = notify.filter(|_| response.success) else {
                 break response;
@@ -200,11 +215,25 @@ impl Criu {
             reply.int(3, ours.is_ok());
             self.send(&reply)?;
         };
-        let Self { mut child, socket } = self;
+        let Self { mut child, socket, said } = self;
         drop(socket);
         let exit = child.wait().map_err(Error::from)?;
         ours?;
-        if response.success { Ok((response, exit)) } else { Err(Failure::Refused(response)) }
+        if response.success {
+            return Ok((response, exit));
+        }
+        let message = Some(response.message).filter(|words| !words.is_empty());
+        let message = message.or_else(|| said.and_then(|fd| last_error(fd.into()))).unwrap_or_default();
+        Err(Failure::Refused(Response { message, ..response }))
+    }
+
+    /// Adds what CRIU wrote, as one that ends without an answer has no log as a rule.
+    fn quote(&self, e: Error) -> Error {
+        let said = self.said.as_ref().and_then(|fd| fd.try_clone().ok());
+        match said.and_then(|fd| last_error(fd.into())) {
+            Some(line) => Error::new(format!("{e}: {line}")),
+            None => e,
+        }
     }
 
     fn send(&self, message: &Message) -> Result<()> {
@@ -236,7 +265,7 @@ impl Criu {
 
 /// CRIU's version; its absence and its age are told here.
 fn version() -> Result<u32> {
-    let criu = Criu::start(&[])?;
+    let criu = Criu::start(Stderr::Kept, &[])?;
     let response = criu.ask(&rpc::request(Kind::Version), &mut |_, _, _| Ok(()));
     let version = response.map_err(|failure| explain(failure, None))?.0.version;
     need(version, OLDEST, "the RPC")?;
@@ -256,13 +285,14 @@ fn explain(failure: Failure, log: Option<&Path>) -> Error {
     let response = match failure {
         Failure::Refused(response) => response,
         Failure::Ours(e) => {
-            let words = log.and_then(last_error).map_or_else(String::new, |line| format!(": {line}"));
+            let words = log.and_then(logged_error).map_or_else(String::new, |line| format!(": {line}"));
             let place = log.map_or_else(String::new, |log| format!("; log file: {}", log.display()));
             return if words.is_empty() { e } else { Error::new(format!("{e}{words}{place}")) };
         }
     };
     let mut text = format!("criu failed: type {} errno {}", Kind::name(response.kind), response.errno);
-    let words = Some(response.message).filter(|words| !words.is_empty()).or_else(|| log.and_then(last_error));
+    let words = log.and_then(logged_error);
+    let words = words.or_else(|| Some(response.message).filter(|words| !words.is_empty()));
     let words = words.or_else(|| {
         (response.errno > 0).then(|| crate::error::strerror(Errno::from_raw_os_error(response.errno)))
     });
@@ -275,17 +305,26 @@ fn explain(failure: Failure, log: Option<&Path>) -> Error {
     Error::new(text)
 }
 
-/// The last error in CRIU's log that says more than that it failed.
-fn last_error(log: &Path) -> Option<String> {
-    let mut file = std::fs::File::open(log).ok()?;
+fn logged_error(log: &Path) -> Option<String> {
+    last_error(std::fs::File::open(log).ok()?)
+}
+
+/// The last error in what CRIU wrote that says more than that it failed.
+fn last_error(mut file: std::fs::File) -> Option<String> {
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(1 << 18))).ok()?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let errors = || text.lines().rev().filter(|line| line.contains("Error (")).map(str::trim);
-    let telling = errors().find(|line| !line.ends_with("FAILED."));
+    let telling = errors().find(|line| !is_consequence(line));
     telling.or_else(|| errors().next()).map(str::to_owned)
+}
+
+/// Whether a line of CRIU's only says that something failed of which an earlier one said why.
+fn is_consequence(line: &str) -> bool {
+    let signs = ["failed with ", "exited, status=", "killed by signal"];
+    line.ends_with("FAILED.") || signs.iter().any(|sign| line.contains(sign))
 }
 
 /// An absolute path of a program in the host's PATH.
@@ -518,8 +557,9 @@ mod tests {
         let directory = directory("log");
         let log = directory.0.join("dump.log");
         let text = "(0.1) all is well\n(0.2) Error (criu/x.c:1): first\n(0.3) Error (criu/x.c:2): second\n\
+                    (0.4) Error (criu/cr-dump.c:8): Dump files (pid: 7) failed with -1\n\
                     (0.4) Error (criu/cr-dump.c:9): Dumping FAILED.\n";
         std::fs::write(&log, text).unwrap();
-        assert_eq!(last_error(&log).as_deref(), Some("(0.3) Error (criu/x.c:2): second"));
+        assert_eq!(logged_error(&log).as_deref(), Some("(0.3) Error (criu/x.c:2): second"));
     }
 }

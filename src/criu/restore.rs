@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::rpc::{self, Kind, Message, opt};
-use super::{Criu, DESCRIPTORS, Notify, Options, Subject};
+use super::{Criu, DESCRIPTORS, Notify, Options, Stderr, Subject};
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
 use rustix::fd::{AsFd, OwnedFd};
@@ -49,7 +49,7 @@ pub fn restore(
     inherit_pipes(&images, &mut opts)?;
 
     let fds: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
-    let criu = Criu::start(&fds)?;
+    let criu = Criu::start(Stderr::Shared, &fds)?;
     hooks(Notify::Started(criu.pid()))?;
     cgroup_roots(criu.pid(), &mut opts)?;
     let mut request = rpc::request(Kind::Restore);
@@ -61,8 +61,17 @@ pub fn restore(
         _ => Ok(()),
     };
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("restore.log");
-    let (response, exit) =
-        criu.ask(&request, &mut notified).map_err(|failure| super::explain(failure, Some(&log)))?;
+    // An earlier one's errors are not this one's.
+    let _ = rustix::fs::unlink(&log);
+    let (response, exit) = criu.ask(&request, &mut notified).map_err(|failure| {
+        let e = super::explain(failure, Some(&log));
+        // CRIU opens most images as the container's root.
+        if subject.namespaces.has(plan::Kind::User) && e.to_string().contains("Permission denied") {
+            return e
+                .remedy("the root of its user namespace must reach the images: chmod o+x their directory");
+        }
+        e
+    })?;
     match response.restored {
         Some(pid) if exit.success() => Ok(pid),
         _ => Err(Error::new(format!("criu failed: {exit}; log file: {}", log.display()))),

@@ -423,7 +423,7 @@ impl<'a> Reader<'a> {
             Some(b'g') => Value::Signature(self.signature()?),
             Some(b'v') => {
                 let signature = self.signature()?;
-                if split(&signature)?.1 != "" {
+                if !split(&signature)?.1.is_empty() {
                     return Err(Broken("a variant of several values"));
                 }
                 Value::Variant(Box::new(self.value(&signature, depth + 1)?))

@@ -20,10 +20,9 @@ pub fn main(plan: &ExecPlan, child: &Child) -> ! {
 /// What a relay does for an exec'd process while it is still outside of the container: nothing of the host's
 /// is open when the container first sees the process, and the label is written to the host's procfs, as the
 /// container's may be anything (CVE-2019-16884). What it writes is the process's too: fork(2) hands it down.
-/// `open` is what the relay itself still needs.
-pub fn before(plan: &ExecPlan, child: &Child, open: impl Iterator<Item = RawFd>) -> Result<(), Fault> {
+pub fn before(plan: &ExecPlan, child: &Child, target: RawFd) -> Result<(), Fault> {
     let mut keep = child.keep();
-    keep.extend(open);
+    keep.push(target);
     child.begin(&keep)?;
     let proc = steps::open_proc(&plan.process, false)?;
     steps::label(&plan.process, &proc)?;

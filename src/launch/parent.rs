@@ -16,9 +16,11 @@ use crate::state::Slot;
 use crate::sys::launch::{Cloned, namespace_kind, setns};
 use crate::sys::signal::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use std::cell::Cell;
 use std::path::Path;
 
 /// A process that was started and is not yet handed over: dropping it kills and reaps it.
@@ -152,14 +154,15 @@ pub fn init(
         preserve: plan.preserve_fds,
         ignored: super::ignored_signals(),
     };
+    // What a relay makes is waited for outside: in the cgroup there may be room for one process only.
     let cloned = match relayed {
         true => clone_into(0, None),
         false => clone_into(create, entry),
     };
-    let (cloned, mut entered) = cloned.context(|| clone_remedy(plan))?;
+    let (cloned, entered) = cloned.context(|| clone_remedy(plan))?;
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
-            relay::through(&by_relay, create, entry, &child.socket, || Ok(()));
+            relay::through(&by_relay, create, &child.socket, || Ok(()));
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
@@ -172,7 +175,7 @@ pub fn init(
         setns(&own, Kind::Pid.flag()).context(|| "return to the runtime's pid namespace")?;
     }
     if relayed {
-        (launched, entered) = after_relay(launched, |report| words::of_init(plan, report))?;
+        launched = after_relay(launched, |report| words::of_init(plan, report))?;
     }
     cgroup.start(&plan.cgroup, launched.pid)?;
     if !entered {
@@ -256,43 +259,19 @@ pub fn exec(
     signals: Option<&Signals>,
     listener: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<Launched> {
-    let (socket, theirs) = protocol::pair()?;
-    let container = target.try_clone().call(|| "fcntl")?;
-    let relayed = plan.joined & (Kind::User.flag() | Kind::Pid.flag()) != 0;
-    let mut child = Child {
-        socket: theirs,
-        joins: Vec::new(),
-        target: Some(target),
-        relayed,
-        preserve: plan.preserve_fds,
-        ignored: super::ignored_signals(),
-    };
     let sub: Vec<(Option<&str>, &str)> =
         plan.sub_cgroups.iter().map(|(controller, path)| (controller.as_deref(), path.as_str())).collect();
     // The initial affinity is for the time before the process is in the cgroup (config.md, "execCPUAffinity").
-    let below = match plan.process.exec_affinity.initial {
+    let entry = match plan.process.exec_affinity.initial {
         None => cgroup.exec_entry(&sub),
         Some(_) => None,
     };
-    let entry = below.as_ref().map(|fd| fd.as_fd());
-    let (cloned, mut entered) = clone_into(0, entry.filter(|_| !relayed))?;
-    let Cloned::Parent(pid, pidfd) = cloned else {
-        if relayed && let Some(target) = child.target.take() {
-            let open = [Some(target.as_raw_fd()), entry.map(|fd| fd.as_raw_fd())];
-            let by_relay = [(target, plan.joined)];
-            let before = || exec::before(plan, &child, open.into_iter().flatten());
-            relay::through(&by_relay, 0, entry, &child.socket, before);
-        }
-        if let Some(signals) = signals {
-            let _ = signals.restore_in_child();
-        }
-        exec::main(plan, &child)
-    };
-    drop(child);
-    let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
-    if relayed {
-        (launched, entered) = after_relay(launched, |report| words::of_exec(plan, report))?;
+    let full = Cell::new(false);
+    let mut spawned = spawn_exec(plan, &target, entry.as_ref().map(|fd| fd.as_fd()), signals, &full);
+    if spawned.is_err() && full.get() {
+        spawned = spawn_exec(plan, &target, None, signals, &full);
     }
+    let (mut launched, entered) = spawned?;
     if let Some(cpus) = &plan.process.exec_affinity.initial {
         set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.initial")?;
     }
@@ -300,7 +279,7 @@ pub fn exec(
         cgroup.add_exec(launched.pid, &sub, init)?;
     }
     // A delete that killed what was in the cgroup just before this process came waits for nobody to be left.
-    if has_ended(&container) {
+    if has_ended(&target) {
         return Err(Error::kind(ErrorKind::State, "cannot exec in a stopped container"));
     }
     match &plan.process.exec_affinity.last {
@@ -332,6 +311,49 @@ pub fn exec(
     }
 }
 
+/// Clones an exec'd process, in the cgroup if there is one and says whether it is. A relay begins there itself, so
+/// that no fd of the cgroup is open in what the container can see (CVE-2024-21626); where there is room for one
+/// process and not for two, `full` says so.
+fn spawn_exec(
+    plan: &ExecPlan,
+    target: &OwnedFd,
+    entry: Option<BorrowedFd<'_>>,
+    signals: Option<&Signals>,
+    full: &Cell<bool>,
+) -> Result<(Launched, bool)> {
+    let (socket, theirs) = protocol::pair()?;
+    let relayed = plan.joined & (Kind::User.flag() | Kind::Pid.flag()) != 0;
+    let mut child = Child {
+        socket: theirs,
+        joins: Vec::new(),
+        target: Some(target.try_clone().call(|| "fcntl")?),
+        relayed,
+        preserve: plan.preserve_fds,
+        ignored: super::ignored_signals(),
+    };
+    let (cloned, entered) = clone_into(0, entry)?;
+    let Cloned::Parent(pid, pidfd) = cloned else {
+        if relayed && let Some(target) = child.target.take() {
+            let pidfd = target.as_raw_fd();
+            let by_relay = [(target, plan.joined)];
+            relay::through(&by_relay, 0, &child.socket, || exec::before(plan, &child, pidfd));
+        }
+        if let Some(signals) = signals {
+            let _ = signals.restore_in_child();
+        }
+        exec::main(plan, &child)
+    };
+    drop(child);
+    let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
+    if relayed {
+        launched = after_relay(launched, |report| {
+            full.set(entered && report.errno == Errno::AGAIN);
+            words::of_exec(plan, report)
+        })?;
+    }
+    Ok((launched, entered))
+}
+
 impl Launched {
     /// Hands an exec'd process over: it lives on without rrun.
     pub fn release(mut self) -> (u32, Result<OwnedFd>, Option<OwnedFd>) {
@@ -340,12 +362,10 @@ impl Launched {
     }
 }
 
-/// Replaces the relay by the process that it has made, which is rrun's child too; says whether that is in its
-/// cgroup.
-fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<(Launched, bool)> {
-    let (pid, entered) = match protocol::receive(&relay.socket) {
-        Ok((Message::Pid(pid), _)) => (pid, false),
-        Ok((Message::PidInCgroup(pid), _)) => (pid, true),
+/// Replaces the relay by the process that it has made, which is rrun's child too.
+fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<Launched> {
+    let pid = match protocol::receive(&relay.socket) {
+        Ok((Message::Pid(pid), _)) => pid,
         Ok((Message::Fault(report), _)) => return Err(failed(&report)),
         Ok((other, _)) => return Err(protocol::unexpected(&other)),
         Err(_) => return Err(Error::new("the process that enters the user namespace has died")),
@@ -357,7 +377,7 @@ fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<(La
     let _ = relay.reap();
     let mut relay = relay;
     relay.armed = false;
-    Ok((Launched { pid, pidfd, console: None, socket, armed: true }, entered))
+    Ok(Launched { pid, pidfd, console: None, socket, armed: true })
 }
 
 /// Opens every namespace to join, once: the fd that was checked is the one that is entered.

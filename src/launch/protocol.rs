@@ -25,7 +25,7 @@
 //! ```
 //!
 //! exec is the same without Hooks, Ready, Committed and Start: an exec'd process has no `created` state.
-//! A relay (see [`super::relay`]) says `Pid` or `PidInCgroup` once, before anything else.
+//! A relay (see [`super::relay`]) says `Pid` once, before anything else.
 //!
 //! Everything after Start is on the connection of start.sock, so that whoever starts the container, and not
 //! whoever made it, hears of a failed startContainer hook or execve; a fifo, as other runtimes have it, can
@@ -55,8 +55,6 @@ const HEAD: usize = 12;
 pub enum Message {
     /// From a relay: the pid of the process that it made.
     Pid(u32),
-    /// The same, and that process is in the container's cgroup already.
-    PidInCgroup(u32),
     /// Fds of mount sources, by index of the operation; more follow.
     Sources(Vec<u16>),
     /// Go on.
@@ -107,7 +105,6 @@ impl Message {
         let mut out = [0; SIZE];
         let (tag, value) = match self {
             Self::Pid(pid) => (1, *pid as i32),
-            Self::PidInCgroup(pid) => (12, *pid as i32),
             Self::Sources(indices) => {
                 for (slot, index) in out[HEAD..].chunks_exact_mut(2).zip(indices) {
                     slot.copy_from_slice(&index.to_le_bytes());
@@ -140,7 +137,6 @@ impl Message {
         let value = i32::from_le_bytes(bytes[4..8].try_into().ok()?);
         Some(match bytes[0] {
             1 => Self::Pid(u32::try_from(value).ok()?),
-            12 => Self::PidInCgroup(u32::try_from(value).ok()?),
             2 => {
                 let count = u32::from_le_bytes(bytes[8..12].try_into().ok()?) as usize;
                 let list = bytes[HEAD..].chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
@@ -303,7 +299,6 @@ mod tests {
         };
         let messages = [
             Message::Pid(4_194_304),
-            Message::PidInCgroup(4_194_304),
             Message::Sources(vec![0, 7, 65_535]),
             Message::Go,
             Message::Hooks,

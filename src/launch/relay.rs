@@ -9,12 +9,11 @@
 
 #![forbid(unsafe_code)]
 
-use super::clone_into;
 use super::fault::{At as _, Fault, Step};
 use super::protocol::{self, Message};
 use crate::plan::Kind;
-use crate::sys::launch::{Cloned, exit_now, setns};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::sys::launch::{Cloned, clone3, exit_now, setns};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
 /// Enters namespaces: those of a pidfd at once, if they go at once. One that belongs to the host's user namespace,
@@ -40,50 +39,30 @@ fn enter(namespaces: &[(impl AsFd, u32)]) -> Result<(), Fault> {
     late.into_iter().try_for_each(|(fd, kinds)| setns(fd, kinds)).at(Step::Namespace)
 }
 
-/// The kinds that go before and after the clone: from within a cgroup namespace nothing can be made in a cgroup that
-/// this namespace shows, as this process is outside of it (`nsdelegate`, cgroups(7)). Where a user namespace is
-/// joined there is no privilege left for a later one.
-fn split(namespaces: &[(impl AsFd, u32)], cgroup: Option<BorrowedFd<'_>>) -> u32 {
-    match namespaces {
-        [(_, kinds)] if cgroup.is_some() && kinds & Kind::User.flag() == 0 => kinds & Kind::Cgroup.flag(),
-        _ => 0,
-    }
-}
-
-/// Returns in the final process only, which begins in `cgroup` if the kernel lets it. `before` runs while this one
-/// is still outside.
+/// Returns in the final process only. `before` runs while this one is still outside.
 pub fn through(
     namespaces: &[(impl AsFd, u32)],
     create: u32,
-    cgroup: Option<BorrowedFd<'_>>,
     socket: &OwnedFd,
     before: impl FnOnce() -> Result<(), Fault>,
 ) {
-    let late = split(namespaces, cgroup);
-    let made = (|| -> Result<(Cloned, bool), Fault> {
+    let made = (|| -> Result<Cloned, Fault> {
         crate::sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
         // Processes of a joined pid namespace see this one as soon as it is in their user namespace.
         crate::sys::task::set_dumpable(false).at(Step::Session)?;
         before()?;
-        let early: Vec<_> = namespaces.iter().map(|(fd, kinds)| (fd, kinds & !late)).collect();
-        enter(&early)?;
-        clone_into(create | libc::CLONE_PARENT as u32, cgroup).at(Step::Namespace)
+        enter(namespaces)?;
+        clone3(create | libc::CLONE_PARENT as u32, None).at(Step::Namespace)
     })();
-    let fail = |fault: Fault| {
-        let _ = protocol::send(socket, &Message::Fault(fault.into()), &[]);
-        exit_now(1)
-    };
     match made {
-        Ok((Cloned::Child, _)) => {
-            if let ([(fd, _)], true) = (namespaces, late != 0) {
-                setns(fd, late).at(Step::Namespace).unwrap_or_else(fail);
-            }
-        }
-        Ok((Cloned::Parent(pid, _), entered)) => {
-            let message = if entered { Message::PidInCgroup(pid) } else { Message::Pid(pid) };
-            let _ = protocol::send(socket, &message, &[]);
+        Ok(Cloned::Child) => {}
+        Ok(Cloned::Parent(pid, _)) => {
+            let _ = protocol::send(socket, &Message::Pid(pid), &[]);
             exit_now(0)
         }
-        Err(fault) => fail(fault),
+        Err(fault) => {
+            let _ = protocol::send(socket, &Message::Fault(fault.into()), &[]);
+            exit_now(1)
+        }
     }
 }

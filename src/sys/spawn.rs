@@ -166,6 +166,19 @@ pub fn reap_others(child: Pid) {
 /// # Errors
 /// pipe2, fcntl, clone; and from the child's side chdir or execve of the program.
 pub fn spawn(program: &Program<'_>) -> Result<Child> {
+    start(program, true)
+}
+
+/// As [`spawn()`], but the program goes on when we die: for one that must undo or complete what it began, as
+/// CRIU, which has stopped others' processes and locked their network.
+///
+/// # Errors
+/// As [`spawn()`].
+pub fn spawn_surviving(program: &Program<'_>) -> Result<Child> {
+    start(program, false)
+}
+
+fn start(program: &Program<'_>, dies_with_us: bool) -> Result<Child> {
     let count = RawFd::try_from(program.fds.len()).unwrap_or(RawFd::MAX);
     // Above every target number, so that dup3 in the child cannot overwrite one still to be moved.
     let above = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, count).named("fcntl");
@@ -186,6 +199,7 @@ pub fn spawn(program: &Program<'_>) -> Result<Child> {
         sources: &sources,
         tell: tell.as_raw_fd(),
         group: program.group,
+        dies_with_us,
         open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX),
     };
     let child = clone_into(&image)?;
@@ -226,6 +240,7 @@ struct Image<'a> {
     sources: &'a [OwnedFd],
     tell: RawFd,
     group: bool,
+    dies_with_us: bool,
     open_files: u64,
 }
 
@@ -300,7 +315,9 @@ fn become_program(image: &Image<'_>) -> ! {
         if image.group {
             libc::setpgid(0, 0);
         }
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0);
+        if image.dies_with_us {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0);
+        }
         for (target, source) in image.sources.iter().enumerate() {
             if libc::dup2(source.as_raw_fd(), target as RawFd) == -1 {
                 fail(b'd');

@@ -1,7 +1,7 @@
 //! containerd through ctr: its shim with `--runc-binary`, image and snapshots from a rootfs directory.
 
-use super::shared::{Done, Engine, Kind, on};
-use crate::harness::{runtime, wait_for};
+use super::shared::{Done, Engine, Kind, done, on};
+use crate::harness::{has_systemd, runtime, wait_for};
 use crate::pty::Pty;
 use std::fs;
 use std::time::Duration;
@@ -9,26 +9,31 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(60);
 
 impl Engine {
-    fn ctr_args<'a>(&'a self, flags: &[&'a str], name: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+    fn ctr_args(&self, flags: &[&str], name: &str, args: &[&str]) -> Vec<String> {
         let mut all =
             vec!["run", "--runtime", "io.containerd.runc.v2", "--runc-binary", runtime().to_str().unwrap()];
+        // The shim's option SystemdCgroup, which wants a cgroup of systemd's form.
+        let cgroup = format!("{}:ctr:{name}", self.cgroup_parent());
+        if has_systemd() {
+            all.extend(["--runc-systemd-cgroup", "--cgroup", &cgroup]);
+        }
         all.extend(["--env", "PATH=/bin", "--rootfs"]);
         all.extend(flags);
         all.extend([self.test.rootfs.to_str().unwrap(), name]);
         all.extend(args);
-        all
+        all.into_iter().map(str::to_owned).collect()
     }
 
     fn ctr_run(&self, flags: &[&str], args: &[&str]) -> Done {
         let name = self.name();
         let flags: Vec<_> = ["--rm"].iter().chain(flags).copied().collect();
-        self.client(&self.ctr_args(&flags, &name, args))
+        done(self.command(&self.ctr_args(&flags, &name, args)))
     }
 
     fn ctr_detached(&self, flags: &[&str], script: &str) -> String {
         let name = self.name();
         let flags: Vec<_> = ["--detach"].iter().chain(flags).copied().collect();
-        self.client(&self.ctr_args(&flags, &name, &["sh", "-c", script])).ok();
+        done(self.command(&self.ctr_args(&flags, &name, &["sh", "-c", script]))).ok();
         name
     }
 

@@ -1,12 +1,16 @@
 //! An engine under test: its namespaces, its directories, its start and its end.
+//!
+//! Where systemd is the machine's init, the engine lets it make the cgroups, as distributions set it up: its
+//! containers are scopes in a slice of the test's own. Elsewhere they lie below a cgroup named after the test.
 
-use crate::harness::{Test, ends_within, is_root, program, runtime, wait_for};
+use crate::harness::{Test, ends_within, has_systemd, is_root, patiently, program, runtime, wait_for};
+use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const IMAGE: &str = "localhost/rrun-test:latest";
 const LONG: Duration = Duration::from_secs(60);
@@ -72,12 +76,20 @@ pub fn on(kind: Kind, body: fn(&Engine)) {
     body(&engine);
 }
 
+/// CAP_SYS_RESOURCE in the effective set.
+fn may_raise_rlimits() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let set = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(set.trim(), 16).unwrap() >> 24 & 1 == 1
+}
+
 fn is_alive(child: &Child) -> bool {
     !ends_within(child, Duration::ZERO)
 }
 
 impl Engine {
-    fn start(kind: Kind) -> Self {
+    /// The engine's directories and namespaces, without its daemon.
+    pub fn prepared(kind: Kind) -> Self {
         let test = Test::new(match kind {
             Kind::Docker => "docker",
             Kind::Podman => "podman",
@@ -89,10 +101,16 @@ impl Engine {
         let own = fs::read_link("/proc/self/ns/mnt").unwrap();
         let theirs = format!("/proc/{}/ns/mnt", holder.id());
         wait_for("the namespaces", LONG, || (fs::read_link(&theirs).ok()? != own).then_some(()));
-        let mut engine = Self { kind, test, holder, daemon: None, names: AtomicU32::new(0) };
+        Self { kind, test, holder, daemon: None, names: AtomicU32::new(0) }
+    }
+
+    fn start(kind: Kind) -> Self {
+        let mut engine = Self::prepared(kind);
         match kind {
             Kind::Docker => engine.start_dockerd(),
-            Kind::Containerd => engine.start_containerd(),
+            Kind::Containerd => {
+                engine.start_containerd("disabled_plugins = [\"io.containerd.grpc.v1.cri\"]");
+            }
             Kind::Podman => drop(fs::create_dir(engine.dir("run"))),
         }
         if kind != Kind::Containerd {
@@ -147,15 +165,18 @@ impl Engine {
             .arg("--add-runtime")
             .arg(format!("rrun={}", runtime().display()))
             .args(["--default-runtime", "rrun"]);
-        command.args(["--storage-driver", "overlay2", "--cgroup-parent", &format!("/{}", self.test.id)]);
+        command.args(["--storage-driver", "overlay2", "--cgroup-parent", &self.cgroup_parent()]);
+        let driver = if has_systemd() { "systemd" } else { "cgroupfs" };
+        command.arg("--exec-opt").arg(format!("native.cgroupdriver={driver}"));
         command.args(["--bip", "10.213.7.1/24", "--config-file"]).arg(self.dir("none.json"));
         self.start_daemon(command, &["info"]);
     }
 
-    fn start_containerd(&mut self) {
+    /// containerd with its own directories and socket, and `more` of a configuration.
+    pub fn start_containerd(&mut self, more: &str) {
         let config = self.dir("config.toml");
         let text = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+            "version = 2\nroot = {:?}\nstate = {:?}\n{more}\n[grpc]\naddress = {:?}\n",
             self.dir("data"),
             self.dir("exec"),
             self.dir("socket")
@@ -166,12 +187,25 @@ impl Engine {
         self.start_daemon(command, &["version"]);
     }
 
+    /// Ends the daemon; what it started stays.
+    pub fn end_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            end(&mut daemon);
+        }
+    }
+
+    /// The namespaces' file `name` of the engine, as `/proc/PID/ns/net`.
+    #[allow(dead_code)] // Only tests/cri asks.
+    pub fn namespace(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/ns/{name}", self.holder.id()).into()
+    }
+
     fn host(&self) -> String {
         format!("unix://{}", self.dir("socket").display())
     }
 
     /// The client with what names this engine.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = match self.kind {
             Kind::Docker => self.inside("/usr/bin/docker"),
             Kind::Podman => self.inside("/usr/bin/podman"),
@@ -182,14 +216,8 @@ impl Engine {
             Kind::Podman => {
                 command.arg("--root").arg(self.dir("data")).arg("--runroot").arg(self.dir("run"));
                 command.arg("--tmpdir").arg(self.dir("tmp")).arg("--runtime").arg(runtime());
-                command.args([
-                    "--cgroup-manager",
-                    "cgroupfs",
-                    "--events-backend",
-                    "file",
-                    "--storage-driver",
-                    "overlay",
-                ]);
+                command.args(["--cgroup-manager", if has_systemd() { "systemd" } else { "cgroupfs" }]);
+                command.args(["--events-backend", "file", "--storage-driver", "overlay"]);
                 command.arg("--network-config-dir").arg(self.dir("net"));
             }
             // ctr puts its containers below a cgroup named after the namespace.
@@ -205,19 +233,30 @@ impl Engine {
         done(self.command(args))
     }
 
-    /// `run` or `create` with what this machine needs: podman asks for rlimits that it may not raise.
-    pub fn run_args<'a>(&'a self, verb: &'a str, args: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec![verb];
+    /// The engine's cgroup as `--cgroup-parent` names it. A slice's name has no dash of its own: each would be
+    /// one more level, which nobody would remove.
+    pub fn cgroup_parent(&self) -> String {
+        let id = &self.test.id;
+        if has_systemd() { format!("{}.slice", id.replace('-', "_")) } else { format!("/{id}") }
+    }
+
+    /// `run` or `create` with what this machine needs: podman asks for rlimits, which it may not be able to raise.
+    pub fn run_args(&self, verb: &str, args: &[&str]) -> Vec<String> {
+        let mut all = vec![verb.to_owned()];
         if self.kind == Kind::Podman {
-            all.extend(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"]);
-            all.extend(["--cgroup-parent", self.test.id.as_str()]);
+            if !may_raise_rlimits() {
+                all.extend(
+                    ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"].map(str::to_owned),
+                );
+            }
+            all.extend(["--cgroup-parent".to_owned(), self.cgroup_parent()]);
         }
-        all.extend(args);
+        all.extend(args.iter().map(|&a| a.to_owned()));
         all
     }
 
     pub fn run(&self, args: &[&str]) -> Done {
-        self.client(&self.run_args("run", args))
+        done(self.command(&self.run_args("run", args)))
     }
 
     /// `run --rm IMAGE sh -c script` with flags, and its stdout.
@@ -270,26 +309,55 @@ pub fn done(mut command: Command) -> Done {
 fn end(child: &mut Child) {
     let pid = rustix::process::Pid::from_child(child);
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    if !ends_within(child, Duration::from_secs(20)) {
+    if !ends_within(child, patiently(Duration::from_secs(20))) {
         let _ = child.kill();
     }
     let _ = child.wait();
 }
 
-/// Engines make a parent named after the test for their containers, and podman one below for conmon; none of
-/// them removes it. A cgroup with processes stays, and is told as left behind.
-fn remove_empty_parents(id: &str) {
-    fn remove(dir: &std::path::Path) {
+/// Directories below the engine's parent cgroup, in whatever hierarchy; podman's conmon has one there, too.
+fn below(parent: &str) -> Vec<PathBuf> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                remove(&entry.path());
+                walk(&entry.path(), found);
+                found.push(entry.path());
             }
         }
+    }
+    let mut found = Vec::new();
+    for dir in parents(parent) {
+        walk(&dir, &mut found);
+    }
+    found
+}
+
+/// The engine's parent cgroup in each hierarchy.
+fn parents(parent: &str) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|e| e.path());
+    let parent = parent.trim_start_matches('/');
+    hierarchies.chain([root.to_owned()]).map(|h| h.join(parent)).filter(|dir| dir.exists()).collect()
+}
+
+/// Engines make a parent named after the test for their containers, and podman one below for conmon; none of
+/// them removes it. A cgroup with processes stays, and is told as left behind.
+fn remove_empty_parents(parent: &str) {
+    for dir in below(parent).into_iter().chain(parents(parent)) {
         let _ = fs::remove_dir(dir);
     }
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        remove(&hierarchy.path().join(id));
+}
+
+/// The slice goes when it is told to, with all that is in it; hence a look first. A scope ends a moment after its
+/// last process.
+fn stop_slice(slice: &str) {
+    let end = Instant::now() + patiently(Duration::from_secs(5));
+    while !below(slice).is_empty() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
     }
+    let left = below(slice);
+    let _ = Command::new("systemctl").args(["stop", slice]).status();
+    assert!(left.is_empty() || std::thread::panicking(), "left behind: {left:?}");
 }
 
 impl Drop for Engine {
@@ -306,12 +374,15 @@ impl Drop for Engine {
             // Its storage stays mounted until told otherwise, in the holder's namespace only.
             let _ = self.client(&["rmi", "--all", "--force"]);
         }
-        if let Some(daemon) = &mut self.daemon {
-            end(daemon);
-        }
+        self.end_daemon();
         let _ = self.holder.kill();
         let _ = self.holder.wait();
-        remove_empty_parents(&self.test.id);
+        let parent = self.cgroup_parent();
+        if has_systemd() {
+            stop_slice(&parent);
+        } else {
+            remove_empty_parents(&parent);
+        }
         // What is still there now is told by the drop of `test`.
     }
 }

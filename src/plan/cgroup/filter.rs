@@ -144,7 +144,7 @@ mod tests {
                 }
                 MOV_IMM => registers[dst] = u64::from(i.imm as u32),
                 MOV_REG => registers[dst] = registers[usize::from(i.src)] & 0xffff_ffff,
-                AND_IMM => registers[dst] = registers[dst] & u64::from(i.imm as u32),
+                AND_IMM => registers[dst] &= u64::from(i.imm as u32),
                 SHIFT_RIGHT => registers[dst] = (registers[dst] & 0xffff_ffff) >> i.imm,
                 JUMP => next = jump,
                 JUMP_NE if registers[dst] != imm => next = jump,

@@ -1,6 +1,6 @@
 //! The systemd driver: `slice:prefix:name` as a transient scope, and limits as properties of it.
 //!
-//! Every limit is a cgroup file all the same ([`super::limits`]) and is written there: the file has the exact
+//! Every limit is a cgroup file all the same (`plan::cgroup::limits`) and is written there: the file has the exact
 //! value, and the property keeps systemd from writing another one at its next reload. So the properties are made
 //! from the writes, by the name of the file; a file without a property is one that systemd never touches.
 
@@ -279,8 +279,8 @@ pub fn limits(writes: &[Write], version: u32, v2: bool, now: &Now) -> Vec<(Strin
     properties
 }
 
-/// systemd wants the quota per second, in hundredths: rounded up, or a cgroup below could not have what it is
-/// promised. The file gets the exact value.
+/// systemd wants the quota per second, and keeps hundredths of a CPU: rounded up, or a cgroup below could not have
+/// what it is promised. The file gets the exact value, until systemd reloads.
 fn bandwidth(quota: Option<i64>, period: Option<u64>, version: u32) -> Vec<(String, Value)> {
     const STEP: u64 = 10_000;
     let mut properties = Vec::new();
