@@ -45,7 +45,7 @@ impl Drop for Profile {
 }
 
 const LOOK: &str =
-    "cat /proc/self/attr/current; touch /tmp/free && echo free; touch /tmp/denied && echo not denied";
+    "cat /proc/self/attr/current; (: > /tmp/free) && echo free; (: > /tmp/denied) && echo not denied";
 
 #[test]
 fn an_apparmor_profile_confines_run_and_exec() {
@@ -74,7 +74,7 @@ fn an_apparmor_profile_confines_run_and_exec() {
         let out = t.rt(&["exec", "--apparmor", &second.name, &t.id, "cat", "/proc/self/attr/current"]).go();
         assert_eq!(out.ok().stdout(), format!("{} (enforce)\n", second.name));
         let process = t.dir.join("process.json");
-        let text = json!({ "args": ["sh", "-c", "cat /proc/self/attr/current; touch /tmp/free || echo denied"],
+        let text = json!({ "args": ["sh", "-c", "cat /proc/self/attr/current; (: > /tmp/free) || echo denied"],
                            "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 },
                            "apparmorProfile": second.name });
         fs::write(&process, text.to_string()).unwrap();
@@ -221,7 +221,7 @@ fn selinux_labels_are_written_in_their_order_and_fail_closed() {
     // The process's label: opened before the first mount, written after the last, before no_new_privs and the filter.
     let text = traced(&["--no-new-keyring"]);
     let (opened, label) = (at(&text, "/proc/self/attr/exec").unwrap(), at(&text, &written).unwrap());
-    assert!(opened < at(&text, "move_mount(").or(at(&text, "mount(")).unwrap());
+    assert!(opened < at(&text, "mount(").unwrap());
     assert!(label > at(&text, "pivot_root(").unwrap());
     assert_eq!(at(&text, "PR_SET_NO_NEW_PRIVS"), None);
     assert_eq!(at(&text, "SECCOMP_SET_MODE_FILTER"), None);

@@ -61,7 +61,7 @@ fn by_user(extra: &[&str], groups: &str) -> Vec<String> {
 }
 
 trait AsUser: Sized {
-    fn as_user(self) -> Self;
+    fn without_session(self) -> Self;
     /// With the user's own systemd in reach.
     fn logged_in(self) -> Self;
     /// In a scope whose cgroup the user may manage.
@@ -70,7 +70,7 @@ trait AsUser: Sized {
 }
 
 impl AsUser for Run<'_> {
-    fn as_user(self) -> Self {
+    fn without_session(self) -> Self {
         self.by(&[], "")
     }
 
@@ -102,7 +102,7 @@ fn session() -> Vec<String> {
 }
 
 fn run(t: &Test) -> Out {
-    t.bundle_command("run", &[]).as_user().go()
+    t.bundle_command("run", &[]).without_session().go()
 }
 
 /// A command line of its own with a terminal; what comes behind is not looked at.
@@ -117,7 +117,7 @@ fn output(t: &Test, text: &str) -> String {
 }
 
 fn rt(t: &Test, args: &[&str]) -> Out {
-    t.rt(args).as_user().go()
+    t.rt(args).without_session().go()
 }
 
 fn end(t: &Test) {
@@ -136,7 +136,7 @@ fn a_user_creates_starts_execs_kills_and_deletes() {
     requires!(root);
     let t = bundle("life");
     t.sh("exec sleep 1000");
-    t.bundle_command("create", &[]).as_user().go().ok();
+    t.bundle_command("create", &[]).without_session().go().ok();
     rt(&t, &["start", &t.id]).ok();
     let inside = rt(&t, &["exec", &t.id, "sh", "-c", "id -u; cat /proc/self/uid_map /proc/self/setgroups"]);
     let text = inside.ok().stdout();
@@ -257,7 +257,7 @@ fn ranges_of_the_user_are_mapped_by_newuidmap() {
     use std::os::unix::fs::MetadataExt as _;
     assert_eq!(fs::metadata(t.rootfs.join("tmp/mine")).unwrap().uid(), 100_032);
     t.sh("exec sleep 1000");
-    t.bundle_command("run", &["-d"]).as_user().go().ok();
+    t.bundle_command("run", &["-d"]).without_session().go().ok();
     let tty = format!(
         "{} --root {} exec -t {} stat -c %u:%g:%a /dev/pts/0",
         runtime().display(),
@@ -301,7 +301,7 @@ fn exec_gets_what_it_asks_for() {
     requires!(root);
     let t = bundle("exec");
     t.sh("exec sleep 1000");
-    t.bundle_command("run", &["-d"]).as_user().go().ok();
+    t.bundle_command("run", &["-d"]).without_session().go().ok();
     let out = rt(&t, &["exec", "--cap", "CAP_SYS_TIME", &t.id, "grep", "CapEff", "/proc/self/status"]);
     let set = u64::from_str_radix(out.ok().stdout().split_whitespace().nth(1).unwrap(), 16).unwrap();
     assert!(set & 1 << 25 != 0, "{out:?}");
@@ -323,7 +323,7 @@ fn the_spec_for_the_rootless_runs_as_it_is() {
     requires!(program "script");
     let t = bundle("spec");
     fs::remove_file(t.bundle.join("config.json")).unwrap();
-    t.rt(&["spec", "--rootless", "--bundle", t.bundle.to_str().unwrap()]).as_user().go().ok();
+    t.rt(&["spec", "--rootless", "--bundle", t.bundle.to_str().unwrap()]).without_session().go().ok();
     let line = format!(
         "{} --root {} run --bundle {} {}",
         runtime().display(),
@@ -349,7 +349,7 @@ fn the_spec_for_the_rootless_runs_as_it_is() {
         });
         let mut run = t.bundle_command("run", &[]);
         run.args.insert(0, "--systemd-cgroup".into());
-        assert_eq!(run.as_user().go().ok().stdout(), "0::/\n");
+        assert_eq!(run.without_session().go().ok().stdout(), "0::/\n");
     }
     t.nothing_left();
 }
@@ -367,7 +367,7 @@ fn the_root_directory_is_in_the_runtime_directory() {
     bare().by(&[&set], "").go().ok();
     assert!(dir.join(runtime().file_name().unwrap()).exists() || dir.join("rrun").exists());
     if crate::harness::is_rrun() {
-        bare().as_user().go().fails("XDG_RUNTIME_DIR is not set").one_line();
+        bare().without_session().go().fails("XDG_RUNTIME_DIR is not set").one_line();
     }
 }
 
@@ -377,7 +377,7 @@ fn without_permission_a_cgroup_is_left_out_unless_it_is_asked_for() {
     let t = bundle("nocgroup");
     let ours = t.bundle_command("run", &["-d"]);
     t.sh("exec sleep 1000");
-    ours.as_user().go().ok();
+    ours.without_session().go().ok();
     let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", pid(&t))).unwrap();
     assert_eq!(cgroup, fs::read_to_string("/proc/self/cgroup").unwrap(), "it stays where the caller is");
     if crate::harness::is_rrun() {
@@ -404,7 +404,7 @@ fn without_permission_a_cgroup_is_left_out_unless_it_is_asked_for() {
     for (value, ok) in [("auto", true), ("true", true), ("false", false)] {
         let mut run = t.bundle_command("run", &[]);
         run.args.insert(0, format!("--rootless={value}").into());
-        let out = run.as_user().go();
+        let out = run.without_session().go();
         match ok {
             true => out.ok(),
             false => out.fails("unable to apply cgroup configuration"),
@@ -618,7 +618,7 @@ fn the_users_systemd_limits() {
         let t = limited("usersystemd");
         t.sh("exec sleep 1000");
         let run = by_systemd(&t);
-        if stripped { run.as_user() } else { run.logged_in() }.go().ok();
+        if stripped { run.without_session() } else { run.logged_in() }.go().ok();
         let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", pid(&t))).unwrap();
         let below = format!("/user.slice/user-{0}.slice/user@{0}.service/", uid());
         assert!(cgroup.contains(&below) && cgroup.trim().ends_with(".scope"), "{cgroup}");
@@ -736,6 +736,8 @@ fn rootless_podman_works() {
     p.says("run --rm bb cat /proc/self/cgroup", "0::/");
     p.says("ps -a -q", "");
     p.try_run("system reset --force");
+    // Ends the process that holds the user namespace.
+    p.try_run("system migrate");
     let clean = by_user(&["podman", "unshare", "rm", "-rf"], "");
     let _ = Command::new(&clean[0]).args(&clean[1..]).arg(t.dir.join("graph")).status();
     t.nothing_left();
