@@ -107,6 +107,7 @@ fn an_unknown_apparmor_profile_is_one_line() {
 fn the_label_goes_to_the_hosts_procfs() {
     requires!(root);
     requires!(apparmor(), "needs AppArmor and apparmor_parser");
+    rrun_only!("others want the procfs of the container");
     let t = Test::new("fakeproc");
     let profile = Profile::load(&t, "profile", "/tmp/denied");
     let mut fakes: Vec<PathBuf> =
@@ -227,7 +228,7 @@ fn selinux_labels_are_written_in_their_order_and_fail_closed() {
     assert_eq!(at(&text, "SECCOMP_SET_MODE_FILTER"), None);
 }
 
-/// On a machine with SELinux and a policy; `RRUN_SELINUX` names a label that it knows.
+/// On a machine with SELinux and a policy, as that of tests/vm/selinux.conf; `RRUN_SELINUX` names a label that it knows.
 #[test]
 fn selinux_labels_process_mounts_and_keyring() {
     requires!(root);
@@ -244,7 +245,7 @@ fn selinux_labels_process_mounts_and_keyring() {
     assert_eq!(read(t.pid()).trim_end_matches('\0').trim(), label);
     let inside = t.exec(&["sh", "-c", "cat /proc/self/attr/current; echo; grep ' /dev ' /proc/mounts"]);
     let text = inside.ok().stdout();
-    assert!(text.starts_with(&label) && text.contains(&format!("context={label}")), "{text}");
+    assert!(text.starts_with(&label) && text.contains(&format!("context=\"{label}\"")), "{text}");
     t.rt(&["exec", "--process-label", "no_such:label", &t.id, "true"])
         .go()
         .code_is(255)
