@@ -30,12 +30,15 @@ pub struct Container {
 /// Where containers are recorded unless `--root` says otherwise.
 pub fn default_root() -> PathBuf {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    // A user who is root only in a user namespace, as under podman unshare, cannot write to /run.
+    // A user who is root only in a user namespace, as under podman unshare, cannot write to /run; the root of a
+    // system container, who can, has that name as well as number.
+    let unprivileged = || {
+        !rustix::process::geteuid().is_root()
+            || crate::host::in_user_namespace() && std::env::var_os("USER").is_none_or(|name| name != "root")
+    };
     match runtime {
-        Some(dir) if !rustix::process::geteuid().is_root() || crate::host::in_user_namespace() => {
-            Path::new(&dir).join("rrun")
-        }
-        _ => PathBuf::from("/run/rrun"),
+        Some(dir) if unprivileged() => Path::new(&dir).join("rrun"),
+        _ => PathBuf::from(crate::state::SYSTEM_ROOT),
     }
 }
 

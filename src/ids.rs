@@ -32,12 +32,13 @@ pub fn write(plan: &Plan, pid: u32) -> Result<()> {
             Ok(())
         }
         Ids::New { uid, gid } => {
-            if plan.setgroups_denied() && may_write_itself(gid, rustix::process::getegid().as_raw()) {
+            let own = rustix::process::getegid().as_raw();
+            if !rustix::process::geteuid().is_root() && may_write_itself(gid, own) {
                 // The condition of the kernel for a group map written without CAP_SETGID (CVE-2014-8989).
                 put(pid, "setgroups", "deny").context(|| "linux.gidMappings")?;
             }
-            map(plan, pid, "uid_map", "newuidmap", uid).context(|| "linux.uidMappings")?;
-            map(plan, pid, "gid_map", "newgidmap", gid).context(|| "linux.gidMappings")
+            map(pid, "uid_map", "newuidmap", uid).context(|| "linux.uidMappings")?;
+            map(pid, "gid_map", "newgidmap", gid).context(|| "linux.gidMappings")
         }
     }
 }
@@ -47,13 +48,12 @@ fn may_write_itself(map: &IdMap, own: u32) -> bool {
     matches!(map.lines(), [line] if line.size == 1 && line.host == own)
 }
 
-fn map(plan: &Plan, pid: u32, file: &str, program: &str, map: &IdMap) -> Result<()> {
+fn map(pid: u32, file: &str, program: &str, map: &IdMap) -> Result<()> {
     let own = match file {
         "uid_map" => rustix::process::geteuid().as_raw(),
         _ => rustix::process::getegid().as_raw(),
     };
-    let privileged = rustix::process::geteuid().is_root();
-    if privileged || !plan.rootless || may_write_itself(map, own) {
+    if rustix::process::geteuid().is_root() || may_write_itself(map, own) {
         return put(pid, file, &map.to_string());
     }
     by_program(pid, program, map)
@@ -77,7 +77,7 @@ fn by_program(pid: u32, name: &str, map: &IdMap) -> Result<()> {
         Error::new(format!("{name} is not installed, so only one id of your own can be mapped"))
             .remedy("install uidmap (Debian) or shadow-utils, and give the user ranges in /etc/subuid and /etc/subgid")
     };
-    let path = ["/usr/bin", "/bin", "/usr/local/bin"]
+    let path = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"]
         .iter()
         .filter_map(|dir| CString::new(format!("{dir}/{name}")).ok())
         .find(|path| rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()).is_ok())
@@ -102,5 +102,8 @@ fn by_program(pid: u32, name: &str, map: &IdMap) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&said).trim().to_owned();
-    Err(Error::new(format!("{name}: {end}: {said}")).remedy("see /etc/subuid and /etc/subgid"))
+    let file = if name == "newuidmap" { "/etc/subuid" } else { "/etc/subgid" };
+    let remedy =
+        format!("the user's ranges are in {file}; {name} itself must be setuid root or have its capability");
+    Err(Error::new(format!("{name}: {end}: {said}")).remedy(remedy))
 }

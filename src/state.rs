@@ -19,7 +19,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Call as _, Context as _, Error, Kind, Result};
+use crate::error::{Call as _, Error, Kind, Result};
 use crate::spec::Spec;
 use crate::spec::read::{document, record};
 use crate::spec::write::writes;
@@ -30,6 +30,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+/// Where containers are recorded by root, unless `--root` says otherwise.
+pub const SYSTEM_ROOT: &str = "/run/rrun";
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
 /// The socket on which init waits.
@@ -170,7 +172,7 @@ impl Root {
             if e == Errno::NOENT {
                 make_parents(path)?;
             } else if e != Errno::EXIST {
-                return Err(Error::sys(format!("mkdir {}", path.display()), e).context("--root"));
+                return Err(refused(path, Error::sys(format!("mkdir {}", path.display()), e)));
             }
         }
         Self::open(path)
@@ -184,7 +186,7 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty())
             .call(|| format!("open {}", path.display()))
-            .context(|| "--root")?;
+            .map_err(|e| refused(path, e))?;
         let stat = rustix::fs::fstat(&dir).call(|| format!("fstat {}", path.display()))?;
         let owner_ok = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
         if !owner_ok || (stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0) {
@@ -262,6 +264,16 @@ impl Root {
         }
         ids.sort_unstable();
         Ok(ids)
+    }
+}
+
+fn refused(path: &Path, e: Error) -> Error {
+    let e = e.context("--root");
+    match e.errno() {
+        Some(Errno::ACCESS | Errno::PERM) if path == Path::new(SYSTEM_ROOT) => {
+            e.remedy("XDG_RUNTIME_DIR is not set: log in, or give --root a directory of your own")
+        }
+        _ => e,
     }
 }
 

@@ -21,6 +21,7 @@ mod hooks; // the six kinds and what their failure does
 mod killed; // create killed at a sample of its system calls
 mod leaks; // fds, canaries, keyring, host settings
 mod lifecycle; // create, start, state, kill, delete, run, list, and both at once
+mod lsm; // AppArmor and SELinux
 mod mounts; // every mount option, masks, devices, idmapped mounts
 mod namespaces; // every kind created and joined, user namespaces, time offsets
 mod netdevices; // network devices moved into the container
@@ -28,6 +29,7 @@ mod old_kernel; // system calls that old kernels lack
 mod outputs; // key by key beside Debian's runc
 mod plan; // golden tests of the decisions
 mod process; // user, capabilities, rlimits, cwd, env, scheduler, sysctl, personality
+mod rootless; // an ordinary user: maps, groups, cgroups, systemd, podman
 mod seccomp; // actions, arguments, listener
 mod systemd; // systemd as the cgroup driver, beside the peers
 mod terminal; // foreground pty, console socket, detach, fds, sd_notify

@@ -76,6 +76,8 @@ struct Group {
 pub struct Cgroup {
     groups: Vec<Group>,
     best_effort: bool,
+    // With a limit, a process that cannot join is an error.
+    limited: bool,
     // Above, and with the directories that systemd makes.
     scope: Option<systemd::Scope>,
 }
@@ -85,7 +87,7 @@ pub struct Cgroup {
 /// # Errors
 /// A cgroup that already has processes or is frozen, or one that cannot be made.
 pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
-    let mut cgroup = Cgroup { groups: Vec::new(), best_effort: plan.best_effort, scope: None };
+    let mut cgroup = Cgroup::new(plan, None);
     cgroup.make(plan, None)?;
     Ok(cgroup)
 }
@@ -93,10 +95,18 @@ pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
 /// The container's cgroup as systemd will make it: nothing is there before [`Cgroup::start`].
 pub fn through(plan: &CgroupPlan, connection: systemd::Connection) -> Cgroup {
     let scope = plan.unit.as_ref().map(|unit| systemd::Scope::new(unit, connection));
-    Cgroup { groups: Vec::new(), best_effort: plan.best_effort, scope }
+    Cgroup::new(plan, scope)
 }
 
+const NO_PERMISSION: &str =
+    "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
+
 impl Cgroup {
+    fn new(plan: &CgroupPlan, scope: Option<systemd::Scope>) -> Self {
+        let limited = plan.limits.iter().any(|limit| !limit.default);
+        Self { groups: Vec::new(), best_effort: plan.best_effort, limited, scope }
+    }
+
     /// Opens or makes the directories. `inside` is the process that systemd has put into some already.
     fn make(&mut self, plan: &CgroupPlan, inside: Option<u32>) -> Result<()> {
         for place in &plan.places {
@@ -112,11 +122,11 @@ impl Cgroup {
             match make(place, plan, group, inside) {
                 Ok(()) => {}
                 Err(e) if plan.best_effort && is_refused(&e) => {
-                    let limited = plan.limits.iter().any(|limit| group.has(&limit.controller));
-                    if limited && group.version == Version::V2 {
-                        return Err(e.context(
-                        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
-                    ));
+                    let limits = plan.limits.iter().filter(|limit| !limit.default);
+                    if group.version == Version::V2
+                        && limits.into_iter().any(|limit| group.has(&limit.controller))
+                    {
+                        return Err(e.context(NO_PERMISSION));
                     }
                     group.undo();
                     group.dir = None;
@@ -284,7 +294,7 @@ impl Cgroup {
             };
             groups.push(Group { version, controllers, dir, path: path.to_owned(), made: Vec::new() });
         }
-        Ok(Self { groups, best_effort: false, scope: None })
+        Ok(Self { groups, best_effort: false, limited: false, scope: None })
     }
 
     /// The same with the scope that systemd made; an empty name is none.
@@ -367,12 +377,23 @@ impl Cgroup {
     ///
     /// # Errors
     /// `failed to write PID` with the file and the errno.
-    pub fn add(&self, pid: u32) -> Result<()> {
-        for group in &self.groups {
-            // A user's systemd has put it there, and the user may be unable to.
-            let Some(dir) = group.dir.as_ref().filter(|_| self.user_scope().is_none()) else { continue };
+    pub fn add(&mut self, pid: u32) -> Result<()> {
+        // A user's systemd has put it there, and the user may be unable to.
+        if self.user_scope().is_some() {
+            return Ok(());
+        }
+        for group in &mut self.groups {
+            let Some(dir) = &group.dir else { continue };
             match add(dir, pid) {
-                Err(e) if self.best_effort && is_refused(&e) => {}
+                Err(e) if self.best_effort && is_refused(&e) && self.limited => {
+                    return Err(e.context(NO_PERMISSION));
+                }
+                // What the container is not in must not pass for its cgroup.
+                Err(e) if self.best_effort && is_refused(&e) => {
+                    group.dir = None;
+                    group.undo();
+                }
+                Err(e) if is_refused(&e) => return Err(e.context("unable to apply cgroup configuration")),
                 result => result?,
             }
         }
@@ -398,7 +419,7 @@ impl Cgroup {
             return Err(Error::new(format!("unknown controller {name} in SubCgroupPaths")));
         }
         let adding = |e: Error| e.context(format!("error adding pid {pid} to cgroups"));
-        let Self { groups, scope, best_effort } = self;
+        let Self { groups, scope, best_effort, .. } = self;
         for group in groups {
             let asked = sub.iter().find(|(name, _)| name.is_none_or(|name| group.has(name)));
             let path = asked.map_or("", |(_, path)| path.trim_matches('/'));

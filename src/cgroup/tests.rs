@@ -172,7 +172,7 @@ fn processes_join_freeze_and_die_together() {
 #[test]
 fn removal_waits_for_a_dying_process_and_takes_sub_cgroups_along() {
     let Some((layout, path, _clean)) = ready("removal_waits_for_a_dying_process") else { return };
-    let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
+    let mut cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
     let mut sleeper = Sleeper::new();
     for dir in cgroup.groups.iter().filter_map(|group| group.dir.as_ref()) {
         if let (Ok((child, _)), true) = (dir.make("inner"), dir.path().starts_with("/sys/fs/cgroup/pids")) {
@@ -252,9 +252,8 @@ fn state_reopens_what_was_made() {
 fn running_out_of_memory_is_noticed() {
     let Some((layout, path, _clean)) = ready("running_out_of_memory_is_noticed") else { return };
     let plan = plan_of(r#"{"resources":{"memory":{"limit":8388608}}}"#, &layout, &path).expect("planned");
-    let cgroup = create(&plan).expect("created");
+    let mut cgroup = create(&plan).expect("created");
     cgroup.apply(&plan).expect("applied");
-    let mut watch = cgroup.watch_oom().expect("watched");
     // Waits for its input, so that it has joined before it eats.
     let mut eater = Command::new("sh")
         .args(["-c", "read go; exec head -c 100000000 /dev/zero | tail -c 100000000"])
@@ -263,6 +262,7 @@ fn running_out_of_memory_is_noticed() {
         .spawn()
         .expect("sh");
     cgroup.add(eater.id()).expect("joined");
+    let mut watch = cgroup.watch_oom().expect("watched");
     drop(eater.stdin.take());
     let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::from_borrowed_fd(watch.fd(), PollFlags::IN)], Some(&limit));
@@ -292,7 +292,7 @@ fn v2_alone_freezes_kills_and_removes_by_events() {
     layout.hierarchies[0].controllers.clear();
     let mut plan = plan_of("{}", &layout, &path).expect("planned");
     plan.devices.clear();
-    let cgroup = create(&plan).expect("created");
+    let mut cgroup = create(&plan).expect("created");
     let mut sleeper = Sleeper::new();
     cgroup.add(sleeper.0.id()).expect("joined");
     let e = create(&plan).expect_err("in use").to_string();

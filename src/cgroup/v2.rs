@@ -34,7 +34,9 @@ pub(super) fn enable(parent: &Dir, controllers: &[String], must: &[&str]) -> Res
     for name in missing {
         let Err(e) = parent.write("cgroup.subtree_control", &format!("+{name}")) else { continue };
         if must.contains(&name.as_str()) {
-            let e = e.context(format!("cgroup controller {name:?} cannot be enabled"));
+            let refused = matches!(e.errno(), Some(Errno::ACCESS | Errno::PERM));
+            let why = if refused { "is not delegated to this user and " } else { "" };
+            let e = e.context(format!("cgroup controller {name:?} {why}cannot be enabled"));
             return Err(match e.errno() {
                 // The first for a controller that threads can have.
                 Some(Errno::BUSY | Errno::OPNOTSUPP) => e.remedy(

@@ -212,7 +212,11 @@ pub(super) fn request<'a>(
         no_new_keyring: args.no_new_keyring,
         preserve_fds: args.preserve_fds.saturating_add(listening().count),
         environment,
-        rootless: global.rootless == Rootless::True,
+        rootless: match global.rootless {
+            Rootless::Auto => None,
+            Rootless::True => Some(true),
+            Rootless::False => Some(false),
+        },
     }
 }
 

@@ -60,7 +60,7 @@ fn enter(plan: &ExecPlan, child: &Child) -> Result<Infallible, Fault> {
     steps::scheduling(&plan.process, plan.personality, plan.memory_policy.as_ref())?;
     steps::own_stdio(&plan.process)?;
     let entered = steps::change_directory(&plan.process, false)?;
-    steps::become_user(&plan.process, plan.setgroups_denied)?;
+    steps::become_user(&plan.process, plan.may_lack_setgroups)?;
     if !entered {
         steps::change_directory(&plan.process, true)?;
     }

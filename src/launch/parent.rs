@@ -426,7 +426,13 @@ fn clone_remedy(plan: &Plan) -> String {
 
 fn write_oom_score(pid: u32, score: i32, rootless: bool) -> Result<()> {
     match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
-        Err(e) if rootless && e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        Err(e) if rootless && e.kind() == std::io::ErrorKind::PermissionDenied => {
+            // Callers give users what they give root; nothing is less confined for it.
+            let text =
+                format!("process.oomScoreAdj: {score} is left out: lowering it needs CAP_SYS_RESOURCE");
+            crate::log::warning(text);
+            Ok(())
+        }
         other => other
             .call(|| format!("write {score} to oom_score_adj"))
             .context(|| "process.oomScoreAdj")

@@ -183,7 +183,7 @@ pub fn scheduling(
 
 /// Becomes the process's user while the permitted capabilities stay, so that what must still be looked up is
 /// looked up with that user's rights and seccomp can still be loaded without no_new_privs.
-pub fn become_user(process: &ProcessPlan, setgroups_denied: bool) -> Result<(), Fault> {
+pub fn become_user(process: &ProcessPlan, may_lack_setgroups: bool) -> Result<(), Fault> {
     use sys::task;
     for cap in 0..u32::BITS * 2 {
         if process.capabilities.bounding & (1 << cap) == 0 {
@@ -197,10 +197,14 @@ pub fn become_user(process: &ProcessPlan, setgroups_denied: bool) -> Result<(), 
         }
     }
     task::set_keep_caps(true).at(Step::Capabilities)?;
-    // Always set, even to none: the runtime's own groups must not remain (CVE-2022-36109).
-    let impossible = setgroups_denied && process.user.groups.is_empty();
-    if !impossible && !process.user.keep_groups {
-        task::setgroups(&process.user.groups).at(Step::User)?;
+    // Always set, even to none: the runtime's own groups must not remain (CVE-2022-36109). Where a user could so
+    // leave a group that denies them access, the kernel refuses (user_namespaces(7), CVE-2014-8989).
+    if !process.user.keep_groups {
+        match task::setgroups(&process.user.groups) {
+            Err(SysError { errno: Errno::PERM, .. })
+                if may_lack_setgroups && process.user.groups.is_empty() => {}
+            other => other.at(Step::User)?,
+        }
     }
     task::setresgid(process.user.gid).at(Step::User)?;
     task::setresuid(process.user.uid).at(Step::User)?;

@@ -87,11 +87,15 @@ pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
                 ["process.scheduler", "process.ioPriority", "linux.personality", "linux.memoryPolicy"];
             (*names.get(usize::from(report.index)).unwrap_or(&"process")).to_owned()
         }
-        Step::Label => match process.apparmor_profile.as_ref().or(process.selinux_label.as_ref()) {
-            Some(label) => format!("process: security label {label:?}"),
-            None => "process: security label".into(),
-        },
+        Step::Label => return not_labelled(process, report),
         Step::Capabilities => "process.capabilities".into(),
+        Step::User if report.call == "setgroups" && report.errno == Errno::PERM => {
+            let text = "cannot set any additional groups in a rootless container";
+            return call(report).context(text).context("process.user.additionalGids").remedy(
+                "the kernel lets groups be set only where newgidmap has mapped them: see /etc/subgid, or use the \
+                 annotation run.oci.keep_original_groups",
+            );
+        }
         Step::User => format!("process.user: uid {} gid {}", process.user.uid, process.user.gid),
         Step::Seccomp => "linux.seccomp".into(),
         Step::Console => "process.terminal".into(),
@@ -100,6 +104,25 @@ pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
         _ => return with_note(report, call(report)),
     };
     with_note(report, call(report)).context(doing)
+}
+
+/// What the kernel answers to a label says little: ENOENT is an AppArmor profile that is not loaded.
+fn not_labelled(process: &ProcessPlan, report: &Report) -> Error {
+    let error = with_note(report, call(report));
+    match (&process.apparmor_profile, &process.selinux_label) {
+        (Some(profile), _) => {
+            let error = error
+                .context(format!("process.apparmorProfile: apparmor failed to apply profile {profile:?}"));
+            match report.errno {
+                Errno::NOENT => error.remedy("it is not loaded: see aa-status, apparmor_parser"),
+                _ => error,
+            }
+        }
+        (None, label) => {
+            let label = label.as_deref().unwrap_or_default();
+            error.context(format!("process.selinuxLabel: cannot set {label:?}"))
+        }
+    }
 }
 
 fn call(report: &Report) -> Error {

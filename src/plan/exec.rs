@@ -32,8 +32,8 @@ pub struct ExecPlan {
     pub sub_cgroups: Vec<(Option<String>, String)>,
     /// Whether privileges of the initial user namespace are missing.
     pub rootless: bool,
-    /// Whether the kernel refuses setgroups(2) inside.
-    pub setgroups_denied: bool,
+    /// Whether the kernel may refuse setgroups(2) inside.
+    pub may_lack_setgroups: bool,
     /// Whether its terminal is shown by us, and must leave lines as they are from the first on.
     pub shown: bool,
 }
@@ -62,7 +62,7 @@ impl ExecPlan {
             sub_cgroups: Vec::new(),
             shown: false,
             rootless,
-            setgroups_denied: rootless && matches!(&ids, Ids::New { gid, .. } if gid.lines().len() == 1),
+            may_lack_setgroups: rootless || matches!(&ids, Ids::Join { .. }),
             process,
         })
     }

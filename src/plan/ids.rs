@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::process::UserPlan;
+use super::rootfs::{Mount, RootfsOp, RootfsPlan, Source};
 use super::{Choice, Kind, Namespaces};
 use crate::error::{Error, Result};
 use crate::spec;
@@ -202,6 +203,32 @@ impl Ids {
         })
     }
 
+    /// Checks the owners that file systems are made with: for one without a mapping the kernel has only EINVAL.
+    ///
+    /// # Errors
+    /// A `uid=` or `gid=` without a mapping.
+    pub fn check_mounts(&self, rootfs: &RootfsPlan) -> Result<()> {
+        let Self::New { uid, gid } = self else { return Ok(()) };
+        for op in &rootfs.ops {
+            let RootfsOp::Mount(Mount { entry, source: Source::New(made), .. }) = op else { continue };
+            for (key, value) in &made.data {
+                let (map, name) = match key.to_bytes() {
+                    b"uid" => (uid, "uid"),
+                    b"gid" => (gid, "gid"),
+                    _ => continue,
+                };
+                let id = value.as_ref().and_then(|value| value.to_str().ok()?.parse().ok());
+                if id.is_some_and(|id| map.host_id(id).is_none()) {
+                    let text = format!(
+                        "cannot specify {name}= mount options for unmapped {name} in rootless containers"
+                    );
+                    return Err(Error::config(format!("mounts[{entry}].options"), text));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The runtime's id of a user of the container.
     pub fn host_uid(&self, uid: u32) -> Option<u32> {
         match self {
@@ -315,6 +342,29 @@ mod tests {
         let joined = build(JOIN, ONE, ONE).expect("accepted");
         assert!(matches!(joined, Ids::Join { expected: Some(_) }));
         assert_eq!(joined.host_root(), Some((1000, 1000)));
+    }
+
+    #[test]
+    fn a_file_system_needs_mapped_owners() {
+        use crate::plan::rootfs::{self, Cgroups, Given};
+        let ids = build(NEW, ONE, ONE).expect("accepted");
+        let check = |option: &str| {
+            let json = format!(
+                r#"{{"root":{{"path":"r"}},"linux":{{"namespaces":[{{"type":"mount"}},{NEW}]}},"mounts":[
+                {{"destination":"/a","type":"devpts","source":"devpts","options":["mode=0620","{option}"]}}]}}"#
+            );
+            let spec: spec::Spec = document(json.as_bytes()).expect("readable");
+            let namespaces =
+                Namespaces::build(&spec.linux.as_ref().expect("linux").namespaces).expect("namespaces");
+            let (bundle, cgroups) = (std::path::Path::new("/b"), Cgroups::V2(None));
+            let given =
+                Given { bundle, namespaces: &namespaces, cgroups: &cgroups, rootless: true, no_pivot: false };
+            ids.check_mounts(&rootfs::build(&spec, &given).expect("planned"))
+        };
+        assert!(check("gid=9").is_ok() && check("uid=0").is_ok());
+        let e = check("gid=10").expect_err("unmapped").to_string();
+        assert!(e.contains("mounts[0].options: cannot specify gid= mount options"), "{e}");
+        assert!(check("uid=10").is_err());
     }
 
     #[test]

@@ -61,8 +61,8 @@ pub struct Request<'a> {
     pub preserve_fds: u32,
     /// Entries that socket activation or readiness notification add to the environment.
     pub environment: &'a [CString],
-    /// Whether the caller says that it has no privileges on the host.
-    pub rootless: bool,
+    /// `--rootless`: whether a cgroup that may not be made is gone without; `None` decides by the privileges.
+    pub rootless: Option<bool>,
 }
 
 /// Everything that `create` and `start` will do.
@@ -123,10 +123,10 @@ impl Plan {
         let none = spec::Linux::default();
         let linux = spec.linux.as_deref().unwrap_or(&none);
         annotations::check(&spec.annotations)?;
-        let rootless = request.rootless || host.rootless();
+        let rootless = host.rootless();
         let namespaces = Namespaces::build(&linux.namespaces)?;
         if rootless && host.euid != 0 && !namespaces.has(Kind::User) {
-            return Err(Error::config("linux.namespaces", "rootless containers need a user namespace")
+            return Err(Error::config("linux.namespaces", "rootless container requires user namespaces")
                 .remedy("add {\"type\": \"user\"} and mappings, or start from `rrun spec --rootless`"));
         }
         let mut process = ProcessPlan::build(spec.process.as_deref())?;
@@ -141,6 +141,7 @@ impl Plan {
         }
         let mut cgroup =
             cgroup::build(spec.linux.as_deref(), request.id, &host.cgroup, request.driver, rootless)?;
+        cgroup.best_effort = request.rootless.unwrap_or(rootless) && linux.cgroups_path.is_empty();
         if !cgroup.places.is_empty() {
             let only_v2 = host.cgroup.is_v2();
             cgroup.owner = cgroup::owner(spec, &namespaces, &ids).filter(|_| only_v2);
@@ -173,6 +174,7 @@ impl Plan {
             no_pivot: request.no_pivot,
         };
         let rootfs = rootfs::build(spec, &given)?;
+        ids.check_mounts(&rootfs)?;
         let seccomp = linux.seccomp.as_ref().map(seccomp::build).transpose()?.flatten();
         warnings.extend(rootfs.warnings.iter().chain(&cgroup.warnings).cloned());
         if annotations::fails_unknown_syscall(&spec.annotations)
@@ -206,10 +208,9 @@ impl Plan {
         })
     }
 
-    /// Whether the kernel refuses setgroups(2) inside: a group map that an unprivileged process has written
-    /// itself (user_namespaces(7)).
-    pub fn setgroups_denied(&self) -> bool {
-        self.rootless && matches!(&self.ids, Ids::New { gid, .. } if gid.lines().len() == 1)
+    /// Whether the kernel may refuse setgroups(2) inside.
+    pub fn may_lack_setgroups(&self) -> bool {
+        self.rootless || matches!(&self.ids, Ids::Join { .. })
     }
 }
 

@@ -92,6 +92,13 @@ impl Rootfs {
                     .map(Origin::Node)
                     .map_err(words)
             }
+            (Err(e), _) if e.errno == Errno::INVAL && !bind.recursive => {
+                let source = bind.source.to_string_lossy();
+                Err(fault(
+                    e,
+                    format!("in a user namespace {source} goes only with the mounts below it: use rbind"),
+                ))
+            }
             (Err(e), _) => Err(words(e)),
         }
     }
@@ -156,14 +163,14 @@ impl Rootfs {
     fn detached_attributes(&self, mount: &Mount, tree: &OwnedFd) -> Made<()> {
         tree::set_attrs(tree.as_fd(), false, mount.attrs)
             .and_then(|()| tree::set_attrs(tree.as_fd(), true, mount.recursive))
-            .map_err(|e| fault(e, ""))
+            .map_err(|e| locked(mount, e))
     }
 
     fn attributes(&self, mount: &Mount, fd: &OwnedFd) -> Made<()> {
         if !mount.attrs.is_empty() {
-            self.set_attrs(fd.as_fd(), mount.attrs).map_err(|e| fault(e, ""))?;
+            self.set_attrs(fd.as_fd(), mount.attrs).map_err(|e| locked(mount, e))?;
         }
-        tree::set_attrs(fd.as_fd(), true, mount.recursive).map_err(|e| fault(e, ""))
+        tree::set_attrs(fd.as_fd(), true, mount.recursive).map_err(|e| locked(mount, e))
     }
 
     /// What follows once it is in place. `made`: a file system of the container's own.
@@ -246,6 +253,19 @@ impl Rootfs {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// What the host's mounts forbid is locked in a user namespace: nothing but an explicit wish can have asked for less,
+/// and it must not be ignored silently.
+fn locked(mount: &Mount, e: SysError) -> Fault {
+    let clears = (mount.attrs.clear | mount.recursive.clear) != 0;
+    match e.errno {
+        Errno::PERM if clears => fault(
+            e,
+            "the host's mount is ro, nosuid, nodev or noexec, and in a user namespace it stays so: leave out rw, suid, dev, exec",
+        ),
+        _ => fault(e, ""),
     }
 }
 

@@ -16,7 +16,6 @@ const RESOURCES: &str = "linux.resources";
 /// The writes as they are collected.
 pub(super) struct Limits<'a> {
     layout: &'a Layout,
-    rootless: bool,
     // Whether the cgroup may be new, so that defaults need no write.
     create: bool,
     pub(super) writes: Vec<Write>,
@@ -28,8 +27,8 @@ fn bad<T>(at: &str, text: impl fmt::Display) -> Result<T> {
 }
 
 impl<'a> Limits<'a> {
-    pub(super) fn new(layout: &'a Layout, rootless: bool, create: bool) -> Self {
-        Self { layout, rootless, create, writes: Vec::new(), warnings: Vec::new() }
+    pub(super) fn new(layout: &'a Layout, create: bool) -> Self {
+        Self { layout, create, writes: Vec::new(), warnings: Vec::new() }
     }
 
     pub(super) fn add(&mut self, resources: &spec::Resources) -> Result<()> {
@@ -56,17 +55,12 @@ impl<'a> Limits<'a> {
         self.unified(&resources.unified)
     }
 
-    /// The version of the hierarchy with this controller; `None` where a rootless runtime goes without.
-    fn version(&mut self, controller: &str, at: &str) -> Result<Option<Version>> {
-        if let Some(hierarchy) = self.layout.find(controller) {
-            return Ok(Some(hierarchy.version));
+    /// The version of the hierarchy with this controller.
+    fn version(&self, controller: &str, at: &str) -> Result<Version> {
+        match self.layout.find(controller) {
+            Some(hierarchy) => Ok(hierarchy.version),
+            None => bad(at, format!("cgroup controller {controller:?} is not available on this machine")),
         }
-        let text = format!("cgroup controller {controller:?} is not available on this machine");
-        if self.rootless {
-            self.warnings.push(format!("{RESOURCES}.{at}: {text}: the limit is not applied"));
-            return Ok(None);
-        }
-        bad(at, text)
     }
 
     fn write(&mut self, controller: &str, file: &str, value: impl fmt::Display, at: &str) -> &mut Write {
@@ -112,12 +106,11 @@ impl<'a> Limits<'a> {
             return bad("cpu.idle", format!("{idle} is neither 0 nor 1"));
         }
         match self.version("cpu", at)? {
-            Some(Version::V1) => self.cpu_v1(shares, quota, period, cpu),
-            Some(Version::V2) => {
+            Version::V1 => self.cpu_v1(shares, quota, period, cpu),
+            Version::V2 => {
                 self.cpu_v2(shares, quota, period, cpu);
                 Ok(())
             }
-            None => Ok(()),
         }
     }
 
@@ -200,9 +193,8 @@ impl<'a> Limits<'a> {
         for (file, at, value) in settings {
             let Some(value) = value else { continue };
             match self.version("cpu", at)? {
-                Some(Version::V1) => drop(self.write("cpu", file, value, at)),
-                Some(Version::V2) => return bad(at, "cgroup v2 cannot limit realtime scheduling"),
-                None => {}
+                Version::V1 => drop(self.write("cpu", file, value, at)),
+                Version::V2 => return bad(at, "cgroup v2 cannot limit realtime scheduling"),
             }
         }
         Ok(())
@@ -218,9 +210,8 @@ impl<'a> Limits<'a> {
             if !is_list(value) {
                 return bad(at, format!("{value:?} is not a list such as \"0-3,7\""));
             }
-            if self.version("cpuset", at)?.is_some() {
-                self.write("cpuset", file, value, at);
-            }
+            self.version("cpuset", at)?;
+            self.write("cpuset", file, value, at);
         }
         Ok(())
     }
@@ -267,7 +258,7 @@ impl<'a> Limits<'a> {
             return Ok(());
         };
         match self.version("memory", at)? {
-            Some(Version::V1) => {
+            Version::V1 => {
                 self.memory_v1(limit, swap, reservation);
                 if let Some(n) = swappiness {
                     self.write("memory", "memory.swappiness", n, "memory.swappiness");
@@ -277,16 +268,11 @@ impl<'a> Limits<'a> {
                 }
                 Ok(())
             }
-            Some(Version::V2) if swappiness.is_some() => {
-                bad("memory.swappiness", "cgroup v2 has no swappiness")
-            }
-            Some(Version::V2) if oom == Some(true) => {
+            Version::V2 if swappiness.is_some() => bad("memory.swappiness", "cgroup v2 has no swappiness"),
+            Version::V2 if oom == Some(true) => {
                 bad("memory.disableOOMKiller", "cannot disable OOM killer with cgroupv2")
             }
-            Some(Version::V2) => {
-                self.memory_v2(limit, swap, reservation, memory.check_before_update == Some(true))
-            }
-            None => Ok(()),
+            Version::V2 => self.memory_v2(limit, swap, reservation, memory.check_before_update == Some(true)),
         }
     }
 
@@ -354,17 +340,16 @@ impl<'a> Limits<'a> {
             Some(limit @ 1..) => limit.to_string(),
             Some(limit) => return bad("pids.limit", format!("{limit} is neither a number of tasks nor -1")),
         };
-        if self.version("pids", "pids.limit")?.is_some() {
-            self.write("pids", "pids.max", &value, "pids.limit").default = value == "max";
-        }
+        self.version("pids", "pids.limit")?;
+        self.write("pids", "pids.max", &value, "pids.limit").default = value == "max";
         Ok(())
     }
 
     /// The version of the block I/O controller, and its name there.
-    fn io(&mut self, at: &str) -> Result<Option<(Version, &'static str)>> {
+    fn io(&self, at: &str) -> Result<(Version, &'static str)> {
         match self.layout.find("io") {
-            Some(_) => Ok(Some((Version::V2, "io"))),
-            None => Ok(self.version("blkio", at)?.map(|version| (version, "blkio"))),
+            Some(_) => Ok((Version::V2, "io")),
+            None => Ok((self.version("blkio", at)?, "blkio")),
         }
     }
 
@@ -375,15 +360,14 @@ impl<'a> Limits<'a> {
         };
         if let Some(weight) = check(io.weight, "blockIO.weight")? {
             match self.io("blockIO.weight")? {
-                Some((Version::V1, name)) => {
+                (Version::V1, name) => {
                     self.write(name, "blkio.weight", weight, "blockIO.weight").otherwise =
                         Some(("blkio.bfq.weight".into(), weight.to_string()));
                 }
-                Some((Version::V2, name)) => {
+                (Version::V2, name) => {
                     self.write(name, "io.bfq.weight", weight, "blockIO.weight").otherwise =
                         Some(("io.weight".into(), weight_of_blkio(weight).to_string()));
                 }
-                None => {}
             }
         }
         self.leaf_weight(check(io.leaf_weight, "blockIO.leafWeight")?, "", "blockIO.leafWeight")?;
@@ -396,16 +380,15 @@ impl<'a> Limits<'a> {
             if let Some(weight) = check(device.weight, &format!("{at}.weight"))? {
                 let value = format!("{numbers} {weight}");
                 match self.io(&at)? {
-                    Some((Version::V1, name)) => {
+                    (Version::V1, name) => {
                         self.write(name, "blkio.weight_device", &value, &at).otherwise =
                             Some(("blkio.bfq.weight_device".into(), value.clone()));
                     }
-                    Some((Version::V2, name)) => {
+                    (Version::V2, name) => {
                         let converted = format!("{numbers} {}", weight_of_blkio(weight));
                         self.write(name, "io.bfq.weight", value, &at).otherwise =
                             Some(("io.weight".into(), converted));
                     }
-                    None => {}
                 }
             }
             let leaf = check(device.leaf_weight, &format!("{at}.leafWeight"))?;
@@ -418,9 +401,8 @@ impl<'a> Limits<'a> {
         let Some(weight) = weight else { return Ok(()) };
         let file = if numbers.is_empty() { "blkio.leaf_weight" } else { "blkio.leaf_weight_device" };
         match self.io(at)? {
-            Some((Version::V1, name)) => drop(self.write(name, file, format!("{numbers}{weight}"), at)),
-            Some((Version::V2, _)) => return bad(at, "cgroup v2 has no leaf weight"),
-            None => {}
+            (Version::V1, name) => drop(self.write(name, file, format!("{numbers}{weight}"), at)),
+            (Version::V2, _) => return bad(at, "cgroup v2 has no leaf weight"),
         }
         Ok(())
     }
@@ -438,7 +420,7 @@ impl<'a> Limits<'a> {
                 let numbers = numbers(device.major, device.minor, &at)?;
                 let rate = device.rate;
                 match self.io(&at)? {
-                    Some((Version::V1, name)) => {
+                    (Version::V1, name) => {
                         self.write(
                             name,
                             &format!("blkio.throttle.{v1}_device"),
@@ -446,12 +428,11 @@ impl<'a> Limits<'a> {
                             &at,
                         );
                     }
-                    Some((Version::V2, name)) => {
+                    (Version::V2, name) => {
                         // 0 removes a limit in v1; v2 refuses it.
                         let rate = if rate == 0 { "max".to_owned() } else { rate.to_string() };
                         self.write(name, "io.max", format!("{numbers} {v2}={rate}"), &at);
                     }
-                    None => {}
                 }
             }
         }
@@ -472,9 +453,8 @@ impl<'a> Limits<'a> {
                 return bad(&format!("{at}.pageSize"), text);
             }
             let suffix = match self.version("hugetlb", &at)? {
-                Some(Version::V1) => "limit_in_bytes",
-                Some(Version::V2) => "max",
-                None => continue,
+                Version::V1 => "limit_in_bytes",
+                Version::V2 => "max",
             };
             self.write("hugetlb", &format!("hugetlb.{size}.{suffix}"), limit.limit, &at);
             // Limits at reservation spare the container a SIGBUS at the fault; since 5.7.
@@ -498,17 +478,15 @@ impl<'a> Limits<'a> {
             if value.len() == device.len() {
                 return bad(&at, "at least one of hcaHandles and hcaObjects is needed");
             }
-            if self.version("rdma", &at)?.is_some() {
-                self.write("rdma", "rdma.max", value, &at);
-            }
+            self.version("rdma", &at)?;
+            self.write("rdma", "rdma.max", value, &at);
         }
         Ok(())
     }
 
     fn network(&mut self, network: &spec::Network) -> Result<()> {
-        if let Some(id) = network.class_id.filter(|&id| id != 0)
-            && self.version("net_cls", "network.classID")?.is_some()
-        {
+        if let Some(id) = network.class_id.filter(|&id| id != 0) {
+            self.version("net_cls", "network.classID")?;
             self.write("net_cls", "net_cls.classid", id, "network.classID");
         }
         for (i, entry) in network.priorities.iter().enumerate() {
@@ -519,14 +497,8 @@ impl<'a> Limits<'a> {
                     format!("{:?} is not the name of an interface", entry.name),
                 );
             }
-            if self.version("net_prio", &at)?.is_some() {
-                self.write(
-                    "net_prio",
-                    "net_prio.ifpriomap",
-                    format!("{} {}", entry.name, entry.priority),
-                    &at,
-                );
-            }
+            self.version("net_prio", &at)?;
+            self.write("net_prio", "net_prio.ifpriomap", format!("{} {}", entry.name, entry.priority), &at);
         }
         Ok(())
     }
@@ -704,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_controller_is_an_error_but_for_the_rootless() {
+    fn an_absent_controller_is_an_error() {
         for json in [
             r#"{"network":{"classID":1}}"#,
             r#"{"network":{"priorities":[{"name":"lo","priority":1}]}}"#,
@@ -712,10 +684,6 @@ mod tests {
         ] {
             assert!(refused(json, &v1()).contains("is not available on this machine"), "{json}");
         }
-        let linux: spec::Linux = document(br#"{"resources":{"network":{"classID":1}}}"#).expect("valid JSON");
-        let driver = super::super::Driver::Cgroupfs;
-        let plan = super::super::build(Some(&linux), "c", &v1(), driver, true).expect("best effort");
-        assert!(plan.limits.is_empty() && plan.warnings.len() == 1 && plan.devices.is_empty());
         assert!(refused(r#"{"unified":{"foo.x":"1"}}"#, &v2()).contains("controller \"foo\" not available"));
     }
 

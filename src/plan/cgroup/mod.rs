@@ -94,8 +94,8 @@ pub struct CgroupPlan {
 
 /// Decides for `create`; [`owner`] and [`delegated`] are the caller's to add.
 ///
-/// `rootless` says that the runtime has no power over the host's cgroups: device rules are then left out, and
-/// so are cgroups that may not be made, unless a path or a limit asks for them.
+/// `rootless` says that the runtime has no power over the host: device rules are then left out, and so are
+/// cgroups that may not be made, unless a path or a limit asks for them.
 ///
 /// # Errors
 /// A value that the specification or the kernel does not allow, or a limit of a controller that this machine
@@ -128,7 +128,7 @@ pub fn build(
                 .collect(),
         });
     }
-    let mut limits = Limits::new(layout, rootless, true);
+    let mut limits = Limits::new(layout, true);
     if let Some(resources) = resources {
         limits.add(resources)?;
     }
@@ -165,7 +165,7 @@ pub fn build(
 /// # Errors
 /// Those of [`build`].
 pub fn update(resources: &spec::Resources, layout: &Layout) -> Result<Vec<Write>> {
-    let mut limits = Limits::new(layout, false, false);
+    let mut limits = Limits::new(layout, false);
     limits.add(resources)?;
     Ok(limits.writes)
 }
