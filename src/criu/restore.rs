@@ -78,7 +78,9 @@ pub fn restore(
     match response.restored {
         Some(pid) if exit.success() => {
             let locked = options.network_lock.is_none_or(|lock| lock == NetworkLock::Iptables);
-            if let Some((_, network)) = inherited.iter().find(|(kind, _)| locked && *kind == plan::Kind::Network) {
+            if let Some((_, network)) =
+                inherited.iter().find(|(kind, _)| locked && *kind == plan::Kind::Network)
+            {
                 unlock(network)?;
             }
             Ok(pid)
