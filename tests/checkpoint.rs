@@ -538,33 +538,6 @@ fn a_terminal_comes_back_by_the_console_socket() {
     t.nothing_left();
 }
 
-#[test]
-fn a_terminal_of_the_caller_needs_its_flag() {
-    requires!(root);
-    requires!(criu_works(), NEEDS);
-    let t = counter("shelljob");
-    t.sh("while read line; do echo got $line; done");
-    let (mut pty, _slave, child) = Pty::spawn_run(&t.bundle_command("run", &[]).limit(PATIENCE));
-    pty.send("one\n");
-    pty.expect("got one");
-    dump(&t, &images(&t), &[]).go().fails("tty|shell-job").one_line();
-    pty.send("two\n");
-    pty.expect("got two");
-    checkpoint(&t, &["--shell-job"]);
-    assert_eq!(ended(child), Some(137));
-    drop(pty);
-    let (mut pty, _slave, child) = Pty::spawn_run(&bring(&t, &images(&t), &["--shell-job"]));
-    wait_for("restored", PATIENCE, || {
-        t.state.join(&t.id).exists().then(|| t.status() == "running")?.then_some(())
-    });
-    pty.send("three\n");
-    pty.expect("got three");
-    t.kill("KILL").ok();
-    assert_eq!(ended(child), Some(137));
-    drop(pty);
-    t.nothing_left();
-}
-
 /// A line there and back.
 #[track_caller]
 fn echoes(stream: &mut BufReader<TcpStream>, text: &str) {
@@ -1039,7 +1012,7 @@ fn a_filtered_process_is_filtered_still() {
 fn a_container_with_a_user_namespace_comes_back() {
     requires!(root);
     requires!(criu_works(), NEEDS);
-    let t = counter("cuserns");
+    let t = full_counter("cuserns");
     t.map_users();
     run(&t);
     let map = |t: &Test| fs::read_to_string(format!("/proc/{}/uid_map", t.pid())).unwrap();
