@@ -14,7 +14,7 @@ mod bad_input; // the 125 rows of the bad-input table
 mod callers; // dockerd, containerd and podman with the runtime under them
 mod cgroup2; // cgroup v2 alone, beside Debian's runc and crun
 mod cgroups; // resources, update, events, pause and resume, OOM
-mod checkpoint; // checkpoint and restore that cannot succeed
+mod checkpoint; // checkpoint and restore, flag by flag
 mod cli; // what callers parse: version, help, usage, log, pid file
 mod exec; // exec and all its flags
 mod hooks; // the six kinds and what their failure does

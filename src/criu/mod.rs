@@ -323,7 +323,7 @@ fn last_error(mut file: std::fs::File) -> Option<String> {
 
 /// Whether a line of CRIU's only says that something failed of which an earlier one said why.
 fn is_consequence(line: &str) -> bool {
-    let signs = ["failed with ", "exited, status=", "killed by signal"];
+    let signs = ["failed with ", "exited, status=", "killed by signal", "Unable to open fd="];
     line.ends_with("FAILED.") || signs.iter().any(|sign| line.contains(sign))
 }
 

@@ -3,13 +3,16 @@
 #![forbid(unsafe_code)]
 
 use super::rpc::{self, Kind, Message, opt};
-use super::{Criu, DESCRIPTORS, Notify, Options, Stderr, Subject};
+use super::{Criu, DESCRIPTORS, NetworkLock, Notify, Options, Stderr, Subject};
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
+use crate::sys::launch::setns;
+use crate::sys::spawn::{Program, spawn_surviving};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
+use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +51,7 @@ pub fn restore(
     let inherited = namespaces(subject, &mut opts)?;
     inherit_pipes(&images, &mut opts)?;
 
-    let fds: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
+    let fds: Vec<_> = inherited.iter().map(|(_, fd)| fd.as_fd()).collect();
     let criu = Criu::start(Stderr::Shared, &fds)?;
     hooks(Notify::Started(criu.pid()))?;
     cgroup_roots(criu.pid(), &mut opts)?;
@@ -73,7 +76,15 @@ pub fn restore(
         e
     })?;
     match response.restored {
-        Some(pid) if exit.success() => Ok(pid),
+        Some(pid) if exit.success() => {
+            let locked = options.network_lock.is_none_or(|lock| lock == NetworkLock::Iptables);
+            if let Some((_, network)) =
+                inherited.iter().find(|(kind, _)| locked && *kind == plan::Kind::Network)
+            {
+                unlock(network)?;
+            }
+            Ok(pid)
+        }
         _ => Err(Error::new(format!("criu failed: {exit}; log file: {}", log.display()))),
     }
 }
@@ -115,7 +126,7 @@ pub fn unmount_root(state: &Path) {
 }
 
 /// Tells CRIU which namespaces to take from where, and opens those that it inherits, from fd 4 on.
-fn namespaces(subject: &Subject<'_>, opts: &mut Message) -> Result<Vec<OwnedFd>> {
+fn namespaces(subject: &Subject<'_>, opts: &mut Message) -> Result<Vec<(plan::Kind, OwnedFd)>> {
     let mut inherited = Vec::new();
     for kind in plan::Kind::ALL {
         let Some(path) = subject.namespaces.joins(kind) else { continue };
@@ -125,7 +136,7 @@ fn namespaces(subject: &Subject<'_>, opts: &mut Message) -> Result<Vec<OwnedFd>>
                     .call(|| format!("open {} namespace {}", kind.name(), path.display()))?;
                 let number = i32::try_from(inherited.len()).unwrap_or(i32::MAX).saturating_add(4);
                 opts.numbered(opt::INHERIT_FD, super::namespace_key(kind), number);
-                inherited.push(fd);
+                inherited.push((kind, fd));
             }
             plan::Kind::Cgroup => {
                 return Err(Error::new(format!(
@@ -139,6 +150,49 @@ fn namespaces(subject: &Subject<'_>, opts: &mut Message) -> Result<Vec<OwnedFd>>
         }
     }
     Ok(inherited)
+}
+
+/// Unlocks a network namespace that has outlived the container. CRIU locks it when it dumps, so that no peer is
+/// told that its connection is gone, and again when it restores, each time with a jump into its chain; then it
+/// takes away one jump only (3.17, whoever calls it), and every packet is dropped from there on.
+fn unlock(network: &OwnedFd) -> Result<()> {
+    let path = "/proc/thread-self/ns/net";
+    let own = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open {path}"))?;
+    setns(network, plan::Kind::Network.flag()).context(|| "unlock the network namespace")?;
+    let done = ["iptables-restore", "ip6tables-restore"].iter().try_for_each(|name| {
+        let mut jumps = 0;
+        // More than two are of restores that failed.
+        while jumps < 64 && change_rules(name, "-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n")? {
+            jumps += 1;
+        }
+        if jumps > 0 {
+            change_rules(name, "-F CRIU\n-X CRIU\n")?;
+        }
+        Ok(())
+    });
+    setns(&own, plan::Kind::Network.flag()).context(|| "return to the network namespace")?;
+    done
+}
+
+/// Whether these changes of the filter table, all or none, succeed in this network namespace. Without the program,
+/// CRIU has not locked anything with it.
+fn change_rules(program: &str, rules: &str) -> Result<bool> {
+    let Ok(path) = super::find_in_path(program, std::env::var_os("PATH").as_deref()) else {
+        return Ok(false);
+    };
+    let memory = memfd_create("rules", MemfdFlags::CLOEXEC).call(|| "memfd_create")?;
+    let text = format!("*filter\n{rules}COMMIT\n");
+    rustix::io::pwrite(&memory, text.as_bytes(), 0).call(|| "write")?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open /dev/null")?;
+    // The name says whose rules: all of them are one program.
+    let name = CString::new(program).map_err(|_| Error::new("NUL"))?;
+    let argv = [name, c"--wait".to_owned(), c"--noflush".to_owned()];
+    let fds = [memory.as_fd(), null.as_fd(), null.as_fd()];
+    let program = Program { path: &path, argv: &argv, envp: &[], cwd: None, fds: &fds, group: false };
+    let mut child = spawn_surviving(&program).context(|| path.to_string_lossy().into_owned())?;
+    Ok(child.wait()?.success())
 }
 
 /// Gives the container our standard fds for those that were pipes.
