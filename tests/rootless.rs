@@ -518,6 +518,7 @@ fn the_hosts_network_goes_with_a_bind_of_sys() {
 #[test]
 fn a_container_runs_containers() {
     requires!(root);
+    requires!(unfiltered);
     rrun_only!("it is about the binary being static");
     let t = bundle("nested");
     let all: Vec<String> = capabilities();

@@ -25,6 +25,17 @@ enum Origin {
     Node(OwnedFd),
 }
 
+/// In a user namespace the kernel refuses to show what the mounts below the source cover.
+fn refused(e: SysError, bind: &Bind) -> Fault {
+    let source = bind.source.to_string_lossy();
+    match e.errno {
+        Errno::INVAL if !bind.recursive => {
+            fault(e, format!("in a user namespace {source} goes only with the mounts below it: use rbind"))
+        }
+        _ => fault(e, source),
+    }
+}
+
 impl Rootfs {
     pub(super) fn mount(&mut self, index: u16, mount: &Mount, sources: &mut Sources) -> Made<()> {
         match &mount.source {
@@ -66,7 +77,7 @@ impl Rootfs {
             }
             Origin::Node(node) => {
                 let proc = self.proc().ok_or_else(|| refuse(Errno::NOSYS, "no /proc"))?;
-                proc.bind(node.as_fd(), bind.recursive, destination.as_fd()).map_err(|e| fault(e, ""))?;
+                proc.bind(node.as_fd(), bind.recursive, destination.as_fd()).map_err(|e| refused(e, bind))?;
                 let fd = self.reopen(mount, &destination)?;
                 self.attributes(mount, &fd)?;
                 self.settle(mount, &fd, false)
@@ -78,7 +89,7 @@ impl Rootfs {
     /// clone is for what the container's root may not reach, and for id maps, which need the host's root.
     fn origin(&self, index: u16, bind: &Bind, sources: &mut Sources) -> Made<Origin> {
         let given = sources.take(index);
-        let words = |e| fault(e, bind.source.to_string_lossy());
+        let words = |e| refused(e, bind);
         if bind.idmap.is_some() {
             return given.map(Origin::Tree).ok_or_else(|| refuse(Errno::BADF, "no idmapped source arrived"));
         }
@@ -91,13 +102,6 @@ impl Rootfs {
                     .named("open")
                     .map(Origin::Node)
                     .map_err(words)
-            }
-            (Err(e), _) if e.errno == Errno::INVAL && !bind.recursive => {
-                let source = bind.source.to_string_lossy();
-                Err(fault(
-                    e,
-                    format!("in a user namespace {source} goes only with the mounts below it: use rbind"),
-                ))
             }
             (Err(e), _) => Err(words(e)),
         }
