@@ -243,6 +243,16 @@ impl Test {
         fs::write(self.bundle.join("config.json"), serde_json::to_vec(config).unwrap()).unwrap();
     }
 
+    /// The root filesystem as an archive, for `import`.
+    #[track_caller]
+    pub fn rootfs_tar(&self) -> PathBuf {
+        let tar = self.dir.join("image.tar");
+        let mut command = Command::new("tar");
+        command.arg("-cf").arg(&tar).arg("-C").arg(&self.rootfs).arg(".");
+        assert!(command.status().unwrap().success());
+        tar
+    }
+
     /// Changes config.json.
     pub fn edit(&self, change: impl FnOnce(&mut Value)) -> &Self {
         let mut config = self.config();

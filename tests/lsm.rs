@@ -145,18 +145,7 @@ fn podmans_default_profile_is_applied() {
     requires!(apparmor(), "needs AppArmor and apparmor_parser");
     requires!(program "podman");
     let t = Test::new("podmanprofile");
-    let tar = t.dir.join("image.tar");
-    assert!(
-        Command::new("tar")
-            .arg("-cf")
-            .arg(&tar)
-            .arg("-C")
-            .arg(&t.rootfs)
-            .arg(".")
-            .status()
-            .unwrap()
-            .success()
-    );
+    let tar = t.rootfs_tar();
     let podman = |args: &str| {
         let dir = t.dir.display();
         let runtime = crate::harness::runtime().display();

@@ -692,18 +692,7 @@ fn rootless_podman_works() {
     requires!(program "podman");
     requires!(program "slirp4netns");
     let t = bundle("podman");
-    let tar = t.dir.join("image.tar");
-    assert!(
-        Command::new("tar")
-            .arg("-cf")
-            .arg(&tar)
-            .arg("-C")
-            .arg(&t.rootfs)
-            .arg(".")
-            .status()
-            .unwrap()
-            .success()
-    );
+    let tar = t.rootfs_tar();
     own(&t);
     let p = Podman(&t, "systemd");
     p.try_run(&format!("import {} bb", tar.display())).ok();

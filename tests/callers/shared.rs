@@ -126,13 +126,8 @@ impl Engine {
 
     /// The busybox rootfs as a tar.
     pub fn image_tar(&self) -> PathBuf {
-        let tar = self.dir("image.tar");
-        let rootfs = &self.test.rootfs;
-        fs::write(rootfs.join("etc/not-executable"), "x").unwrap();
-        let status =
-            Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(rootfs).arg(".").status().unwrap();
-        assert!(status.success());
-        tar
+        fs::write(self.test.rootfs.join("etc/not-executable"), "x").unwrap();
+        self.test.rootfs_tar()
     }
 
     /// A program in the engine's namespaces.
