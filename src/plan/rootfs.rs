@@ -320,7 +320,12 @@ fn one_mount(
     }
     let c_destination = cstring(at("destination"), &destination)?;
     if let Some(recursive) = options.bind {
-        let bind = bind(given, entry, mount, &options, recursive, idmap)?;
+        // The kernel ignores them. runc refuses them from 1.2 on; crun, youki and runc before let them pass, and so
+        // does runtime-tools ask.
+        if let Some(data) = options.data.first() {
+            plan.warnings.push(format!("config.json: {}: {data:?} means nothing to a bind mount", at("options")));
+        }
+        let bind = bind(given, entry, mount, recursive, idmap)?;
         plan.ops.push(RootfsOp::Mount(Mount {
             entry,
             destination: c_destination,
@@ -361,17 +366,11 @@ fn bind(
     given: &Given<'_>,
     entry: usize,
     mount: &spec::Mount,
-    options: &Options,
     recursive: bool,
     idmap: Option<Idmap>,
 ) -> Result<Bind> {
     if mount.source.is_empty() {
         return Err(Error::config(format!("mounts[{entry}].source"), "missing for a bind mount"));
-    }
-    if let Some(data) = options.data.first() {
-        let text =
-            format!("bind mounts cannot have any filesystem-specific options applied, such as {data:?}");
-        return Err(Error::config(format!("mounts[{entry}].options"), text));
     }
     let path = given.bundle.join(&mount.source);
     let source = cstring(format!("mounts[{entry}].source"), &path.to_string_lossy())?;
