@@ -240,12 +240,14 @@ pub fn creation_hooks(plan: &Plan, init: u32) -> Result<()> {
     if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
         return Ok(());
     }
-    let state = crate::oci_state::of_plan(plan, "creating", Some(init));
+    let state = |status| crate::oci_state::of_plan(plan, status, Some(init));
     let outputs = crate::hooks::Outputs::open(&plan.annotations)?;
     let env = crate::hooks::own_environment();
     let options = outputs.options(&env);
-    crate::hooks::run("prestart", &plan.hooks.prestart, &state, &options)?;
-    crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &options)
+    // runtime.md says both: created is "after step 2", which prestart is, and after the create operation, which it is
+    // not. runtime-tools and crun go by the step for prestart, runc by the operation for all three.
+    crate::hooks::run("prestart", &plan.hooks.prestart, &state("created"), &options)?;
+    crate::hooks::run("createRuntime", &plan.hooks.create_runtime, &state("creating"), &options)
 }
 
 /// Starts a further process; on return it has executed its program.
