@@ -15,8 +15,9 @@ use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end.
-const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end. Longer than
+/// the ten seconds after which a CRIU whose rrun was killed gives up, as init's end waits for processes that it traces.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
 /// A container on record.
 #[derive(Debug)]
@@ -142,7 +143,7 @@ impl Container {
     /// Ends every process, and waits for it.
     ///
     /// # Errors
-    /// `container init still running` after ten seconds.
+    /// `container init still running` after twenty seconds.
     pub fn kill_all(&self) -> Result<()> {
         let init = self.record.init()?;
         if let Some(init) = &init {
