@@ -9,10 +9,12 @@ mod apart;
 mod checkpoint;
 mod restore;
 pub mod rpc;
+mod tracer;
 
 pub use apart::DIRECTORY;
 pub use checkpoint::checkpoint;
 pub use restore::restore;
+pub use tracer::kill_tracer;
 
 use crate::cgroup::layout::Layout;
 use crate::error::{Call, Context, Error, Result};
