@@ -144,7 +144,7 @@ fn only_a_running_container_is_checkpointed() {
 }
 
 /// Debian's 3.17 does not work with kernels much younger than itself, and says so.
-fn criu_works() -> bool {
+pub fn criu_works() -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
     *WORKS.get_or_init(|| {
         let check =

@@ -182,3 +182,14 @@ impl WayBack {
         rustix::process::fchdir(&self.directory).call(|| "fchdir").context(back)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hierarchy_has_the_name_that_criu_looks_for() {
+        let names = ["", "cpu,cpuacct", "name=systemd"].map(directory_of);
+        assert_eq!(names, ["unified", "cpu,cpuacct", "systemd"]);
+    }
+}
