@@ -1,7 +1,8 @@
 //! Checkpoint and restore by CRIU, driven over the RPC of `criu swrk`.
 //!
 //! CRIU dumps and restores processes; what a container adds to them is told to it here: which mounts and
-//! namespaces come from outside, which cgroups are the container's, where its terminal goes.
+//! namespaces come from outside, which cgroups are the container's, where its terminal goes. Where it works, and why not
+//! in the host's mount namespace, `apart` tells.
 
 #![forbid(unsafe_code)]
 
