@@ -541,33 +541,6 @@ fn a_terminal_comes_back_by_the_console_socket() {
     t.nothing_left();
 }
 
-#[test]
-fn the_caller_s_terminal_needs_its_flag_and_may_be_another_then() {
-    requires!(root);
-    requires!(criu_works(), NEEDS);
-    let t = new("shelljob");
-    t.sh("while read line; do echo got $line; done");
-    let (mut pty, slave, first) = Pty::spawn_run(&t.bundle_command("run", &[]));
-    pty.send("one\n");
-    pty.expect("got one");
-    dump(&t, &images(&t), &[]).go().fails("shell-job").one_line();
-    pty.send("two\n");
-    pty.expect("got two");
-    silent(&dump(&t, &images(&t), &["--shell-job"]).go());
-    assert_eq!(ended(first), Some(137));
-    drop((pty, slave));
-    let (mut pty, _slave, second) = Pty::spawn_run(&bring(&t, &images(&t), &["--shell-job"]));
-    wait_for("restored", PATIENCE, || {
-        t.state.join(&t.id).exists().then(|| t.status() == "running")?.then_some(())
-    });
-    pty.send("three\n");
-    pty.expect("got three");
-    t.kill("KILL").ok();
-    assert_eq!(ended(second), Some(137));
-    drop(pty);
-    t.nothing_left();
-}
-
 /// A line there and back.
 #[track_caller]
 fn echoes(stream: &mut BufReader<TcpStream>, text: &str) {
