@@ -15,7 +15,8 @@ use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end.
+/// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end. It is also
+/// the time after which CRIU gives up to stop processes.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// A container on record.
@@ -142,7 +143,7 @@ impl Container {
     /// Ends every process, and waits for it.
     ///
     /// # Errors
-    /// `container init still running` after ten seconds.
+    /// `container init still running` after ten seconds, or twenty if a CRIU had to be killed.
     pub fn kill_all(&self) -> Result<()> {
         let init = self.record.init()?;
         if let Some(init) = &init {
@@ -156,7 +157,15 @@ impl Container {
         cgroup.thaw_to_die()?;
         // First, so that no exec can enter any more while the others are killed.
         if let Some(init) = &init {
-            wait_end(init)?;
+            let mut ended = ends(init)?;
+            if !ended && crate::criu::kill_tracer(self.record.pid) {
+                // It may have frozen them since.
+                cgroup.thaw_to_die()?;
+                ended = ends(init)?;
+            }
+            if !ended {
+                return Err(Error::new("container init still running"));
+            }
         }
         cgroup.kill(Signal::KILL)
     }
@@ -205,10 +214,8 @@ pub fn has_own_pids(spec: &Spec) -> bool {
     Namespaces::build(listed).is_ok_and(|namespaces| namespaces.creates(Namespace::Pid))
 }
 
-fn wait_end(pidfd: &OwnedFd) -> Result<()> {
+/// Whether a process ends in time.
+fn ends(pidfd: &OwnedFd) -> Result<bool> {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    match crate::launch::protocol::retry(|| poll(&mut fds, Some(&PATIENCE))).call(|| "poll")? {
-        0 => Err(Error::new("container init still running")),
-        _ => Ok(()),
-    }
+    Ok(crate::launch::protocol::retry(|| poll(&mut fds, Some(&PATIENCE))).call(|| "poll")? > 0)
 }

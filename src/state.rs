@@ -440,7 +440,9 @@ impl Slot {
                 Err(e) => return Err(Error::sys(format!("unlink {}/{name}", self.id), e)),
             }
         }
-        let _ = rustix::fs::unlinkat(&self.dir, "notify", AtFlags::REMOVEDIR);
+        for name in ["notify", crate::criu::DIRECTORY] {
+            let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR);
+        }
         match rustix::fs::unlinkat(&self.root, &self.id, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(Error::sys(format!("rmdir {}", self.id), e)),

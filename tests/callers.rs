@@ -6,6 +6,7 @@
 
 mod both;
 mod containerd; // ctr
+mod criu; // podman's checkpoint and restore
 mod shared; // the engine, its namespaces, its end
 
 use shared::{Kind, on};

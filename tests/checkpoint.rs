@@ -144,7 +144,7 @@ fn only_a_running_container_is_checkpointed() {
 }
 
 /// Debian's 3.17 does not work with kernels much younger than itself, and says so.
-fn criu_works() -> bool {
+pub fn criu_works() -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
     *WORKS.get_or_init(|| {
         let check =
@@ -406,7 +406,8 @@ fn a_work_path_has_the_logs_and_an_image_path_is_made() {
     let work = t.dir.join("work");
     let deep = t.dir.join("a/b/c");
     let before = count(&t);
-    silent(&dump(&t, &deep, &["--work-path", work.to_str().unwrap()]).go());
+    // Relative ones mean the caller's directory, before and after CRIU's start.
+    silent(&dump(&t, Path::new("a/b/c"), &["--work-path", "work"]).go());
     let names = |dir: &Path| -> Vec<String> {
         let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
         names.collect()
@@ -414,8 +415,10 @@ fn a_work_path_has_the_logs_and_an_image_path_is_made() {
     assert!(work.join("dump.log").exists());
     assert!(deep.join("inventory.img").exists());
     assert!(names(&work).iter().all(|n| !n.ends_with(".img")) && !names(&deep).contains(&"dump.log".into()));
-    silent(&bring(&t, &deep, &["--detach", "--work-path", work.to_str().unwrap()]).go());
+    let flags = ["--detach", "--work-path", "work", "--pid-file", "pid"];
+    silent(&bring(&t, Path::new("a/b/c"), &flags).go());
     counts_on(&t, &before);
+    assert_eq!(fs::read_to_string(t.dir.join("pid")).unwrap(), t.pid().to_string());
     assert!(work.join("restore.log").exists() && !deep.join("restore.log").exists());
     t.end();
 }
@@ -560,9 +563,12 @@ fn free_port() -> u16 {
 /// One process that counts and gives back the lines of the one connection it has: every further process, and every
 /// program it starts, is work for CRIU.
 fn counts_and_serves(t: &Test, port: u16) {
-    let script = "exec 2>&1; read name </proc/sys/kernel/random/uuid; i=0
+    // A byte at a time: busybox forgets what it has of a line when the time is up before its end.
+    let script = "exec 2>&1; read name </proc/sys/kernel/random/uuid; i=0; line=
         while :; do
-            IFS= read -r -t 0.1 line && echo \"$line\"
+            if IFS= read -r -n 1 -t 0.1 c; then
+                case $c in '') echo \"$line\"; line= ;; *) line=$line$c ;; esac
+            fi
             i=$((i+1)); echo $name $i >/count/n
         done";
     let port = port.to_string();
@@ -677,6 +683,7 @@ fn hooks_build_the_network_anew_and_a_tcp_connection_goes_on() {
         &format!(
             "#!/bin/sh
 set -e; PATH=/usr/sbin:/usr/bin:/sbin:/bin
+readlink /proc/self/ns/mnt >>{log}.mnt
 state=$(cat); pid=$(echo \"$state\" | sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); echo \"$1 $state\" >>{log}
 test $1 = network || exit 0
 ip link add {link} address 02:00:00:00:00:01 type veth peer name eth0 address 02:00:00:00:00:02 netns $pid
@@ -705,6 +712,9 @@ nsenter -t $pid -n ip addr add 10.213.9.2/24 dev eth0; nsenter -t $pid -n ip lin
     let mut expected = vec!["prestart", "network", "poststart", "poststop"];
     expected.extend(["prestart", "network", "poststop"].repeat(2));
     assert_eq!(names, expected, "a restored process does not start: poststart is not for it");
+    let host = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let seen = fs::read_to_string(format!("{}.mnt", log.display())).unwrap();
+    assert!(seen.lines().all(|l| Path::new(l) == host), "hooks are the host's: {seen}");
 }
 
 #[test]
@@ -724,11 +734,22 @@ fn tcp_connections_need_their_flag_and_can_be_closed() {
     bring(&t, &images(&t), &["--detach"]).go().fails("tcp").says("restore.log").one_line();
     t.nothing_left();
     restore(&t, &["--tcp-close"]);
+    remove_rules(port);
     // The server goes on, and serves others; the old connection is gone.
     stream.get_ref().shutdown(std::net::Shutdown::Both).unwrap();
     let mut stream = connect("127.0.0.1", port);
     echoes(&mut stream, "another");
     t.end();
+}
+
+/// CRIU 3.17 leaves the rules that lock a connection if it closes that instead of restoring it.
+fn remove_rules(port: u16) {
+    let rules = Command::new("iptables-save").output().unwrap();
+    let rules = String::from_utf8(rules.stdout).unwrap();
+    for rule in rules.lines().filter(|l| l.contains("0xc114") && l.contains(&format!("port {port} "))) {
+        let args = rule.split(' ').map(|word| if word == "-A" { "-D" } else { word });
+        assert!(Command::new("iptables").args(args).status().unwrap().success());
+    }
 }
 
 #[test]
@@ -759,11 +780,13 @@ fn connections_in_flight_are_skipped_if_asked() {
 }
 
 /// Runs `sleep` in the container, holding `fd` as fd 3: as init's child, for CRIU dumps init's tree alone.
-fn hold(t: &Test, fd: &impl AsRawFd) {
-    let script = format!("exec \"$@\" 3<&{}", fd.as_raw_fd());
+fn hold(t: &Test, fd: &OwnedFd) {
     let inside = "sleep 1000 </dev/null >/dev/null 2>&1 &";
     let args = ["exec", "--preserve-fds", "1", &t.id, "sh", "-c", inside];
-    t.rt(&args).through(&script).go().ok();
+    // As stdin: dash knows no fd above 9.
+    let mut command = t.rt(&args).through("exec \"$@\" 3<&0 </dev/null").command();
+    let status = command.stdin(fd.try_clone().unwrap()).status().unwrap();
+    assert!(status.success());
 }
 
 #[test]
@@ -965,6 +988,74 @@ fn mounts_masks_and_devices_come_back() {
     t.end();
 }
 
+/// A tmpfs of the host that passes on what is mounted in it.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn new(t: &Test) -> Self {
+        let dir = PathBuf::from(format!("{}-shared", t.dir.display()));
+        fs::create_dir(&dir).unwrap();
+        let shared = Self(dir);
+        shared.mount("");
+        let status = Command::new("mount").arg("--make-shared").arg(&shared.0).status().unwrap();
+        assert!(status.success());
+        shared
+    }
+
+    fn mount(&self, below: &str) {
+        let target = self.0.join(below);
+        fs::create_dir_all(&target).unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&target).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-R").arg(&self.0).status();
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn mounts_of_the_host_arrive_in_a_restored_container() {
+    requires!(root);
+    requires!(criu_works(), NEEDS);
+    let t = counter("propagation");
+    let shared = Shared::new(&t);
+    for (target, how) in [("/slave", "rslave"), ("/shared", "rshared")] {
+        t.add_mount(json!({ "destination": target, "source": shared.0, "type": "bind",
+            "options": ["rbind", how] }));
+    }
+    run(&t);
+    let lines = || -> Vec<String> {
+        let text = fs::read_to_string(format!("/proc/{}/mountinfo", t.pid())).unwrap();
+        text.lines().filter(|l| l.contains(" /slave") || l.contains(" /shared")).map(str::to_owned).collect()
+    };
+    // The mount point and `shared:` or `master:`, without the number.
+    let kinds = || -> Vec<String> {
+        let word = |w: &str| w.split(':').next().unwrap().to_owned();
+        let kind = |l: &String| l.split(' ').skip(4).take_while(|w| *w != "-").map(word).collect::<Vec<_>>();
+        lines().iter().map(|l| kind(l).join(" ")).collect()
+    };
+    let before = kinds();
+    assert!(before.len() == 2 && before.iter().all(|l| l.contains("master")), "{before:?}");
+    for name in ["first", "second", "third"] {
+        shared.mount(name);
+        let now = lines();
+        for target in ["/slave", "/shared"] {
+            assert!(now.iter().any(|l| l.contains(&format!(" {target}/{name} "))), "{name}: {now:?}");
+        }
+        assert!(Command::new("umount").arg(shared.0.join(name)).status().unwrap().success());
+        let counted = count(&t);
+        checkpoint(&t, &[]);
+        restore(&t, &[]);
+        counts_on(&t, &counted);
+        assert_eq!(kinds(), before);
+    }
+    t.end();
+}
+
 #[test]
 fn a_filtered_process_is_filtered_still() {
     requires!(root);
@@ -1106,7 +1197,8 @@ fn pages_are_restored_lazily_from_the_other_side() {
     let address = format!("127.0.0.1:{port}");
     let number = status.as_raw_fd().to_string();
     let flags = ["--lazy-pages", "--page-server", &address, "--status-fd", "3"];
-    let source = dump(&t, &images(&t), &flags).through(&format!("exec \"$@\" 3>&{number}")).spawn();
+    let source =
+        dump(&t, &images(&t), &flags).through(&format!("exec \"$@\" 3>/proc/self/fd/{number}")).spawn();
     drop(status);
     let mut byte = [1];
     File::from(ready).read_exact(&mut byte).unwrap();
@@ -1191,13 +1283,24 @@ fn a_failed_dump_and_a_failed_restore_leave_all_as_it_was() {
     t.end();
 }
 
+/// What CRIU mounts for itself, and cgroup2 with its options, which each mount of it sets anew.
+fn host_mounts() -> Vec<String> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    text.lines().filter(|l| l.contains("criu") || l.contains(" - cgroup2 ")).map(str::to_owned).collect()
+}
+
 #[test]
 fn a_command_that_is_killed_leaves_what_delete_removes() {
     requires!(root);
     requires!(criu_works(), NEEDS);
     let t = counting("ckilled");
+    let before = host_mounts();
     checkpoint(&t, &[]);
     let images = images(&t);
+    let nothing_left = || {
+        t.nothing_left();
+        assert_eq!(host_mounts(), before);
+    };
     // From before CRIU starts to after it is done.
     let delays = [0, 50, 150, 400, 1000];
     for delay in delays.map(Duration::from_millis) {
@@ -1207,7 +1310,7 @@ fn a_command_that_is_killed_leaves_what_delete_removes() {
         let _ = running.child.kill();
         running.wait();
         t.rt(&["delete", "--force", &t.id]).limit(PATIENCE).go().ok();
-        t.nothing_left();
+        nothing_left();
     }
     restore(&t, &[]);
     for delay in delays.map(Duration::from_millis) {
@@ -1217,7 +1320,7 @@ fn a_command_that_is_killed_leaves_what_delete_removes() {
         let _ = running.child.kill();
         running.wait();
         t.rt(&["delete", "--force", &t.id]).limit(PATIENCE).go().ok();
-        t.nothing_left();
+        nothing_left();
         restore(&t, &[]);
     }
     t.end();

@@ -49,7 +49,7 @@ pub fn checkpoint(global: &Global, args: &Checkpoint) -> Result<()> {
     // CRIU thaws a frozen container to dump it, and freezes it again.
     container.require(&[Status::Running, Status::Paused])?;
 
-    let state = state_directory(global, &args.criu.id);
+    let state = real_path(&container.slot)?;
     let mut spec = container.slot.read_config()?;
     if state.join("notify").exists() {
         spec.mounts.push(notification(&state));
@@ -182,10 +182,7 @@ fn bring_back(
     let mut cgroup = cgroups(plan, systemd)?;
     slot.write(&Record { phase: "restoring".into(), ..intent(plan, host) })?;
     let resctrl = resctrl(plan)?;
-    // CRIU compares it with mountinfo, which has no symlinks.
-    let state = format!("/proc/self/fd/{}", slot.dir().as_fd().as_raw_fd());
-    let state = rustix::fs::readlink(&state, Vec::new()).call(|| format!("readlink {state}"))?;
-    let state = PathBuf::from(std::ffi::OsString::from_vec(state.into_bytes()));
+    let state = real_path(slot)?;
     // systemd makes them with the first process.
     let paths = if plan.cgroup.unit.is_some() { Cgroup::planned(&plan.cgroup) } else { cgroup.paths() };
     let subject = Subject {
@@ -291,6 +288,13 @@ impl Course<'_> {
 fn gains_privileges(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/status"))
         .is_ok_and(|status| status.lines().any(|line| line == "NoNewPrivs:\t0"))
+}
+
+/// The container's directory as CRIU finds it in mountinfo, which has no symlinks.
+fn real_path(slot: &Slot) -> Result<PathBuf> {
+    let link = format!("/proc/self/fd/{}", slot.dir().as_fd().as_raw_fd());
+    let path = rustix::fs::readlink(&link, Vec::new()).call(|| format!("readlink {link}"))?;
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(path.into_bytes())))
 }
 
 fn root_directory(global: &Global) -> PathBuf {

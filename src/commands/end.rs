@@ -97,9 +97,6 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
         }
     }
     container.kill_all()?;
-    if container.record.phase == "restoring" {
-        crate::criu::unmount_root(&global.root.clone().unwrap_or_else(default_root).join(id));
-    }
     for failure in container.destroy()? {
         crate::log::warning(failure);
     }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::apart::Apart;
 use super::rpc::{self, Kind, Message, opt};
 use super::{Criu, DESCRIPTORS, Options, Stderr, Subject};
 use crate::error::{Call, Error, Result};
@@ -23,25 +24,27 @@ pub fn checkpoint(subject: &Subject<'_>, options: &Options) -> Result<()> {
     if let Some(parent) = &options.parent_path {
         check_parent(&options.image_path, parent)?;
     }
-    let images = super::open_directory(&options.image_path, true)?;
-    let work = options.work_path.as_deref().map(|path| super::open_directory(path, true)).transpose()?;
-    let opts = dump_options(subject, options, &images, work.as_ref())?;
-    if options.pre_dump || options.lazy_pages {
-        check_features(options)?;
-    }
-    if !options.pre_dump {
-        write_descriptors(subject, &images)?;
-    }
     if options.lazy_pages && options.status_fd.is_some() {
         super::need(version, 31500, "--status-fd")?;
     }
-    let mut request = rpc::request(if options.pre_dump { Kind::PreDump } else { Kind::Dump });
-    request.bytes(2, &opts);
-
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("dump.log");
-    // An earlier one's errors are not this one's.
-    let _ = rustix::fs::unlink(&log);
-    let criu = Criu::start(Stderr::Kept, &[])?;
+    let apart = Apart::new(subject)?;
+    let (criu, request, _open) = apart.enter(|| {
+        if options.pre_dump || options.lazy_pages {
+            check_features(options)?;
+        }
+        let images = super::open_directory(&options.image_path, true)?;
+        let work = options.work_path.as_deref().map(|path| super::open_directory(path, true)).transpose()?;
+        let opts = dump_options(&apart, options, &images, work.as_ref())?;
+        if !options.pre_dump {
+            write_descriptors(subject, &images)?;
+        }
+        let mut request = rpc::request(if options.pre_dump { Kind::PreDump } else { Kind::Dump });
+        request.bytes(2, &opts);
+        // An earlier one's errors are not this one's.
+        let _ = rustix::fs::unlink(&log);
+        Ok((Criu::start(Stderr::Kept, &[])?, request, (images, work)))
+    })?;
     let mut notified = |script: &str, _: u32, _: Option<OwnedFd>| match (script, &options.status_fd) {
         ("status-ready", Some(fd)) => rustix::io::write(fd, &[0]).map(drop).call(|| "write --status-fd"),
         _ => Ok(()),
@@ -69,12 +72,13 @@ fn check_parent(images: &Path, parent: &Path) -> Result<()> {
 }
 
 fn dump_options(
-    subject: &Subject<'_>,
+    apart: &Apart<'_>,
     options: &Options,
     images: &OwnedFd,
     work: Option<&OwnedFd>,
 ) -> Result<Message> {
-    let mut opts = super::common(subject, options, images, work, "dump.log");
+    let subject = apart.subject;
+    let mut opts = super::common(apart, options, images, work, "dump.log")?;
     opts.int(opt::PID, subject.pid).bytes(opt::ROOT, subject.root.as_os_str().as_bytes());
     opts.flag(opt::LEAVE_RUNNING, options.leave_running).flag(opt::LINK_REMAP, options.link_remap);
     opts.flag(opt::TCP_SKIP_IN_FLIGHT, options.tcp_skip_in_flight);

@@ -1,22 +1,28 @@
 //! Checkpoint and restore by CRIU, driven over the RPC of `criu swrk`.
 //!
 //! CRIU dumps and restores processes; what a container adds to them is told to it here: which mounts and
-//! namespaces come from outside, which cgroups are the container's, where its terminal goes.
+//! namespaces come from outside, which cgroups are the container's, where its terminal goes. Where it works, and why not
+//! in the host's mount namespace, `apart` tells.
 
 #![forbid(unsafe_code)]
 
+mod apart;
 mod checkpoint;
 mod restore;
 pub mod rpc;
+mod tracer;
 
+pub use apart::DIRECTORY;
 pub use checkpoint::checkpoint;
-pub use restore::{restore, unmount_root};
+pub use restore::restore;
+pub use tracer::kill_tracer;
 
 use crate::cgroup::layout::Layout;
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
 use crate::spec::Spec;
 use crate::sys::spawn::{Child, Exit, Program, spawn_surviving};
+use apart::Apart;
 use rpc::{Kind, Message, Response, opt};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create};
@@ -88,7 +94,7 @@ pub struct Subject<'a> {
     pub id: &'a str,
     /// Init; 0 for `restore`.
     pub pid: u32,
-    /// Its directory below `--root`.
+    /// Its directory below `--root`, absolute and without symlinks.
     pub state: &'a Path,
     /// The root filesystem, absolute.
     pub root: &'a Path,
@@ -356,12 +362,13 @@ fn open_directory(path: &Path, make: bool) -> Result<OwnedFd> {
 
 /// The options that dump and restore share.
 fn common(
-    subject: &Subject<'_>,
+    apart: &Apart<'_>,
     options: &Options,
     images: &OwnedFd,
     work: Option<&OwnedFd>,
     log: &str,
-) -> Message {
+) -> Result<Message> {
+    let subject = apart.subject;
     let mut opts = Message::default();
     opts.int(opt::IMAGES_DIR_FD, images.as_raw_fd()).int(opt::LOG_LEVEL, 4).bytes(opt::LOG_FILE, log);
     if let Some(work) = work {
@@ -372,6 +379,9 @@ fn common(
         CgroupMode::Default if subject.cgroup_paths.is_empty() => CgroupMode::Ignore,
         mode => mode,
     };
+    if let Some(yard) = (mode != CgroupMode::Ignore).then(|| apart.yard()).transpose()?.flatten() {
+        opts.bytes(opt::CGROUP_YARD, yard.as_os_str().as_bytes());
+    }
     opts.int(opt::MANAGE_CGROUPS, 1).int(opt::MANAGE_CGROUPS_MODE, mode as i32);
     opts.flag(opt::NOTIFY_SCRIPTS, true).flag(opt::ORPHAN_PTS_MASTER, true);
     opts.flag(opt::SHELL_JOB, options.shell_job).flag(opt::TCP_ESTABLISHED, options.tcp_established);
@@ -388,7 +398,7 @@ fn common(
     if !file.is_empty() {
         opts.bytes(opt::CONFIG_FILE, file);
     }
-    opts
+    Ok(opts)
 }
 
 /// The key under which an external namespace is dumped and found again.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::apart::Apart;
 use super::rpc::{self, Kind, Message, opt};
 use super::{Criu, DESCRIPTORS, NetworkLock, Notify, Options, Stderr, Subject};
 use crate::error::{Call, Context, Error, Result};
@@ -11,7 +12,6 @@ use crate::sys::spawn::{Program, spawn_surviving};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -30,29 +30,18 @@ pub fn restore(
     if options.lsm_profile.is_some() || options.lsm_mount_context.is_some() {
         super::need(version, 31600, "--lsm-profile or --lsm-mount-context")?;
     }
-    let images = super::open_directory(&options.image_path, false)?;
-    let work = options.work_path.as_deref().map(|path| super::open_directory(path, true)).transpose()?;
     make_mount_points(subject)?;
-    let root = BoundRoot::mount(subject)?;
-    let mut opts = super::common(subject, options, &images, work.as_ref(), "restore.log");
-    opts.bytes(opt::ROOT, root.0.as_os_str().as_bytes());
-    opts.flag(opt::EVASIVE_DEVICES, true).flag(opt::RST_SIBLING, true);
-    if let Some(profile) = &options.lsm_profile {
-        opts.bytes(opt::LSM_PROFILE, profile);
-    }
-    if let Some(context) = &options.lsm_mount_context {
-        opts.bytes(opt::LSM_MOUNT_CONTEXT, context);
-    }
-    for (target, source) in super::external_mounts(subject)? {
-        opts.pair(opt::EXT_MNT, target.as_os_str().as_bytes(), source.as_os_str().as_bytes());
-    }
-    // The name under which masked files were dumped.
-    opts.pair(opt::EXT_MNT, "/dev/null", "/dev/null");
-    let inherited = namespaces(subject, &mut opts)?;
-    inherit_pipes(&images, &mut opts)?;
-
-    let fds: Vec<_> = inherited.iter().map(|(_, fd)| fd.as_fd()).collect();
-    let criu = Criu::start(Stderr::Shared, &fds)?;
+    let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("restore.log");
+    let apart = Apart::new(subject)?;
+    let (criu, mut opts, inherited, _open) = apart.enter(|| {
+        let images = super::open_directory(&options.image_path, false)?;
+        let work = options.work_path.as_deref().map(|path| super::open_directory(path, true)).transpose()?;
+        let (opts, inherited) = restore_options(&apart, options, &images, work.as_ref())?;
+        // An earlier one's errors are not this one's.
+        let _ = rustix::fs::unlink(&log);
+        let fds: Vec<_> = inherited.iter().map(|(_, fd)| fd.as_fd()).collect();
+        Ok((Criu::start(Stderr::Shared, &fds)?, opts, inherited, (images, work)))
+    })?;
     hooks(Notify::Started(criu.pid()))?;
     cgroup_roots(criu.pid(), &mut opts)?;
     let mut request = rpc::request(Kind::Restore);
@@ -63,9 +52,6 @@ pub fn restore(
         ("orphan-pts-master", Some(master)) => hooks(Notify::Terminal(master)),
         _ => Ok(()),
     };
-    let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("restore.log");
-    // An earlier one's errors are not this one's.
-    let _ = rustix::fs::unlink(&log);
     let (response, exit) = criu.ask(&request, &mut notified).map_err(|failure| {
         let e = super::explain(failure, Some(&log));
         // CRIU opens most images as the container's root.
@@ -89,44 +75,37 @@ pub fn restore(
     }
 }
 
-/// Where the root filesystem is bound while CRIU works.
-const ROOT: &str = "criu-root";
-
-/// The root filesystem bound below the container's directory: CRIU wants a mount point whose parent is not
-/// covered by another mount. Undone when dropped; the restored mount namespace has its own copy.
-struct BoundRoot(PathBuf);
-
-impl BoundRoot {
-    fn mount(subject: &Subject<'_>) -> Result<Self> {
-        let target = subject.state.join(ROOT);
-        match rustix::fs::mkdir(&target, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(Error::sys(format!("mkdir {}", target.display()), errno)),
-        }
-        let bound = Self(target);
-        rustix::mount::mount_bind_recursive(subject.root, &bound.0)
-            .call(|| format!("mount {} on {}", subject.root.display(), bound.0.display()))?;
-        Ok(bound)
+fn restore_options(
+    apart: &Apart<'_>,
+    options: &Options,
+    images: &OwnedFd,
+    work: Option<&OwnedFd>,
+) -> Result<(Message, Inherited)> {
+    let subject = apart.subject;
+    let mut opts = super::common(apart, options, images, work, "restore.log")?;
+    opts.bytes(opt::ROOT, apart.root()?.as_os_str().as_bytes());
+    opts.flag(opt::EVASIVE_DEVICES, true).flag(opt::RST_SIBLING, true);
+    if let Some(profile) = &options.lsm_profile {
+        opts.bytes(opt::LSM_PROFILE, profile);
     }
-}
-
-impl Drop for BoundRoot {
-    fn drop(&mut self) {
-        if let Some(state) = self.0.parent() {
-            unmount_root(state);
-        }
+    if let Some(context) = &options.lsm_mount_context {
+        opts.bytes(opt::LSM_MOUNT_CONTEXT, context);
     }
+    for (target, source) in super::external_mounts(subject)? {
+        opts.pair(opt::EXT_MNT, target.as_os_str().as_bytes(), source.as_os_str().as_bytes());
+    }
+    // The name under which masked files were dumped.
+    opts.pair(opt::EXT_MNT, "/dev/null", "/dev/null");
+    let inherited = namespaces(subject, &mut opts)?;
+    inherit_pipes(images, &mut opts)?;
+    Ok((opts, inherited))
 }
 
-/// Takes the root filesystem out of the container's directory, for `delete` too: a killed restore leaves it.
-pub fn unmount_root(state: &Path) {
-    let target = state.join(ROOT);
-    let _ = rustix::mount::unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
-    let _ = rustix::fs::rmdir(&target);
-}
+/// Namespaces that CRIU gets as fds.
+type Inherited = Vec<(plan::Kind, OwnedFd)>;
 
 /// Tells CRIU which namespaces to take from where, and opens those that it inherits, from fd 4 on.
-fn namespaces(subject: &Subject<'_>, opts: &mut Message) -> Result<Vec<(plan::Kind, OwnedFd)>> {
+fn namespaces(subject: &Subject<'_>, opts: &mut Message) -> Result<Inherited> {
     let mut inherited = Vec::new();
     for kind in plan::Kind::ALL {
         let Some(path) = subject.namespaces.joins(kind) else { continue };

@@ -70,6 +70,7 @@ pub mod opt {
     pub const CONFIG_FILE: u32 = 51;
     pub const TCP_CLOSE: u32 = 52;
     pub const LSM_PROFILE: u32 = 53;
+    pub const CGROUP_YARD: u32 = 60;
     pub const LSM_MOUNT_CONTEXT: u32 = 63;
     pub const NETWORK_LOCK: u32 = 64;
 }
