@@ -48,7 +48,8 @@ test-cri: export RUST_BACKTRACE = 0
 test-cri: export RRUN := $(RRUN)
 test-cri: packages build
 	$(CARGO) test $(CRI_BUILD) --test cri --no-run
-	tests/unchanged $(CARGO) test $(CRI_BUILD) --test cri -- --test-threads=$(TEST_THREADS)
+	tests/unchanged bash -o pipefail -c "$(CARGO) test $(CRI_BUILD) --test cri -- --show-output \
+	  --test-threads=$(TEST_THREADS) | tests/summary"
 
 # The same in the guest: cgroup v2, and both cgroup drivers. T=NAME... as for test-vm.
 test-cri-vm: packages build

@@ -334,6 +334,12 @@ default_runtime_name = \"rrun\"
         !sys_resource,
         engine.dir("cni"),
     );
+    // Its own limits, of which the shortest makes it take a sandbox that answers late for one without a process.
+    text += "[timeouts]\n";
+    for (what, seconds) in [("shim.cleanup", 5), ("shim.load", 5), ("shim.shutdown", 3), ("task.state", 2)] {
+        let limit = patiently(Duration::from_secs(seconds)).as_secs();
+        text += &format!("\"io.containerd.timeout.{what}\" = \"{limit}s\"\n");
+    }
     for (name, program) in [("rrun", runtime()), ("runc", Path::new("/usr/sbin/runc"))] {
         for (suffix, systemd) in [("", false), ("-systemd", true)] {
             text += &format!(
