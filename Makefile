@@ -48,11 +48,12 @@ test-cri: export RUST_BACKTRACE = 0
 test-cri: export RRUN := $(RRUN)
 test-cri: packages build
 	$(CARGO) test $(CRI_BUILD) --test cri --no-run
-	tests/unchanged $(CARGO) test $(CRI_BUILD) --test cri -- --test-threads=$(TEST_THREADS)
+	tests/unchanged bash -o pipefail -c "$(CARGO) test $(CRI_BUILD) --test cri -- --show-output \
+	  --test-threads=$(TEST_THREADS) | tests/summary"
 
-# The same in the guest: cgroup v2, and both cgroup drivers.
+# The same in the guest: cgroup v2, and both cgroup drivers. T=NAME... as for test-vm.
 test-cri-vm: packages build
-	tests/cri/guest "$(RRUN)"
+	tests/vm/suite --cri "$(RRUN)" $(T)
 
 # The same suite on a kernel without the calls that rrun has a substitute for: tests/old_kernel.c takes them away.
 LACKS = clone3 mount_setattr fsopen fsconfig fsmount fspick open_tree move_mount close_range faccessat2 fchmodat2 \

@@ -145,7 +145,8 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option
             return value;
         }
         assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        // On a slow machine each look costs more, and there are others who need the processor.
+        std::thread::sleep(patiently(Duration::from_millis(10)));
     }
 }
 

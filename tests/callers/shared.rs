@@ -337,7 +337,7 @@ fn parents(parent: &str) -> Vec<PathBuf> {
 
 /// Engines make a parent named after the test for their containers, and podman one below for conmon; none of
 /// them removes it. A cgroup with processes stays, and is told as left behind.
-fn remove_empty_parents(parent: &str) {
+pub fn remove_empty_parents(parent: &str) {
     for dir in below(parent).into_iter().chain(parents(parent)) {
         let _ = fs::remove_dir(dir);
     }

@@ -1,8 +1,8 @@
 //! A node without its kubelet: containerd with the CRI service and handlers for the runtime under test, a CNI
 //! bridge, two images, and a client on the socket. Requests are as the kubelet makes them.
 
-use crate::callers::{Engine, Kind};
-use crate::harness::{cgroup_of, has_systemd, is_cgroup2, patiently, runtime, wait_for};
+use crate::callers::{Engine, Kind, remove_empty_parents};
+use crate::harness::{cgroup_of, is_cgroup2, patiently, runtime, wait_for};
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::*;
 use serde_json::{Value, json};
@@ -11,27 +11,31 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 pub const LONG: Duration = Duration::from_secs(90);
+/// The last line of a script's output.
+const END: &str = "end of the script";
 pub const PAUSE: &str = "localhost/rrun-pause:1";
 pub const BUSYBOX: &str = "localhost/rrun-busybox:1";
 /// Debian's; upstream's archives go to /opt/cni/bin.
 pub const PLUGINS: &str = "/usr/lib/cni";
 
-/// The program of the sandbox; `RRUN_TEST_PAUSE` names it where the tests run without cargo.
+/// The program of the sandbox; in `RRUN_TEST_PROGRAMS` where the tests run without cargo.
 fn pause_program() -> PathBuf {
-    std::env::var_os("RRUN_TEST_PAUSE").unwrap_or_else(|| env!("CARGO_BIN_EXE_pause").into()).into()
+    match std::env::var_os("RRUN_TEST_PROGRAMS") {
+        Some(directory) => Path::new(&directory).join("pause"),
+        None => env!("CARGO_BIN_EXE_pause").into(),
+    }
 }
 
-/// The cgroup driver that the pods ask for: `CRI_DRIVER`, or systemd where it runs, as a kubelet is set up.
-fn is_systemd() -> bool {
-    match std::env::var("CRI_DRIVER") {
-        Ok(driver) => driver == "systemd",
-        Err(_) => has_systemd(),
-    }
+/// Who makes the pods' cgroups, as a kubelet is set up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    Cgroupfs,
+    Systemd,
 }
 
 /// A file of a process's cgroup: `v1` as `controller/file`, or `v2`.
@@ -55,15 +59,18 @@ pub struct Node {
     tokio: tokio::runtime::Runtime,
     client: RuntimeServiceClient<Channel>,
     images: image_service_client::ImageServiceClient<Channel>,
-    pods: AtomicU32,
+    driver: Driver,
+    /// Counts the pods and the containers: each one's name is its own.
+    names: AtomicU32,
+    common: OnceLock<(String, PodSandboxConfig)>,
 }
 
 /// The node that the tests running at the same time share; the last one takes it down.
-pub fn shared() -> Arc<Node> {
-    static RUNNING: Mutex<Weak<Node>> = Mutex::new(Weak::new());
-    let mut slot = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn shared(driver: Driver) -> Arc<Node> {
+    static RUNNING: [Mutex<Weak<Node>>; 2] = [const { Mutex::new(Weak::new()) }; 2];
+    let mut slot = RUNNING[driver as usize].lock().unwrap_or_else(PoisonError::into_inner);
     slot.upgrade().unwrap_or_else(|| {
-        let node = Arc::new(Node::start());
+        let node = Arc::new(Node::start(driver));
         *slot = Arc::downgrade(&node);
         node
     })
@@ -108,7 +115,7 @@ rpcs! {
 }
 
 impl Node {
-    pub fn start() -> Self {
+    pub fn start(driver: Driver) -> Self {
         let mut engine = Engine::prepared(Kind::Containerd);
         let shell = engine.inside("sh").args(["-c", "mount -t tmpfs tmpfs /var/lib"]).status().unwrap();
         assert!(shell.success(), "a /var/lib of its own, where CNI keeps its results");
@@ -139,62 +146,40 @@ impl Node {
             tokio,
             client: RuntimeServiceClient::new(channel.clone()),
             images: image_service_client::ImageServiceClient::new(channel),
-            pods: AtomicU32::new(0),
+            driver,
+            names: AtomicU32::new(0),
+            common: OnceLock::new(),
         };
         node.import_images();
         node
     }
 
-    fn import_images(&self) {
-        let rootfs = self.engine.dir("pause");
-        fs::create_dir(&rootfs).unwrap();
-        fs::copy(pause_program(), rootfs.join("pause")).unwrap();
-        self.import(PAUSE, &rootfs, &["/pause"]);
-        fs::write(self.engine.test.rootfs.join("etc/not-executable"), "x").unwrap();
-        self.import(BUSYBOX, &self.engine.test.rootfs, &["sh"]);
-    }
-
     /// Makes an archive as `docker save` does, and imports it: no registry is needed.
-    fn import(&self, name: &str, rootfs: &Path, command: &[&str]) {
+    fn import_images(&self) {
+        let pause = self.engine.dir("pause");
+        fs::create_dir(&pause).unwrap();
+        fs::copy(pause_program(), pause.join("pause")).unwrap();
+        let rootfs = &self.engine.test.rootfs;
+        fs::write(rootfs.join("etc/not-executable"), "x").unwrap();
         let dir = self.engine.dir("archive");
         fs::create_dir(&dir).unwrap();
-        let tar = |name: &Path, of: &Path, what: &[&str]| {
-            let status = Command::new("tar").arg("-cf").arg(name).arg("-C").arg(of).args(what).status();
-            assert!(status.unwrap().success());
-        };
-        tar(&dir.join("layer.tar"), rootfs, &["."]);
-        let sum = Command::new("sha256sum").arg(dir.join("layer.tar")).output().unwrap().stdout;
-        let sum = String::from_utf8(sum).unwrap();
-        let diff = format!("sha256:{}", sum.split_whitespace().next().unwrap());
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let image = json!({ "architecture": architecture, "os": "linux",
-            "config": { "Cmd": command, "Env": ["PATH=/bin"] },
-            "rootfs": { "type": "layers", "diff_ids": [diff] } });
-        fs::write(dir.join("config.json"), image.to_string()).unwrap();
-        let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
+        let manifest = json!([image(&dir, PAUSE, &pause, "/pause"), image(&dir, BUSYBOX, rootfs, "sh")]);
         fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
         let archive = self.engine.dir("archive.tar");
-        tar(&archive, &dir, &["manifest.json", "config.json", "layer.tar"]);
+        tar(&archive, &dir);
         let mut ctr = self.engine.inside("/usr/bin/ctr");
-        ctr.arg("--address").arg(self.engine.dir("socket")).args([
-            "--namespace",
-            "k8s.io",
-            "images",
-            "import",
-        ]);
+        ctr.arg("--address").arg(self.engine.dir("socket"));
+        ctr.args(["--namespace", "k8s.io", "images", "import"]);
         let out = ctr.arg(&archive).output().unwrap();
         assert!(out.status.success(), "{out:?}");
         fs::remove_dir_all(dir).unwrap();
         fs::remove_file(archive).unwrap();
-        // The CRI service learns of it by an event.
-        wait_for("the image", LONG, || {
+        // The CRI service learns of them by events.
+        for name in [PAUSE, BUSYBOX] {
             let image = ImageSpec { image: name.into(), ..Default::default() };
-            self.image_status(ImageStatusRequest { image: Some(image), verbose: false }).unwrap().image
-        });
+            let request = ImageStatusRequest { image: Some(image), verbose: false };
+            wait_for(name, LONG, || self.image_status(request.clone()).unwrap().image);
+        }
     }
 
     /// Ends containerd and starts it again, as an update of its package does.
@@ -206,8 +191,11 @@ impl Node {
     }
 
     /// `name` and `name-systemd` are the handlers of one runtime for the two cgroup drivers.
-    pub fn handler(name: &str) -> String {
-        if is_systemd() { format!("{name}-systemd") } else { name.to_owned() }
+    pub fn handler(&self, name: &str) -> String {
+        match self.driver {
+            Driver::Systemd => format!("{name}-systemd"),
+            Driver::Cgroupfs => name.to_owned(),
+        }
     }
 
     /// What the kubelet does about pods' cgroups with the `systemd` driver is a slice.
@@ -217,7 +205,33 @@ impl Node {
 
     /// A sandbox of the runtime under test.
     pub fn pod(&self, edit: impl FnOnce(&mut PodSandboxConfig)) -> Pod<'_> {
-        self.pod_of(&Self::handler("rrun"), edit).unwrap_or_else(|e| panic!("{e}"))
+        self.pod_of(&self.handler("rrun"), edit).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The pod of the tests whose subject is in the container, for a pod takes longer than all else. Each removes
+    /// its containers; the pod goes with the node.
+    pub fn common(&self) -> Pod<'_> {
+        let (id, config) = self.common.get_or_init(|| {
+            let pod = self.pod(|c| {
+                c.dns_config = Some(DnsConfig {
+                    servers: vec!["10.96.0.10".into()],
+                    searches: vec!["svc.cluster.local".into()],
+                    options: vec!["ndots:5".into()],
+                });
+                let sysctls = [
+                    ("net.ipv4.ip_unprivileged_port_start", "80"),
+                    ("kernel.shmmni", "77"),
+                    ("net.core.somaxconn", "99"),
+                ];
+                c.linux.as_mut().unwrap().sysctls = sysctls.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+            });
+            (pod.id, pod.config)
+        });
+        Pod { node: self, id: id.clone(), config: config.clone() }
+    }
+
+    fn name(&self, kind: &str) -> String {
+        format!("{kind}{}", self.names.fetch_add(1, Ordering::Relaxed))
     }
 
     pub fn pod_of(
@@ -225,13 +239,13 @@ impl Node {
         handler: &str,
         edit: impl FnOnce(&mut PodSandboxConfig),
     ) -> Result<Pod<'_>, tonic::Status> {
-        let name = format!("pod{}", self.pods.fetch_add(1, Ordering::Relaxed));
+        let name = self.name("pod");
         let logs = self.engine.dir(&format!("logs-{name}"));
         fs::create_dir(&logs).unwrap();
-        let parent = match is_systemd() {
+        let parent = match self.driver {
             // The whole path, as the kubelet gives it.
-            true => format!("/{0}.slice/{0}-{name}.slice", self.slice()),
-            false => format!("/{}/{name}", self.engine.test.id),
+            Driver::Systemd => format!("/{0}.slice/{0}-{name}.slice", self.slice()),
+            Driver::Cgroupfs => format!("/{}/{name}", self.engine.test.id),
         };
         let runtime_default = SecurityProfile::default();
         let mut config = PodSandboxConfig {
@@ -263,7 +277,7 @@ impl Node {
         edit(&mut config);
         let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
         let id = self.run_pod_sandbox(request)?.pod_sandbox_id;
-        Ok(Pod { node: self, id, config, containers: AtomicU32::new(0) })
+        Ok(Pod { node: self, id, config })
     }
 
     fn remove_all_pods(&self) {
@@ -272,6 +286,31 @@ impl Node {
             let _ = self.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: pod.id });
         }
     }
+}
+
+fn tar(archive: &Path, directory: &Path) {
+    let status = Command::new("tar").arg("-cf").arg(archive).arg("-C").arg(directory).arg(".").status();
+    assert!(status.unwrap().success());
+}
+
+/// Puts an image with one layer into `dir`, and gives its entry in the manifest.
+fn image(dir: &Path, name: &str, rootfs: &Path, command: &str) -> Value {
+    let base = name.replace(['/', ':'], "-");
+    let (layer, config) = (format!("{base}.tar"), format!("{base}.json"));
+    tar(&dir.join(&layer), rootfs);
+    let sum = Command::new("sha256sum").arg(dir.join(&layer)).output().unwrap().stdout;
+    let sum = String::from_utf8(sum).unwrap();
+    let diff = format!("sha256:{}", sum.split_whitespace().next().unwrap());
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let image = json!({ "architecture": architecture, "os": "linux",
+        "config": { "Cmd": [command], "Env": ["PATH=/bin"] },
+        "rootfs": { "type": "layers", "diff_ids": [diff] } });
+    fs::write(dir.join(&config), image.to_string()).unwrap();
+    json!({ "Config": config, "RepoTags": [name], "Layers": [layer] })
 }
 
 /// The part of config.toml that `docs/kubernetes.md` shows, and what keeps it apart from the machine's own.
@@ -285,7 +324,6 @@ fn config(engine: &Engine) -> String {
 sandbox_image = {PAUSE:?}
 netns_mounts_under_state_dir = true
 disable_hugetlb_controller = false
-stats_collect_period = 1
 restrict_oom_score_adj = {}
 [plugins.\"io.containerd.grpc.v1.cri\".cni]
 bin_dir = {PLUGINS:?}
@@ -296,6 +334,12 @@ default_runtime_name = \"rrun\"
         !sys_resource,
         engine.dir("cni"),
     );
+    // Its own limits, of which the shortest makes it take a sandbox that answers late for one without a process.
+    text += "[timeouts]\n";
+    for (what, seconds) in [("shim.cleanup", 5), ("shim.load", 5), ("shim.shutdown", 3), ("task.state", 2)] {
+        let limit = patiently(Duration::from_secs(seconds)).as_secs();
+        text += &format!("\"io.containerd.timeout.{what}\" = \"{limit}s\"\n");
+    }
     for (name, program) in [("rrun", runtime()), ("runc", Path::new("/usr/sbin/runc"))] {
         for (suffix, systemd) in [("", false), ("-systemd", true)] {
             text += &format!(
@@ -314,8 +358,11 @@ SystemdCgroup = {systemd}
 impl Drop for Node {
     fn drop(&mut self) {
         self.remove_all_pods();
-        if is_systemd() {
-            let _ = Command::new("systemctl").args(["stop", &format!("{}.slice", self.slice())]).status();
+        match self.driver {
+            Driver::Systemd => {
+                let _ = Command::new("systemctl").args(["stop", &format!("{}.slice", self.slice())]).status();
+            }
+            Driver::Cgroupfs => remove_empty_parents(&self.engine.test.id),
         }
     }
 }
@@ -324,7 +371,6 @@ pub struct Pod<'a> {
     pub node: &'a Node,
     pub id: String,
     pub config: PodSandboxConfig,
-    containers: AtomicU32,
 }
 
 impl<'a> Pod<'a> {
@@ -348,7 +394,7 @@ impl<'a> Pod<'a> {
         command: &[&str],
         edit: impl FnOnce(&mut ContainerConfig, &mut LinuxContainerSecurityContext),
     ) -> Result<Container<'_>, tonic::Status> {
-        let name = format!("c{}", self.containers.fetch_add(1, Ordering::Relaxed));
+        let name = self.node.name("c");
         let log_path = format!("{name}.log");
         let pods = self.config.linux.as_ref().unwrap().security_context.as_ref().unwrap();
         let mut security = LinuxContainerSecurityContext {
@@ -405,10 +451,12 @@ impl<'a> Pod<'a> {
         script: &str,
         edit: impl FnOnce(&mut ContainerConfig, &mut LinuxContainerSecurityContext),
     ) -> String {
-        let container = self.container(script, edit);
+        // The end and the last line come on two ways, in either order.
+        let container = self.container(&format!("({script}) || exit; echo {END}"), edit);
         let status = container.wait();
-        let output = container.output();
-        assert_eq!(status.exit_code, 0, "{output}\n{status:?}");
+        assert_eq!(status.exit_code, 0, "{}\n{status:?}", container.output());
+        container.wait_output(END);
+        let output = container.output().replace(END, "").trim_end().to_owned();
         container.remove();
         output
     }
@@ -479,6 +527,11 @@ impl Container<'_> {
 
     pub fn wait_output(&self, text: &str) {
         wait_for(text, LONG, || self.output().contains(text).then_some(()));
+    }
+
+    /// Lets a script go on that made the fifo /go and reads it.
+    pub fn go(&self, text: &str) {
+        fs::write(format!("/proc/{}/root/go", self.pid()), text).unwrap();
     }
 
     pub fn stop(&self, timeout: i64) {
