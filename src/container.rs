@@ -170,6 +170,16 @@ impl Container {
         cgroup.kill(Signal::KILL)
     }
 
+    /// Removes the mounts that did not end with the processes.
+    ///
+    /// # Errors
+    /// Those of [`SharedMounts::remove`].
+    ///
+    /// [`SharedMounts::remove`]: crate::mount_namespace::SharedMounts::remove
+    pub fn remove_mounts(&self) -> Result<()> {
+        self.record.shared_mounts.as_ref().map_or(Ok(()), |shared| shared.remove())
+    }
+
     /// Removes everything that belongs to a container that has ended, its record last, and runs its poststop
     /// hooks. Their failures are returned: they are warnings (runtime.md, "Lifecycle", step 13).
     ///
@@ -180,6 +190,7 @@ impl Container {
         self.cgroup()?.remove()?;
         let groups: Vec<PathBuf> = self.record.rdt.iter().map(PathBuf::from).collect();
         crate::rdt::remove(&groups)?;
+        self.remove_mounts()?;
         let state = crate::oci_state::of_record(&self.record, Status::Stopped);
         let hooks = spec
             .as_ref()

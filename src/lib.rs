@@ -107,6 +107,7 @@ pub mod host;
 pub mod ids;
 pub mod launch;
 pub mod log;
+pub mod mount_namespace;
 pub mod netdev;
 pub mod notify;
 pub mod oci_state;

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Call as _, Error, Kind, Result};
+use crate::mount_namespace::SharedMounts;
 use crate::spec::Spec;
 use crate::spec::read::{document, record};
 use crate::spec::write::writes;
@@ -78,6 +79,8 @@ record! {
         rootless: bool = "rootless",
         /// resctrl directories that were made.
         rdt: Vec<String> = "intelRdtPaths",
+        /// Mounts that do not end with its processes.
+        shared_mounts: Option<SharedMounts> = "sharedMounts",
     }
 }
 
@@ -101,6 +104,7 @@ writes!(Record {
     user_unit = "systemdUser",
     rootless = "rootless",
     rdt = "intelRdtPaths",
+    shared_mounts = "sharedMounts",
 });
 
 record! {

@@ -1,9 +1,12 @@
 //! config-linux.md, Namespaces: every kind created, inherited and joined; user namespaces; time offsets.
 
-use crate::harness::Test;
+use crate::harness::{Test, wait_for};
 use crate::{requires, rrun_only};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::time::Duration;
 
 /// (type in config.json, name under /proc/PID/ns)
 const KINDS: [(&str, &str); 8] = [
@@ -188,4 +191,72 @@ fn a_path_of_another_type_is_an_error() {
     t.edit(|c| namespaces(c)[1]["path"] = json!("/proc/self/ns/uts"));
     t.run().fails("namespace|invalid argument").one_line();
     t.nothing_left();
+}
+
+/// The runtime's mount namespace, or one that is joined, and one tmpfs beside the usual mounts.
+fn shares_mounts(name: &str, namespace: Option<&str>) -> Test {
+    let t = Test::new(name);
+    t.edit(|c| {
+        let listed = namespaces(c);
+        listed.retain(|n| n["type"] != "mount");
+        listed.extend(namespace.map(|path| json!({ "type": "mount", "path": path })));
+        c["linux"]["maskedPaths"] = json!([]);
+        c["linux"]["readonlyPaths"] = json!([]);
+        c["root"]["readonly"] = json!(false);
+    });
+    t.add_mount(json!({ "destination": "/tmp", "type": "tmpfs", "source": "shared" }));
+    t
+}
+
+/// The mounts in the test's directory as `pid` sees them.
+fn mounts_of(pid: &str, t: &Test) -> usize {
+    let dir = format!("{}/", t.dir.display());
+    fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap().lines().filter(|l| l.contains(&dir)).count()
+}
+
+/// config-linux.md, Namespaces: not listed is inherited, the mount namespace too.
+#[test]
+fn mounts_in_the_runtimes_namespace_go_with_the_container() {
+    requires!(root);
+    rrun_only!("runc leaves them");
+    let t = shares_mounts("nsmounts", None);
+    // What an engine has mounted there stays.
+    rustix::mount::mount_bind(&t.rootfs, &t.rootfs).unwrap();
+    t.detached("exec sleep 1000");
+    assert_eq!(inode(&format!("/proc/{}/ns/mnt", t.pid())), inode("/proc/self/ns/mnt"));
+    assert!(mounts_of("self", &t) > 2);
+    // A further process is below init's root, which is not the namespace's.
+    let ino = fs::metadata(&t.rootfs).unwrap().ino().to_string();
+    assert_eq!(t.exec(&["stat", "-c", "%i", "/"]).stdout().trim(), ino);
+    t.exec(&["grep", "-q", "shared /tmp", "/proc/mounts"]).ok();
+    t.rt(&["delete", "--force", &t.id]).go().ok();
+    assert_eq!(mounts_of("self", &t), 1);
+    // A failure on the way.
+    t.add_mount(json!({ "destination": "/tmp", "type": "nosuch", "source": "x" }));
+    t.bundle_command("create", &[]).go().fails("nosuch").one_line();
+    assert_eq!(mounts_of("self", &t), 1);
+    rustix::mount::unmount(&t.rootfs, rustix::mount::UnmountFlags::empty()).unwrap();
+    t.nothing_left();
+}
+
+#[test]
+fn mounts_in_a_joined_namespace_go_with_the_container() {
+    requires!(root);
+    rrun_only!("runc leaves them");
+    let own = inode("/proc/self/ns/mnt");
+    let mut owner = Command::new("unshare").args(["--mount", "sleep", "1000"]).spawn().unwrap();
+    let pid = owner.id().to_string();
+    wait_for("its namespace", Duration::from_secs(10), || {
+        (inode(&format!("/proc/{pid}/ns/mnt")) != own).then_some(())
+    });
+    let t = shares_mounts("nsjoin", Some(&format!("/proc/{pid}/ns/mnt")));
+    t.detached("exec sleep 1000");
+    assert_eq!(inode(&format!("/proc/{}/ns/mnt", t.pid())), inode(&format!("/proc/{pid}/ns/mnt")));
+    assert!(mounts_of(&pid, &t) > 2 && mounts_of("self", &t) == 0);
+    t.exec(&["sh", "-c", "test -e /dev/null && touch /tmp/x"]).ok();
+    t.rt(&["delete", "--force", &t.id]).go().ok();
+    assert_eq!(mounts_of(&pid, &t), 0);
+    t.nothing_left();
+    owner.kill().unwrap();
+    owner.wait().unwrap();
 }

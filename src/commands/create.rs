@@ -10,6 +10,7 @@ use crate::console::Receiver;
 use crate::container::{Container, default_root};
 use crate::error::{Call as _, Context as _, Error, Result};
 use crate::host::Host;
+use crate::mount_namespace::{SharedMounts, Undo};
 use crate::notify::{self, Listening};
 use crate::plan::cgroup::{CgroupPlan, Driver};
 use crate::plan::{Plan, Request, annotations};
@@ -111,7 +112,8 @@ fn establish(
     signals: Option<&Signals>,
 ) -> Result<(Container, OwnedFd, Option<OwnedFd>)> {
     let slot = reserved.slot()?;
-    slot.write(&intent(plan, host))?;
+    let mut shared = Undo(SharedMounts::of(plan)?);
+    slot.write(&Record { shared_mounts: shared.0.clone(), ..intent(plan, host) })?;
     slot.write_config(config)?;
     let mut cgroup = cgroup()?;
     let resctrl = plan.intel_rdt.as_ref().map(|_| crate::rdt::mount_point()).transpose()?;
@@ -132,10 +134,12 @@ fn establish(
     if let Some(socket) = pidfd_socket {
         socket.send_pidfd(launched.pidfd.as_fd(), false).context(|| "--pidfd-socket")?;
     }
-    let record = Record { rdt: made(), ..record(plan, host, &cgroup, launched.pid)? };
+    let shared_mounts = shared.0.clone();
+    let record = Record { rdt: made(), shared_mounts, ..record(plan, host, &cgroup, launched.pid)? };
     slot.write(&record)?;
     let (_, pidfd, console) = launched.commit()?;
     cgroup.keep();
+    shared.0 = None;
     let console = console.filter(|_| console_socket.is_none());
     Ok((Container { slot: reserved.keep()?, record }, pidfd, console))
 }

@@ -107,6 +107,7 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
 /// another's, as it may not have got as far as finding out.
 fn discard(container: Container) -> Result<()> {
     container.cgroup()?.discard()?;
+    container.remove_mounts()?;
     container.slot.remove()
 }
 

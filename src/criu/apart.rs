@@ -14,11 +14,11 @@
 use super::Subject;
 use crate::cgroup::layout::{Hierarchy, Layout};
 use crate::error::{Call, Context, Error, Result};
+use crate::mount_namespace::{OWN, visit};
 use crate::plan;
 use crate::plan::namespaces::Choice;
-use crate::sys::launch::{setns, unshare};
-use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags};
+use crate::sys::launch::unshare;
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use std::ffi::CString;
@@ -26,8 +26,6 @@ use std::path::{Path, PathBuf};
 
 /// The mount point below the container's directory, which `delete` removes after a command that was killed.
 pub const DIRECTORY: &str = "criu";
-/// File of our own mount namespace; of the thread, as a test has several.
-const OWN: &str = "/proc/thread-self/ns/mnt";
 
 /// A mount point that is removed when dropped: once CRIU has ended.
 pub(super) struct Apart<'a> {
@@ -55,11 +53,11 @@ impl<'a> Apart<'a> {
     /// Those of the mounts and of `work`.
     pub fn enter<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let Some(base) = &self.directory else { return work() };
-        let way_back = WayBack::remember()?;
-        unshare(plan::Kind::Mount.flag()).context(|| "the mount namespace of CRIU")?;
-        let done = prepare(base).context(|| "the mount namespace of CRIU").and_then(|()| work());
-        way_back.take()?;
-        done
+        let named = || "the mount namespace of CRIU";
+        visit(
+            || unshare(plan::Kind::Mount.flag()).context(named),
+            || prepare(base).context(named).and_then(|()| work()),
+        )
     }
 
     /// During [`Self::enter`]: binds the root filesystem where CRIU wants it, which is a mount point whose parent is
@@ -155,31 +153,6 @@ fn make_directory(path: &Path) -> Result<()> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(Error::sys(format!("mkdir {}", path.display()), errno)),
-    }
-}
-
-/// Our mount namespace with our place in it: setns(2) gives us its root, which after chroot(2) is not ours.
-struct WayBack {
-    namespace: OwnedFd,
-    root: OwnedFd,
-    directory: OwnedFd,
-}
-
-impl WayBack {
-    fn remember() -> Result<Self> {
-        let open = |path: &str, flags| {
-            rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).call(|| format!("open {path}"))
-        };
-        let (namespace, root) = (open(OWN, OFlags::RDONLY)?, open("/", OFlags::PATH)?);
-        Ok(Self { namespace, root, directory: open(".", OFlags::PATH)? })
-    }
-
-    fn take(&self) -> Result<()> {
-        let back = || "return to the host's mount namespace";
-        setns(&self.namespace, plan::Kind::Mount.flag()).context(back)?;
-        rustix::process::fchdir(&self.root).call(|| "fchdir").context(back)?;
-        rustix::process::chroot(".").call(|| "chroot").context(back)?;
-        rustix::process::fchdir(&self.directory).call(|| "fchdir").context(back)
     }
 }
 

@@ -45,6 +45,10 @@ fn enter(plan: &ExecPlan, child: &Child) -> Result<Infallible, Fault> {
     if let Some(pidfd) = &child.target {
         sys::launch::setns(pidfd, plan.joined).at(Step::Namespace)?;
     }
+    if let Some(root) = &child.root {
+        rustix::process::fchdir(root).named("fchdir").at(Step::Namespace)?;
+        rustix::process::chroot(".").named("chroot").at(Step::Namespace)?;
+    }
     steps::session(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
     if plan.process.terminal {
         let console = crate::rootfs::exec_console(plan.process.console_size)?;

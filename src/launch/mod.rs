@@ -36,6 +36,8 @@ pub struct Child {
     pub joins: Vec<(Kind, OwnedFd)>,
     /// pidfd of the container's init, for exec.
     pub target: Option<OwnedFd>,
+    /// Init's root, for exec where the mount namespace has another.
+    pub root: Option<OwnedFd>,
     /// Whether a relay has entered the namespaces already.
     pub relayed: bool,
     /// How many fds from 3 on the caller hands to the process.
@@ -73,7 +75,7 @@ impl Child {
     pub fn keep(&self) -> Vec<RawFd> {
         let mut keep = vec![0, 1, 2, self.socket.as_raw_fd()];
         keep.extend(self.joins.iter().map(|(_, fd)| fd.as_raw_fd()));
-        keep.extend(self.target.iter().map(|fd| fd.as_raw_fd()));
+        keep.extend(self.target.iter().chain(&self.root).map(|fd| fd.as_raw_fd()));
         keep.extend((0..self.preserve).filter_map(|i| RawFd::try_from(i + 3).ok()));
         keep
     }

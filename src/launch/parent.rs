@@ -150,6 +150,7 @@ pub fn init(
         socket: theirs,
         joins,
         target: None,
+        root: None,
         relayed,
         preserve: plan.preserve_fds,
         ignored: super::ignored_signals(),
@@ -269,9 +270,13 @@ pub fn exec(
         Some(_) => None,
     };
     let full = Cell::new(false);
-    let mut spawned = spawn_exec(plan, &target, entry.as_ref().map(|fd| fd.as_fd()), signals, &full);
+    // Whose it is, is known below, when init still lives.
+    let root = plan.chroot.then(|| open_root(init)).transpose()?;
+    let spawn =
+        |entry: Option<BorrowedFd<'_>>| spawn_exec(plan, (&target, root.as_ref()), entry, signals, &full);
+    let mut spawned = spawn(entry.as_ref().map(|fd| fd.as_fd()));
     if spawned.is_err() && full.get() {
-        spawned = spawn_exec(plan, &target, None, signals, &full);
+        spawned = spawn(None);
     }
     let (mut launched, entered) = spawned?;
     if let Some(cpus) = &plan.process.exec_affinity.initial {
@@ -316,9 +321,15 @@ pub fn exec(
 /// Clones an exec'd process, in the cgroup if there is one and says whether it is. A relay begins there itself, so
 /// that no fd of the cgroup is open in what the container can see (CVE-2024-21626); where there is room for one
 /// process and not for two, `full` says so.
+fn open_root(pid: u32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, Mode::empty()).call(|| format!("open {path}"))
+}
+
 fn spawn_exec(
     plan: &ExecPlan,
-    target: &OwnedFd,
+    (target, root): (&OwnedFd, Option<&OwnedFd>),
     entry: Option<BorrowedFd<'_>>,
     signals: Option<&Signals>,
     full: &Cell<bool>,
@@ -329,6 +340,7 @@ fn spawn_exec(
         socket: theirs,
         joins: Vec::new(),
         target: Some(target.try_clone().call(|| "fcntl")?),
+        root: root.map(|fd| fd.try_clone()).transpose().call(|| "fcntl")?,
         relayed,
         preserve: plan.preserve_fds,
         ignored: super::ignored_signals(),

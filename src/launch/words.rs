@@ -49,7 +49,11 @@ pub fn of_init(plan: &Plan, report: &Report) -> Error {
 pub fn of_exec(plan: &ExecPlan, report: &Report) -> Error {
     if report.step == Step::Namespace {
         // All of init's at once, by its pidfd.
-        return call(report).context("enter the container's namespaces").remedy("has it just ended?");
+        let e = call(report).context("enter the container's namespaces");
+        return match (report.call.as_ref(), report.errno) {
+            ("setns", Errno::INVAL) => e.remedy("by a pidfd it needs Linux 5.8"),
+            _ => e.remedy("has it just ended?"),
+        };
     }
     of_process(&plan.process, report).context("unable to start container process")
 }

@@ -16,6 +16,8 @@ use std::ffi::CString;
 pub struct ExecPlan {
     /// `CLONE_NEW*` of the namespaces that the container has of its own.
     pub joined: u32,
+    /// The container has no mount namespace of its own, whose root would be its root: the process follows init's.
+    pub chroot: bool,
     /// The process.
     pub process: ProcessPlan,
     /// Its execution domain.
@@ -54,6 +56,7 @@ impl ExecPlan {
         let personality = linux.personality.as_ref().map(scheduling::personality).transpose()?;
         Ok(Self {
             joined: Kind::ALL.into_iter().filter(|kind| namespaces.has(*kind)).map(Kind::flag).sum(),
+            chroot: !namespaces.creates(Kind::Mount),
             personality: personality.map(|(domain, _)| domain),
             memory_policy: linux.memory_policy.as_ref().map(MemoryPolicy::build).transpose()?,
             seccomp: linux.seccomp.as_ref().map(super::seccomp::build).transpose()?.flatten(),

@@ -1,8 +1,9 @@
 //! The root filesystem, decided: one ordered list of operations that the child runs without choices left.
 //!
-//! A container has one of three roots ([`Jail`]). Without a mount namespace that is created for it, no
-//! mount is made at all, since it would appear on the host or in a stranger's namespace: config.json must
-//! then list no mounts, masked or read-only paths, and the process is only chroot(2)ed.
+//! A container has one of three roots ([`Jail`]). Without a mount namespace that is created for it, its mounts are
+//! made in the host's or a stranger's, below the root, and taken away with the container; what would change mounts
+//! that are there already (masked and read-only paths, a read-only root) is refused, and the process is only
+//! chroot(2)ed.
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +32,7 @@ pub enum Jail {
     Pivot,
     /// `--no-pivot`: the root is moved over `/` in a new mount namespace, then chroot(2).
     Move,
-    /// chroot(2) alone; no mount is made.
+    /// chroot(2) alone, in a mount namespace that is not the container's.
     Chroot,
 }
 
@@ -73,6 +74,13 @@ pub struct RootfsPlan {
     pub needs_parent: bool,
     /// For the log, a line each.
     pub warnings: Vec<String>,
+}
+
+impl RootfsPlan {
+    /// Whether mounts are made that do not end with the container's processes.
+    pub fn shares_mounts(&self) -> bool {
+        self.jail == Jail::Chroot && self.ops.iter().any(|op| matches!(op, RootfsOp::Mount(_)))
+    }
 }
 
 /// One operation.
@@ -210,7 +218,7 @@ pub fn build(spec: &Spec, given: &Given<'_>) -> Result<RootfsPlan> {
         (true, false) => Jail::Pivot,
     };
     if jail == Jail::Chroot {
-        refuse_mounts(spec, linux, root.readonly)?;
+        refuse_mounts(spec, linux, &given.bundle.join(&root.path))?;
     }
     let mut plan = RootfsPlan {
         path: given.bundle.join(&root.path),
@@ -245,10 +253,11 @@ pub fn build(spec: &Spec, given: &Given<'_>) -> Result<RootfsPlan> {
     Ok(plan)
 }
 
-/// Without a mount namespace of its own the container gets no mounts.
-fn refuse_mounts(spec: &Spec, linux: &spec::Linux, readonly: bool) -> Result<()> {
+/// Without a mount namespace of its own the container changes no mounts that are there.
+fn refuse_mounts(spec: &Spec, linux: &spec::Linux, root: &Path) -> Result<()> {
+    let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     let listed = [
-        ("mounts", !spec.mounts.is_empty()),
+        ("mounts", !spec.mounts.is_empty() && clean(&root.to_string_lossy()) == "/"),
         ("root.readonly", readonly),
         ("linux.rootfsPropagation", !linux.rootfs_propagation.is_empty()),
         ("linux.maskedPaths", !linux.masked_paths.is_empty()),
@@ -323,7 +332,8 @@ fn one_mount(
         // The kernel ignores them. runc refuses them from 1.2 on; crun, youki and runc before let them pass, and so
         // does runtime-tools ask.
         if let Some(data) = options.data.first() {
-            plan.warnings.push(format!("config.json: {}: {data:?} means nothing to a bind mount", at("options")));
+            plan.warnings
+                .push(format!("config.json: {}: {data:?} means nothing to a bind mount", at("options")));
         }
         let bind = bind(given, entry, mount, recursive, idmap)?;
         plan.ops.push(RootfsOp::Mount(Mount {

@@ -19,6 +19,7 @@ mod sources;
 mod tree;
 
 pub use console::{Console, exec_console};
+pub use resolve::mount_id;
 pub use sources::{Sources, open_sources};
 
 use crate::launch::{At, Fault, Step};
@@ -81,6 +82,8 @@ impl Rootfs {
         if plan.jail != Jail::Chroot {
             this.isolate(plan).at(Step::Root)?;
             this.null = host_null().at(Step::Root)?;
+        } else if plan.shares_mounts() {
+            this.bind_root(plan).at(Step::Root)?;
         }
         this.own.push(resolve::mount_id(&this.root));
         this.root_path = this.link_of(this.root.as_fd()).unwrap_or_default();
@@ -179,6 +182,12 @@ impl Rootfs {
             }
             _ => self.propagate(host.as_fd(), libc::MS_SLAVE as u32 | deep)?,
         }
+        self.bind_root(plan)
+    }
+
+    /// The root becomes a mount to which the host's mounts arrive, and of which none leaves.
+    fn bind_root(&mut self, plan: &RootfsPlan) -> Result<(), SysError> {
+        let deep = libc::MS_REC as u32;
         let path = CString::new(plan.path.as_os_str().as_bytes())
             .map_err(|_| SysError { call: "open_tree", errno: Errno::INVAL })?;
         match tree::clone_path(&path, true) {
@@ -195,7 +204,7 @@ impl Rootfs {
             }
             Err(e) => return Err(e),
         }
-        if kind != libc::MS_SLAVE as u32 {
+        if plan.propagation & !deep != libc::MS_SLAVE as u32 {
             self.propagate(self.root.as_fd(), libc::MS_PRIVATE as u32)?;
         }
         Ok(())

@@ -166,7 +166,7 @@ pub(super) fn parent(root: BorrowedFd<'_>, path: &CStr) -> Result<(OwnedFd, CStr
 }
 
 /// The id of the mount that an fd is on (kernel 5.8), 0 where the kernel does not tell.
-pub(super) fn mount_id(fd: impl AsFd) -> u64 {
+pub fn mount_id(fd: impl AsFd) -> u64 {
     // STATX_MNT_ID of linux/stat.h.
     let wanted = StatxFlags::from_bits_retain(0x1000);
     match statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, wanted) {
