@@ -25,7 +25,7 @@ build:
 demo: build
 	examples/demo "$(RRUN)"
 
-test: packages unit suite suite-old-kernel test-cri
+test: packages unit suite suite-old-kernel test-cri test-vm test-cri-vm
 
 packages:
 	tests/install-packages
