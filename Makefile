@@ -3,6 +3,10 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 RRUN    ?= $(CURDIR)/target/release/rrun
+# Those that `make conformance` looks at beside it; an empty one is left out.
+RUNC  ?= $(shell command -v runc)
+CRUN  ?= $(shell command -v crun)
+YOUKI ?= $(shell command -v youki)
 # Many tests wait (for a stop timeout, for a daemon) rather than compute.
 TEST_THREADS ?= 4
 
@@ -12,7 +16,8 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test test-host test-guest unit suite suite-old-kernel test-vm test-cri test-cri-vm packages lint unsafe \
+.PHONY: all build demo test test-host test-guest unit suite suite-old-kernel test-vm test-cri test-cri-vm \
+        conformance packages lint unsafe \
         install uninstall clean
 
 all: build
@@ -32,10 +37,10 @@ test: packages build
 
 test-host: export RRUN_TEST_PATIENCE = 4
 test-host:
-	$(MAKE) -j1 unit suite suite-old-kernel test-cri
+	$(MAKE) unit && $(MAKE) suite && $(MAKE) suite-old-kernel && $(MAKE) test-cri
 
 test-guest:
-	$(MAKE) -j1 test-vm test-cri-vm
+	$(MAKE) test-vm && $(MAKE) test-cri-vm
 
 packages:
 	tests/install-packages
@@ -82,6 +87,13 @@ suite-old-kernel: build
 test-vm: packages build
 	tests/vm/suite "$(RRUN)" $(T) -- \
 	  $(if $(V1),systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller)
+
+# The specification's clauses and how rrun, and every other runtime of this machine, keeps them: a table in
+# docs/conformance-clauses.md, and what each check saw in target/conformance/NAME.json.
+conformance: build
+	$(CARGO) build --locked -p conformance
+	conformance/table target/debug/conformance target/conformance docs/conformance-clauses.md \
+	  rrun="$(RRUN)" runc="$(RUNC)" crun="$(CRUN)" youki="$(YOUKI)"
 
 lint: unsafe
 	$(CARGO) fmt --all --check

@@ -128,12 +128,17 @@ fn delete_of_a_running_container_fails_and_has_no_effect() {
     t.end();
 }
 
+/// runtime.md, Delete: a container that is not stopped. runc, crun and youki end it all the same; who wants that says
+/// --force, as podman and CRI-O do, or kills first, as containerd does.
 #[test]
-fn delete_of_a_created_container_ends_it() {
+fn delete_of_a_created_container_fails_and_has_no_effect() {
     requires!(root);
+    rrun_only!("peers end it");
     let t = Test::new("delcreated");
     t.create();
-    t.rt(&["delete", &t.id]).go().ok();
+    t.rt(&["delete", &t.id]).go().fails("that is not stopped: created").one_line();
+    assert_eq!(t.status(), "created");
+    t.rt(&["delete", "--force", &t.id]).go().ok();
     t.nothing_left();
 }
 

@@ -738,9 +738,10 @@ fn rootless_podman_works() {
     let clean = by_user(&["podman", "unshare", "rm", "-rf"], "");
     let _ = Command::new(&clean[0]).args(&clean[1..]).arg(t.dir.join("graph")).status();
     // And once more, as that command has made another.
-    let stop =
-        [session(), "systemctl --user stop podman-pause-*.scope".split(' ').map(str::to_owned).collect()]
-            .concat();
+    let session = session();
+    let mut stop: Vec<_> = session.iter().map(String::as_str).collect();
+    stop.extend("systemctl --user stop podman-pause-*.scope".split(' '));
+    let stop = by_user(&stop, "");
     assert!(Command::new(&stop[0]).args(&stop[1..]).status().unwrap().success());
     t.nothing_left();
 }

@@ -893,7 +893,7 @@ pub static TOPICS: &[Topic] = &[
         Ok(Command::Delete(Delete { id: first(o), force: d.force, regex: d.regex }))
     })
     .text(
-        "A running container is refused without --force. --force also removes what a \
+        "A container that is not stopped is refused without --force. --force also removes what a \
          crash left behind.",
     ),
     Topic::new(

@@ -89,7 +89,6 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
     }
     match container.status()? {
         Status::Stopped => {}
-        Status::Created => {}
         _ if force => {}
         status => {
             let text = format!("cannot delete container {id} that is not stopped: {}", status.name());

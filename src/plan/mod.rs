@@ -122,6 +122,7 @@ impl Plan {
     pub fn build(spec: &Spec, request: &Request<'_>, host: &Host) -> Result<Self> {
         let none = spec::Linux::default();
         let linux = spec.linux.as_deref().unwrap_or(&none);
+        check_version(&spec.oci_version)?;
         annotations::check(&spec.annotations)?;
         let rootless = host.rootless();
         let namespaces = Namespaces::build(&linux.namespaces)?;
@@ -237,6 +238,22 @@ fn cgroups_inside(plan: &CgroupPlan, host: &Host) -> Cgroups {
 /// The session keyring of a container; exec joins the same.
 pub(crate) fn keyring(id: &str, none: bool) -> Option<CString> {
     if none { None } else { CString::new(format!("_ses.{id}")).ok() }
+}
+
+/// config.md, "Specification version": the format of SemVer, and a major version is not compatible with another. A
+/// minor one that is newer than this runtime is taken, as callers are updated before runtimes are, and so is none.
+fn check_version(version: &str) -> Result<()> {
+    let number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<_> = plain.split('.').filter(number).collect();
+    match numbers.as_slice() {
+        _ if version.is_empty() => Ok(()),
+        [major, _, _] if plain.split('.').count() == 3 => match *major {
+            "0" | "1" => Ok(()),
+            _ => Err(Error::config("ociVersion", format!("{version:?} is not supported, up to 1.x is"))),
+        },
+        _ => Err(Error::config("ociVersion", format!("{version:?} is not a version of the form 1.2.3"))),
+    }
 }
 
 /// A label that nothing would enforce is an error: the caller believes the container confined.

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 record! {
     /// The whole of config.json (config.md).
     pub struct Spec {
-        /// Version of the specification the bundle complies with; not judged, as no caller expects it to be.
+        /// Version of the specification the bundle complies with.
         oci_version: String = "ociVersion",
         /// The root filesystem; required on Linux.
         root: Option<Root> = "root",

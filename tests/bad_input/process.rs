@@ -11,8 +11,11 @@ fn row_023_oci_version() {
     requires!(root);
     rrun_only!("peers differ from version to version");
     let r = Row::new(23);
-    for version in [json!(null), json!(""), json!("abc"), json!("99.0.0")] {
+    for version in [json!(null), json!(""), json!("0.1.0"), json!("1.0.2-dev"), json!("1.9.0-rc.1+build")] {
         r.good("/ociVersion", version);
+    }
+    for version in ["abc", "1", "1.0", "1..0", "1.0.x", "v1.0.0", "2.0.0", "99.0.0"] {
+        r.ours("ociVersion", "/ociVersion", json!(version));
     }
 }
 

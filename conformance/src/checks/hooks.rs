@@ -3,190 +3,382 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Check, bind};
-use crate::case::{Bundle, Case, Verdict, Why, expect, expect_eq, fails};
+use super::{Check, check};
+use crate::case::{Bundle, Case, Facts, Shared, Verdict, Why, bind, expect, expect_eq, fails, own, push};
+use crate::probe;
 
-pub const CHECKS: &[Check] = &[
-    Check {
-        name: "hooks-order",
-        clause: "config.md#configHooks",
-        says: "hooks run at their operations, kind after kind and in the listed order",
-        run: hooks_order,
+/// A kind of hook, and what the specification says of it.
+struct Kind {
+    name: &'static str,
+    /// Whether it runs in the container's namespaces.
+    inside: bool,
+    /// It is run at all.
+    runs: &'static [&'static str],
+    /// Its moment.
+    moment: &'static str,
+    path: &'static [&'static str],
+    namespaces: &'static [&'static str],
+    failure: &'static str,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "prestart",
+        inside: false,
+        runs: &["runtimeLifecycle.6"],
+        moment: "configHooksPrestart.1",
+        path: &["configHooks.5", "configHooksPrestart.3"],
+        namespaces: &["configHooks.6", "configHooksPrestart.4"],
+        failure: "runtimeLifecycle.7",
     },
-    Check {
-        name: "hooks-state",
-        clause: "config.md#configHooks",
-        says: "every hook gets the state of the container on its standard input",
-        run: hooks_state,
+    Kind {
+        name: "createRuntime",
+        inside: false,
+        runs: &["runtimeLifecycle.8"],
+        moment: "configHooksCreateRuntime.1",
+        path: &["configHooks.10", "configHooksCreateRuntime.2"],
+        namespaces: &["configHooks.11", "configHooksCreateRuntime.3"],
+        failure: "runtimeLifecycle.9",
     },
-    Check {
-        name: "hooks-path-absolute",
-        clause: "config.md#configHooks",
-        says: "a hook whose path is not absolute is an error",
-        run: hooks_path_absolute,
+    Kind {
+        name: "createContainer",
+        inside: true,
+        runs: &["runtimeLifecycle.10"],
+        moment: "configHooksCreateContainer.1",
+        path: &["configHooks.12", "configHooksCreateContainer.3"],
+        namespaces: &["configHooks.13", "configHooksCreateContainer.4"],
+        failure: "runtimeLifecycle.11",
     },
-    Check {
-        name: "hooks-create-failure",
-        clause: "runtime.md#runtimeLifecycle",
-        says: "a hook of create that fails makes create fail, ends the container and runs poststop",
-        run: hooks_create_failure,
+    Kind {
+        name: "startContainer",
+        inside: true,
+        runs: &["runtimeLifecycle.12"],
+        moment: "configHooksStartContainer.1",
+        path: &["configHooks.14", "configHooksStartContainer.2"],
+        namespaces: &["configHooks.15", "configHooksStartContainer.3"],
+        failure: "runtimeLifecycle.13",
     },
-    Check {
-        name: "hooks-start-failure",
-        clause: "runtime.md#runtimeLifecycle",
-        says: "a startContainer hook that fails keeps the program from running and stops the container",
-        run: hooks_start_failure,
+    Kind {
+        name: "poststart",
+        inside: false,
+        runs: &["runtimeLifecycle.15"],
+        moment: "configHooksPoststart.1",
+        path: &["configHooks.16", "configHooksPoststart.2"],
+        namespaces: &["configHooks.17", "configHooksPoststart.3"],
+        failure: "runtimeLifecycle.16",
     },
-    Check {
-        name: "hooks-poststop-failure",
-        clause: "runtime.md#runtimeLifecycle",
-        says: "a poststop hook that fails is a warning: the others run and the container is deleted",
-        run: hooks_poststop_failure,
+    Kind {
+        name: "poststop",
+        inside: false,
+        runs: &["runtimeLifecycle.19"],
+        moment: "configHooksPoststop.1",
+        path: &["configHooks.18", "configHooksPoststop.2"],
+        namespaces: &["configHooks.19", "configHooksPoststop.3"],
+        failure: "runtimeLifecycle.20",
     },
 ];
 
-/// A hook that puts its standard input into `<log>/<name>` and its name at the end of `<log>/order`.
-fn hook(busybox: &str, log: &Path, name: &str, status: u8) -> Value {
-    let script = r#""$BUSYBOX" cat >"$LOG/$NAME"; echo "$NAME" >>"$LOG/order"; exit "$STATUS""#;
-    let text = |name: &str, value: &str| format!("{name}={value}");
-    json!({
-        "path": busybox, "args": ["sh", "-c", script],
-        "env": [
-            text("BUSYBOX", busybox), text("LOG", &log.display().to_string()),
-            text("NAME", name), text("STATUS", &status.to_string()),
-        ],
-    })
+pub fn checks() -> Vec<Check> {
+    let mut all = Vec::new();
+    for kind in KINDS {
+        let name = kind.name;
+        let judges = |what: &str| format!("hook-{name}-{what}");
+        all.push(check(judges("runs"), kind.runs, |case| {
+            expect(lived(case)?.0[kind.name].is_object(), "the hook did not run")
+        }));
+        all.push(check(judges("moment"), &[kind.moment], |case| moment(kind, &*lived(case)?)));
+        // The path of an inner hook is one of the container's root, of the others the host's.
+        all.push(check(judges("path"), kind.path, |case| {
+            expect(lived(case)?.0[kind.name].is_object(), "the hook's program was not found")
+        }));
+        all.push(check(judges("namespaces"), kind.namespaces, |case| namespaces(kind, &*lived(case)?)));
+        all.push(check(judges("failure"), &[kind.failure], |case| failure(case, kind.name)));
+    }
+    all.extend([
+        check("hook-poststop-warning", &["runtimeWarnings.1"], |case| failure(case, "poststop")),
+        check("hooks-prestart-first", &["configHooksPrestart.2"], |case| {
+            precedes(case, "prestart", "createRuntime")
+        }),
+        check("hooks-createContainer-later", &["configHooksCreateContainer.2"], |case| {
+            precedes(case, "createRuntime", "createContainer")
+        }),
+        check("hooks-order", &["configHooks.20"], |case| {
+            for kind in KINDS {
+                precedes(case, kind.name, &format!("{}2", kind.name))?;
+            }
+            Ok(())
+        }),
+        check("hooks-state", &["configHooks.21"], |case| hooks_state(&*lived(case)?)),
+        check("hooks-state-pid", &["runtimeState.pid-in-hooks"], |case| hooks_pid(&*lived(case)?)),
+        check("hooks-args", &["configHooks.args"], |case| {
+            for kind in KINDS {
+                let facts = lived(case)?;
+                let args = &facts.0[kind.name]["args"];
+                expect(
+                    args[0] == "its own name" && args[2] == "hook",
+                    format!("{}: args {args}", kind.name),
+                )?;
+            }
+            Ok(())
+        }),
+        check("hooks-env", &["configHooks.env"], |case| {
+            for kind in KINDS {
+                let facts = lived(case)?;
+                let env = &facts.0[kind.name]["env"];
+                expect(*env == json!({"A": "b=c"}), format!("{}: env {env}", kind.name))?;
+            }
+            Ok(())
+        }),
+        check("hooks-timeout", &["configHooks.timeout"], hooks_timeout),
+        check("hooks-prestart-path-relative", &["configHooks.3"], |case| relative(case, "prestart")),
+        check("hooks-createRuntime-path-relative", &["configHooks.8"], |case| {
+            relative(case, "createRuntime")
+        }),
+        check("hooks-prestart-timeout-zero", &["configHooks.4"], |case| no_time(case, "prestart")),
+        check("hooks-createRuntime-timeout-zero", &["configHooks.9"], |case| no_time(case, "createRuntime")),
+    ]);
+    all
+}
+
+/// A hook that tells what it sees in `<log>/<name>`, and then ends with `status`.
+fn hook(case: &Case, inside: bool, log: &Path, name: &str, status: &str) -> Value {
+    let (program, log) =
+        if inside { ("/probe".into(), "/log".into()) } else { (case.probe(), log.display().to_string()) };
+    json!({"path": program, "args": ["its own name", "probe", "hook", log, name, status], "env": ["A=b=c"]})
 }
 
 fn order(log: &Path) -> String {
-    fs::read_to_string(log.join("order")).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    fs::read_to_string(log.join("order")).unwrap_or_default().trim_end().to_owned()
 }
 
-/// A bundle with hooks of every kind, two of the first. The log is a volume, because startContainer
-/// hooks see only the container's root.
-fn with_all(case: &Case, log: &Path) -> Result<Bundle, Why> {
-    let here = |name: &str| hook(&case.busybox(), log, name, 0);
-    case.bundle("exec sleep 1000", |config| {
-        bind(config, "/log", log);
-        config["hooks"] = json!({
-            "prestart": [here("prestart")],
-            "createRuntime": [here("createRuntime1"), here("createRuntime2")],
-            "createContainer": [here("createContainer")],
-            "startContainer": [hook("/bin/busybox", Path::new("/log"), "startContainer", 0)],
-            "poststart": [here("poststart")],
-            "poststop": [here("poststop")],
-        });
+/// A directory that every hook can write to, whatever its user namespace.
+fn log(case: &Case) -> Result<PathBuf, Why> {
+    let log = case.directory(&format!("log{}", case.number()))?;
+    fs::set_permissions(&log, PermissionsExt::from_mode(0o777)).map_err(own(&log))?;
+    Ok(log)
+}
+
+/// A container with two hooks of every kind, from create to delete: what each hook told, and in what
+/// order they had run after each operation.
+fn lived(case: &Case) -> Shared {
+    case.shared("hooks", |case| {
+        let log = log(case)?;
+        let bundle = case.bundle(&["/probe", "probe", "wait"], |config| {
+            // startContainer hooks see only the container's root.
+            bind(config, "/log", &log, &["bind"]);
+            for kind in KINDS {
+                let inside = kind.name == "startContainer";
+                let mut one = hook(case, inside, &log, kind.name, "0");
+                if kind.name == "poststop" {
+                    let mut command = std::process::Command::new(&case.subject.runtime);
+                    case.global(&mut command);
+                    let words = [command.get_program()].into_iter().chain(command.get_args());
+                    words.for_each(|word| push(&mut one["args"], json!(word.to_string_lossy())));
+                }
+                config["hooks"][kind.name] =
+                    json!([one, hook(case, inside, &log, &format!("{}2", kind.name), "0")]);
+            }
+        })?;
+        let container = case.create(&bundle)?;
+        let mut told = json!({"id": container.id, "bundle": bundle.path});
+        told["after create"] = json!(order(&log));
+        let pid = container.pid()?;
+        told["pid"] = json!(pid);
+        told["runtime's"] = json!(probe::namespaces("self"));
+        container.started()?;
+        told["after start"] = json!(order(&log));
+        container.output.line()?;
+        told["when the program runs"] = json!(order(&log));
+        told["container's"] = json!(probe::namespaces(&pid));
+        container.ended()?;
+        told["before delete"] = json!(order(&log));
+        container.deleted()?;
+        told["after delete"] = json!(order(&log));
+        for kind in KINDS {
+            let text = fs::read_to_string(log.join(kind.name)).unwrap_or_default();
+            told[kind.name] = serde_json::from_str(&text).unwrap_or(Value::Null);
+        }
+        Ok(Facts(told))
     })
 }
 
-fn hooks_order(case: &Case) -> Verdict {
-    let log = case.directory("log")?;
-    let container = case.create(&with_all(case, &log)?)?;
-    let created = "prestart createRuntime1 createRuntime2 createContainer";
-    expect_eq("hooks run by create", &order(&log), created)?;
-    container.started()?;
-    let started = format!("{created} startContainer poststart");
-    expect_eq("hooks run by start", &order(&log), &started)?;
-    expect(container.kill("KILL")?.ok(), "kill failed")?;
-    container.stopped()?;
-    expect_eq("hooks run before delete", &order(&log), &started)?;
-    container.deleted()?;
-    expect_eq("hooks run by delete", &order(&log), &format!("{started} poststop"))
+fn position(facts: &Facts, when: &str, name: &str) -> Option<usize> {
+    facts.0[when].as_str()?.split(' ').position(|word| word == name)
 }
 
-fn hooks_state(case: &Case) -> Verdict {
-    let log = case.directory("log")?;
-    let bundle = with_all(case, &log)?;
-    let container = case.create(&bundle)?;
-    let pid = container.state()?["pid"].clone();
-    container.started()?;
-    expect(container.kill("KILL")?.ok(), "kill failed")?;
-    container.stopped()?;
-    container.deleted()?;
-    // Which status the hooks of create and start see is left open: the container is between two.
-    let kinds = [
-        ("prestart", &pid, ""),
-        ("createRuntime2", &pid, ""),
-        ("createContainer", &Value::Null, ""),
-        ("startContainer", &Value::Null, ""),
-        ("poststart", &pid, "running"),
-        ("poststop", &Value::Null, "stopped"),
-    ];
-    for (name, pid, status) in kinds {
-        let text = fs::read_to_string(log.join(name)).unwrap_or_default();
-        let Ok(state) = serde_json::from_str::<Value>(&text) else {
-            return fails(format!("{name} got no JSON: {text:?}"));
-        };
-        let path = bundle.path.display().to_string();
-        expect(state["ociVersion"].is_string(), format!("{name}: no ociVersion: {state}"))?;
-        expect_eq(&format!("{name}: id"), state["id"].as_str().unwrap_or_default(), &container.id)?;
-        expect_eq(&format!("{name}: bundle"), state["bundle"].as_str().unwrap_or_default(), &path)?;
-        let seen = state["status"].as_str().unwrap_or_default();
+fn precedes(case: &Case, first: &str, second: &str) -> Verdict {
+    let facts = lived(case)?;
+    let (one, other) = (position(&facts, "after delete", first), position(&facts, "after delete", second));
+    let holds = matches!((one, other), (Some(one), Some(other)) if one < other);
+    expect(holds, format!("{first} is not before {second}: {}", facts.0["after delete"]))
+}
+
+fn moment(kind: &Kind, facts: &Facts) -> Verdict {
+    let told = &facts.0[kind.name];
+    let (before, after) = match kind.name {
+        "prestart" | "createRuntime" | "createContainer" => ("", "after create"),
+        "startContainer" => ("after create", "when the program runs"),
+        "poststart" => ("after create", "after start"),
+        _ => ("before delete", "after delete"),
+    };
+    let name = kind.name;
+    expect(
+        before.is_empty() || position(facts, before, name).is_none(),
+        format!("it had run before: {}", facts.0[before]),
+    )?;
+    expect(position(facts, after, name).is_some(), format!("it had not run {after}: {}", facts.0[after]))?;
+    match name {
+        "prestart" | "createRuntime" => {
+            let (there, here) = (&told["namespaces of pid"], &facts.0["runtime's"]);
+            // Before the program is executed, a runtime may hide its process from a user.
+            let hidden = there.as_object().is_some_and(serde_json::Map::is_empty)
+                && rustix::process::geteuid().as_raw() != 0;
+            expect(
+                hidden || there["mnt"].is_string() && there["mnt"] != here["mnt"],
+                format!("the mount namespace is not made: {there}"),
+            )?;
+            expect(told["pid's root has the probe"] == false, "the root is that of the container already")
+        }
+        "createContainer" => {
+            expect(told["root has the probe"] == false, "the root is that of the container already")
+        }
+        "poststart" => {
+            let command = told["pid's command"].to_string();
+            expect(
+                command.contains("wait"),
+                format!("the program is not executed yet: pid {} is {command}", told["state"]["pid"]),
+            )
+        }
+        "poststop" => expect(told["runtime knows it"] == false, "the runtime still knows the container"),
+        _ => Ok(()),
+    }
+}
+
+fn namespaces(kind: &Kind, facts: &Facts) -> Verdict {
+    let (seen, whose) =
+        (&facts.0[kind.name]["namespaces"], if kind.inside { "container's" } else { "runtime's" });
+    for name in ["mnt", "pid", "ipc", "uts"] {
+        expect(seen[name].is_string(), "the hook did not run")?;
+        // Through a proc of its own mount namespace, the hook is there with the number that it has there.
         expect(
-            !seen.is_empty() && (status.is_empty() || seen == status),
-            format!("{name}: status {seen:?}"),
+            seen[name] == facts.0[whose][name],
+            format!("{name} is {}, the {whose} is {}", seen[name], facts.0[whose][name]),
         )?;
-        expect(pid.is_null() || state["pid"] == *pid, format!("{name}: pid {}, want {pid}", state["pid"]))?;
     }
     Ok(())
 }
 
-fn hooks_path_absolute(case: &Case) -> Verdict {
-    let bundle = case.bundle("", |config| {
-        config["hooks"] = json!({"createRuntime": [{"path": "busybox", "args": ["true"]}]});
-    })?;
-    // It could be run from where the runtime may look.
-    for dir in [&case.dir, &bundle.path] {
-        let made = symlink(case.busybox(), dir.join("busybox"));
-        expect(made.is_ok(), format!("conformance itself: {}: {made:?}", dir.display()))?;
-    }
-    case.refused("a hook with the path \"busybox\"", &bundle)
-}
-
-fn hooks_create_failure(case: &Case) -> Verdict {
-    for kind in ["prestart", "createRuntime", "createContainer"] {
-        let log = case.directory(kind)?;
-        let here = |name: &str, status| hook(&case.busybox(), &log, name, status);
-        let bundle = case.bundle("", |config| {
-            config["hooks"] =
-                json!({kind: [here("first", 0), here("second", 3), here("third", 0)], "poststop": [here("poststop", 0)]});
-        })?;
-        case.refused(&format!("a {kind} hook that exits with 3"), &bundle)?;
-        expect_eq(&format!("hooks run after {kind} failed"), &order(&log), "first second poststop")?;
+fn hooks_state(facts: &Facts) -> Verdict {
+    // While create or start is under way, whether it is already done is left open.
+    let statuses: [(&str, &[&str]); 6] = [
+        ("prestart", &["creating", "created"]),
+        ("createRuntime", &["creating", "created"]),
+        ("createContainer", &["creating", "created"]),
+        ("startContainer", &["created", "running"]),
+        ("poststart", &["running"]),
+        ("poststop", &["stopped"]),
+    ];
+    for (name, want) in statuses {
+        let state = &facts.0[name]["state"];
+        if !state.is_object() {
+            return fails(format!("{name} got no JSON: {}", facts.0[name]["input"]));
+        }
+        expect(state["ociVersion"].is_string(), format!("{name}: no ociVersion: {state}"))?;
+        expect(state["id"] == facts.0["id"], format!("{name}: id {}, want {}", state["id"], facts.0["id"]))?;
+        expect(state["bundle"] == facts.0["bundle"], format!("{name}: bundle {}", state["bundle"]))?;
+        let status = state["status"].as_str().unwrap_or_default();
+        expect(want.contains(&status), format!("{name}: status {status:?}, want {want:?}"))?;
     }
     Ok(())
 }
 
-fn hooks_start_failure(case: &Case) -> Verdict {
-    let log = case.directory("log")?;
-    let bundle = case.bundle("touch /log/ran; exec sleep 1000", |config| {
-        bind(config, "/log", &log);
-        config["hooks"] = json!({"startContainer": [hook("/bin/busybox", Path::new("/log"), "failing", 3)]});
+fn hooks_pid(facts: &Facts) -> Verdict {
+    for kind in KINDS.iter().filter(|kind| kind.name != "poststop") {
+        let state = &facts.0[kind.name]["state"];
+        let pid = state["pid"].to_string();
+        if state["status"] == "creating" && ["null", "0"].contains(&pid.as_str()) {
+            // It has to be there only once the container is created.
+            continue;
+        }
+        let want = if kind.inside { "1" } else { facts.text("/pid") };
+        expect_eq(&format!("{}: pid", kind.name), &pid, want)?;
+    }
+    Ok(())
+}
+
+/// Three hooks of the kind, of which the second fails.
+fn failure(case: &Case, kind: &str) -> Verdict {
+    let log = log(case)?;
+    let inside = kind == "startContainer";
+    let one = |name: &str, status| hook(case, inside, &log, name, status);
+    let bundle: Bundle = case.bundle(&["/probe", "probe", "wait", "write:/log/ran"], |config| {
+        bind(config, "/log", &log, &["bind"]);
+        config["hooks"] = json!({"poststop": [hook(case, false, &log, "poststop", "0")]});
+        let failing = json!([one("first", "0"), one("second", "3"), one("third", "0")]);
+        config["hooks"][kind] = failing;
     })?;
+    match kind {
+        "prestart" | "createRuntime" | "createContainer" => {
+            case.refused(&format!("a {kind} hook that fails"), &bundle)?;
+            return expect_eq("hooks that ran", &order(&log), "first second poststop");
+        }
+        "poststop" => {
+            let container = case.create(&bundle)?;
+            container.started()?;
+            container.facts()?;
+            container.ended()?;
+            container.invoke("delete")?;
+            expect_eq("hooks that ran", &order(&log), "first second third")?;
+            return expect(!container.invoke("state")?.ok(), "the container still exists");
+        }
+        _ => {}
+    }
     let container = case.create(&bundle)?;
     // How the error is told is left open, so the exit status of start is not looked at.
     container.invoke("start")?;
-    expect_eq("output", &container.output.rest()?, "")?;
-    expect_eq("hooks run", &order(&log), "failing")?;
-    expect(!log.join("ran").exists(), "the program ran")?;
-    if container.invoke("state")?.ok() { container.stopped() } else { Ok(()) }
+    if container.invoke("state")?.ok() {
+        container.stopped()?;
+        container.deleted()?;
+    }
+    expect_eq("hooks that ran", &order(&log), "first second poststop")?;
+    expect(kind == "poststart" || !log.join("ran").exists(), "the program ran")
 }
 
-fn hooks_poststop_failure(case: &Case) -> Verdict {
-    let log = case.directory("log")?;
-    let here = |name: &str, status| hook(&case.busybox(), &log, name, status);
-    let bundle = case.bundle("", |config| {
-        config["hooks"] = json!({"poststop": [here("first", 3), here("second", 0)]});
+fn hooks_timeout(case: &Case) -> Verdict {
+    let log = log(case)?;
+    let mut slow = hook(case, false, &log, "slow", "15s");
+    slow["timeout"] = json!(1);
+    let begin = Instant::now();
+    case.refuses("a hook that lasts longer than its timeout", |config| {
+        config["hooks"] = json!({"createRuntime": [slow]})
     })?;
-    let container = case.create(&bundle)?;
-    container.started()?;
-    container.stopped()?;
-    container.invoke("delete")?;
-    expect_eq("hooks run", &order(&log), "first second")?;
-    expect(!container.invoke("state")?.ok(), "the container still exists")
+    expect(begin.elapsed() < Duration::from_secs(12), "the hook was waited for")?;
+    expect_eq("hooks that ran", &order(&log), "slow")
+}
+
+fn relative(case: &Case, kind: &str) -> Verdict {
+    let bundle = case.bundle(&["/probe"], |config| {
+        config["hooks"] = json!({kind: [{"path": "hook", "args": ["hook", "probe", "facts"]}]});
+    })?;
+    // It could be run from where the runtime may look.
+    for dir in [&case.dir, &bundle.path] {
+        symlink(case.probe(), dir.join("hook")).map_err(own(dir))?;
+    }
+    case.refused("a hook whose path is \"hook\"", &bundle)
+}
+
+fn no_time(case: &Case, kind: &str) -> Verdict {
+    for timeout in [0, -1] {
+        let hook = json!({"path": case.probe(), "args": ["hook", "probe", "facts"], "timeout": timeout});
+        case.refuses(&format!("a hook whose timeout is {timeout}"), |config| {
+            config["hooks"] = json!({kind: [hook]})
+        })?;
+    }
+    Ok(())
 }
