@@ -55,8 +55,8 @@ unit:
 # The runtime is tested as it is shipped: the release binary, unless RRUN names another runtime.
 # The host is compared before and after the whole suite, and the comparison runs even when a test failed.
 suite: build
-	tests/unchanged bash -o pipefail -c 'RUST_BACKTRACE=0 RRUN="$(RRUN)" RRUN_LACKS="$(RRUN_LACKS)" \
-	  $(CARGO) test --locked --test tests -- --show-output --test-threads=$(TEST_THREADS) | tests/summary'
+	RUST_BACKTRACE=0 RRUN="$(RRUN)" RRUN_LACKS="$(RRUN_LACKS)" tests/unchanged tests/second-try \
+	  $(CARGO) test --locked --test tests -- --show-output --test-threads=$(TEST_THREADS)
 
 # tests/cri is a package of its own; `--target` keeps the static flags off its procedural macros.
 CRI = --manifest-path tests/cri/Cargo.toml
@@ -67,8 +67,8 @@ test-cri: export RUST_BACKTRACE = 0
 test-cri: export RRUN := $(RRUN)
 test-cri: packages build
 	$(CARGO) test $(CRI_BUILD) --test cri --no-run
-	tests/unchanged bash -o pipefail -c "$(CARGO) test $(CRI_BUILD) --test cri -- --show-output \
-	  --test-threads=$(TEST_THREADS) | tests/summary"
+	tests/unchanged tests/second-try \
+	  $(CARGO) test $(CRI_BUILD) --test cri -- --show-output --test-threads=$(TEST_THREADS)
 
 # The same in the guest: cgroup v2, and both cgroup drivers. T=NAME... as for test-vm.
 test-cri-vm: packages build
