@@ -10,7 +10,7 @@ use crate::plan;
 use crate::sys::launch::setns;
 use crate::sys::spawn::{Program, spawn_surviving};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create};
+use rustix::fs::{FileType, FlockOperation, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -33,6 +33,7 @@ pub fn restore(
     make_mount_points(subject)?;
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("restore.log");
     let apart = Apart::new(subject)?;
+    let _turn = turn()?;
     let (criu, mut opts, inherited, _open) = apart.enter(|| {
         let images = super::open_directory(&options.image_path, false)?;
         let work = options.work_path.as_deref().map(|path| super::open_directory(path, true)).transpose()?;
@@ -103,6 +104,18 @@ fn restore_options(
 
 /// Namespaces that CRIU gets as fds.
 type Inherited = Vec<(plan::Kind, OwnedFd)>;
+
+/// Waits until no other restore is under way on this machine, until the fd is closed. CRIU names a socket in the host's
+/// network namespace by the pid inside the container alone (`transport_name_gen`; the number that tells runs apart is
+/// 0 over RPC, 3.17 to 4.0), so that the second of two at once fails with `Address already in use`.
+fn turn() -> Result<OwnedFd> {
+    let path = super::find_in_path("criu", std::env::var_os("PATH").as_deref())?;
+    let criu = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open {}", path.to_string_lossy()))?;
+    crate::launch::protocol::retry(|| rustix::fs::flock(&criu, FlockOperation::LockExclusive))
+        .call(|| format!("flock {}", path.to_string_lossy()))?;
+    Ok(criu)
+}
 
 /// Tells CRIU which namespaces to take from where, and opens those that it inherits, from fd 4 on.
 fn namespaces(subject: &Subject<'_>, opts: &mut Message) -> Result<Inherited> {
