@@ -16,7 +16,7 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test test-host test-guest guest-image unit suite suite-old-kernel test-vm test-cri test-cri-vm \
+.PHONY: all build demo test test-all test-host test-guest guest-image unit suite suite-old-kernel test-vm test-cri test-cri-vm \
         conformance packages lint unsafe \
         install uninstall clean
 
@@ -30,9 +30,11 @@ build:
 demo: build
 	examples/demo "$(RRUN)"
 
-# The guest works beside the host's tests, which wait more than they compute. Time limits are of a machine that does
-# nothing else, hence the patience. Each of the two is printed as a whole when it ends.
-test: packages build guest-image
+# `make test-all` adds the guest, which works beside the host's tests: they wait more than they compute. Time limits
+# are of a machine that does nothing else, hence the patience. Each of the two is printed as a whole when it ends.
+test: packages test-host
+
+test-all: packages build guest-image
 	$(MAKE) -j2 --output-sync=recurse test-host test-guest
 
 test-host: export RRUN_TEST_PATIENCE = 4
@@ -45,7 +47,7 @@ test-guest:
 packages:
 	tests/install-packages
 
-# Its own step in `test`: mmdebstrap mounts on the host, which the suite beside it would notice.
+# Its own step in `test-all`: mmdebstrap mounts on the host, which the suite beside it would notice.
 guest-image: packages
 	[ "$$(uname -m)" != x86_64 ] || tests/vm/build-image
 
