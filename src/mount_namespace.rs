@@ -74,6 +74,14 @@ impl SharedMounts {
         let there = open(shared.path(), OFlags::RDONLY).context(|| "linux.namespaces: mount")?;
         shared.inode = rustix::fs::fstat(&there).call(|| "fstat")?.st_ino;
         shared.below = shared.visit(&there, || open(&shared.root, OFlags::PATH).map(mount_id))?;
+        // statx tells it since Linux 5.8; without it they could not be told from the engine's afterwards.
+        if shared.below == 0 {
+            return Err(Error::config(
+                "mounts",
+                "without a mount namespace of the container's own: no id of a mount",
+            )
+            .remedy("add {\"type\": \"mount\"} to linux.namespaces, or use Linux 5.8"));
+        }
         Ok(Some(shared))
     }
 

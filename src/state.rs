@@ -182,6 +182,16 @@ impl Root {
         Self::open(path)
     }
 
+    /// Waits for the lock of the directory itself, which lasts as long as the fd.
+    ///
+    /// # Errors
+    /// flock(2).
+    pub fn lock(self) -> Result<OwnedFd> {
+        let flock = || rustix::fs::flock(&self.dir, FlockOperation::LockExclusive);
+        crate::launch::protocol::retry(flock).call(|| format!("flock {}", self.path.display()))?;
+        Ok(self.dir)
+    }
+
     /// Opens an existing directory.
     ///
     /// # Errors

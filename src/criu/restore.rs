@@ -5,12 +5,14 @@
 use super::apart::Apart;
 use super::rpc::{self, Kind, Message, opt};
 use super::{Criu, DESCRIPTORS, NetworkLock, Notify, Options, Stderr, Subject};
+use crate::container::default_root;
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
+use crate::state::Root;
 use crate::sys::launch::setns;
 use crate::sys::spawn::{Program, spawn_surviving};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, FlockOperation, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create};
+use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -108,13 +110,10 @@ type Inherited = Vec<(plan::Kind, OwnedFd)>;
 /// Waits until no other restore is under way on this machine, until the fd is closed. CRIU names a socket in the host's
 /// network namespace by the pid inside the container alone (`transport_name_gen`; the number that tells runs apart is
 /// 0 over RPC, 3.17 to 4.0), so that the second of two at once fails with `Address already in use`.
+///
+/// The lock is on the default root directory, whatever `--root` says; nobody else can open that and hold it.
 fn turn() -> Result<OwnedFd> {
-    let path = super::find_in_path("criu", std::env::var_os("PATH").as_deref())?;
-    let criu = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .call(|| format!("open {}", path.to_string_lossy()))?;
-    crate::launch::protocol::retry(|| rustix::fs::flock(&criu, FlockOperation::LockExclusive))
-        .call(|| format!("flock {}", path.to_string_lossy()))?;
-    Ok(criu)
+    Root::open_or_make(&default_root())?.lock().context(|| "wait for other restores")
 }
 
 /// Tells CRIU which namespaces to take from where, and opens those that it inherits, from fd 4 on.
