@@ -4,6 +4,7 @@
 //! tests/vm has, it is that one; elsewhere an id that nobody has, and what needs more is skipped.
 
 use crate::harness::{Out, Run, Test, runtime, script};
+use crate::pty::FdSocket;
 use crate::{requires, rrun_only};
 use serde_json::{Value, json};
 use std::fs;
@@ -317,6 +318,31 @@ fn exec_gets_what_it_asks_for() {
     let inside = fs::read_link(format!("/proc/{}/ns/user", pid(&t))).unwrap();
     assert_eq!(out.ok().stdout(), format!("{}\n/tmp\n", inside.display()));
     end(&t);
+}
+
+#[test]
+fn a_users_agent_gets_the_listener() {
+    requires!(root);
+    for no_new_privileges in [true, false] {
+        let t = bundle("rootless-listener");
+        let socket = FdSocket::bind(&t.dir.join("agent"));
+        own(&t);
+        t.edit(|c| {
+            c["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            c["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": socket.path,
+                "syscalls": [{ "names": ["sethostname"], "action": "SCMP_ACT_NOTIFY" }],
+            });
+        });
+        t.sh("exec sleep 1000");
+        let started = t.bundle_command("run", &["--detach"]).without_session().spawn();
+        let (text, fds) = socket.receive();
+        started.wait().ok();
+        let state: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((fds.len(), &state["pid"]), (1, &json!(pid(&t))));
+        end(&t);
+    }
 }
 
 #[test]

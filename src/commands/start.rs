@@ -15,6 +15,7 @@ use crate::plan::process::ProcessPlan;
 use crate::spec::Spec;
 use crate::state::{Record, Status};
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdGetfdFlags};
 use std::path::Path;
 
@@ -121,8 +122,15 @@ pub fn hand_listener_over(
 ) -> Result<()> {
     let seccomp = spec.linux.as_deref().and_then(|linux| linux.seccomp.as_ref());
     let Some(seccomp) = seccomp else { return Err(Error::new("a listener without linux.seccomp")) };
-    let fd =
-        rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()).call(|| "pidfd_getfd")?;
+    let fd = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
+        .call(|| "linux.seccomp.listenerPath: pidfd_getfd")
+        .map_err(|e| match e.errno() {
+            // The process is not dumpable.
+            Some(Errno::PERM) => {
+                e.remedy("needs root, or run without startContainer hooks in new user and pid namespaces")
+            }
+            _ => e,
+        })?;
     let state = crate::oci_state::for_listener(record, status, pid, &seccomp.listener_metadata);
     Receiver::connect(Path::new(&seccomp.listener_path))
         .and_then(|agent| agent.send(&state, fd.as_fd()))

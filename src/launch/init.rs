@@ -129,6 +129,9 @@ fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, 
     let outcome = (|| -> Result<Infallible, Fault> {
         drop(listener);
         steps::limit_resources(&plan.process.rlimits)?;
+        if lets_a_user_take_the_listener(plan) {
+            sys::task::set_dumpable(true).at(Step::Seccomp)?;
+        }
         steps::confine(&plan.process, plan.seccomp.as_ref(), &prepared.proc, connection.as_fd())?;
         start_container_hooks(plan, &prepared)?;
         steps::execute(&plan.process, &prepared.program, &prepared.envp)
@@ -137,6 +140,17 @@ fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, 
         Err(fault) => Err(Started { fault, connection }),
         Ok(never) => match never {},
     }
+}
+
+/// Whether this process is made dumpable for its last steps: pidfd_getfd(2) of one that is not needs CAP_SYS_PTRACE
+/// where rrun itself was executed (`mm->user_ns`), and a user has it only in the namespace that rrun has made.
+/// Only where nothing of the container runs yet that could attach to this process (CVE-2016-9962).
+fn lets_a_user_take_the_listener(plan: &Plan) -> bool {
+    plan.rootless
+        && plan.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some())
+        && plan.namespaces.creates(Kind::User)
+        && plan.namespaces.creates(Kind::Pid)
+        && plan.hooks.start_container.is_empty()
 }
 
 /// Waits for a caller that says Start: one that only looks, as `state` does, goes away again.
