@@ -26,7 +26,7 @@ use std::time::Instant;
 use case::{Case, Subject, Verdict, Why, expect};
 use checks::Check;
 use machine::Machine;
-use report::{Form, Outcome, Report};
+use report::{Form, Outcome, Report, say};
 
 const USAGE: &str = "\
 usage: conformance --runtime PATH [--global FLAG]... [--filter TEXT] [--json | --tap]
@@ -115,7 +115,7 @@ fn main() -> ExitCode {
         return probe::main(&args[1..]);
     }
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        print!("{USAGE}");
+        say(USAGE.trim_end());
         return ExitCode::SUCCESS;
     }
     match options(args.into_iter()).and_then(run) {
@@ -131,7 +131,7 @@ fn main() -> ExitCode {
 /// Does what was asked for; whether all is well.
 fn run(options: Options) -> Result<bool, String> {
     if options.coverage {
-        print!("{}", report::coverage());
+        say(report::coverage().trim_end());
         return Ok(true);
     }
     if !options.table.is_empty() {
@@ -140,7 +140,7 @@ fn run(options: Options) -> Result<bool, String> {
             let report = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
             Ok::<_, String>((name.clone(), report))
         };
-        print!("{}", report::table(&options.table.iter().map(read).collect::<Result<Vec<_>, _>>()?));
+        say(report::table(&options.table.iter().map(read).collect::<Result<Vec<_>, _>>()?).trim_end());
         return Ok(true);
     }
     let mut chosen = checks::all();
@@ -150,7 +150,7 @@ fn run(options: Options) -> Result<bool, String> {
     });
     if options.list {
         for check in chosen {
-            println!("{:<36} {}", check.name, check.clauses.join(" "));
+            say(&format!("{:<36} {}", check.name, check.clauses.join(" ")));
         }
         return Ok(true);
     }

@@ -4,7 +4,8 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use serde_json::{Value, json};
 
@@ -48,10 +49,15 @@ pub struct Report {
     surprises: Vec<String>,
 }
 
+/// Prints a line. A reader that has gone, as `head` has, neither ends the checks nor is an error of the runtime's.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 impl Report {
     pub fn new(form: Form, runtime: &str, planned: usize, expected: BTreeMap<String, String>) -> Report {
         if form == Form::Tap {
-            println!("TAP version 13\n1..{planned}");
+            say(&format!("TAP version 13\n1..{planned}"));
         }
         let (must, should) = Default::default();
         let runtime = runtime.to_owned();
@@ -84,14 +90,14 @@ impl Report {
         let says = check.judges().map(|clause| format!("{} {}: {}", clause.name, clause.word, clause.says));
         let says = says.collect::<Vec<_>>().join("\n      ");
         match (self.form, word) {
-            (Form::Text, "pass") => println!("pass  {name}"),
-            (Form::Text, "skip") => println!("skip  {name}: {why}"),
-            (Form::Text, _) => println!("FAIL  {name}  ({level})\n      {why}\n      {says}"),
+            (Form::Text, "pass") => say(&format!("pass  {name}")),
+            (Form::Text, "skip") => say(&format!("skip  {name}: {why}")),
+            (Form::Text, _) => say(&format!("FAIL  {name}  ({level})\n      {why}\n      {says}")),
             (Form::Tap, "fail") => {
-                println!("not ok {number} - {name}\n# {why}\n# {}", says.replace('\n', "\n# "))
+                say(&format!("not ok {number} - {name}\n# {why}\n# {}", says.replace('\n', "\n# ")))
             }
-            (Form::Tap, "skip") => println!("ok {number} - {name} # SKIP {why}"),
-            (Form::Tap, _) => println!("ok {number} - {name}"),
+            (Form::Tap, "skip") => say(&format!("ok {number} - {name} # SKIP {why}")),
+            (Form::Tap, _) => say(&format!("ok {number} - {name}")),
             (Form::Json, _) => {}
         }
     }
@@ -105,10 +111,10 @@ impl Report {
             let _ = write!(sum, "\nnot as expected: {}", surprises.join(", "));
         }
         match form {
-            Form::Text => println!("{sum}"),
+            Form::Text => say(&sum),
             Form::Tap => {}
             Form::Json => {
-                println!("{:#}", json!({"runtime": runtime, "checks": done}));
+                say(&format!("{:#}", json!({"runtime": runtime, "checks": done})));
                 eprintln!("{sum}");
             }
         }
