@@ -6,6 +6,7 @@
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -726,22 +727,35 @@ fn cgroups_named(dir: &Path, id: &str, found: &mut Vec<String>) {
 
 /// Processes that carry the test's mark in their environment, or sit in a cgroup of its name.
 pub fn processes_marked(id: &str) -> Vec<(i32, String)> {
+    // Most of a machine's processes are the kernel's own threads, and every test looks more than once.
+    static KERNEL: OnceLock<HashSet<i32>> = OnceLock::new();
+    let kernel = KERNEL
+        .get_or_init(|| processes().filter(|(_, dir)| parent(dir) == Some(2)).map(|(pid, _)| pid).collect());
     let mark = format!("RRUN_TEST={id}");
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+    for (pid, dir) in processes().filter(|(pid, _)| !kernel.contains(pid)) {
+        let environ = fs::read(dir.join("environ")).unwrap_or_default();
         let marked = environ.split(|b| *b == 0).any(|v| v == mark.as_bytes());
-        let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        // One that has ended and whose parent, the machine's init, has yet to notice is nobody's leftover.
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        if stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z 1 ")) {
+        if !marked && !fs::read_to_string(dir.join("cgroup")).unwrap_or_default().contains(id) {
             continue;
         }
-        if marked || cgroup.contains(id) {
-            let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        // One that has ended and whose parent, the machine's init, has yet to notice is nobody's leftover.
+        let stat = fs::read_to_string(dir.join("stat")).unwrap_or_default();
+        if !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z 1 ")) {
+            let comm = fs::read_to_string(dir.join("comm")).unwrap_or_default();
             found.push((pid, comm.trim().to_owned()));
         }
     }
     found
+}
+
+fn processes() -> impl Iterator<Item = (i32, PathBuf)> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+}
+
+/// The second field behind the name in `stat`.
+fn parent(process: &Path) -> Option<i32> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
