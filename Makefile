@@ -16,8 +16,8 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test test-all test-host test-guest guest-image unit suite suite-old-kernel test-vm test-cri test-cri-vm \
-        conformance packages lint unsafe \
+.PHONY: all build demo test test-host test-guest guest-image unit suite suite-old-kernel test-vm test-cri test-cri-vm \
+        conformance conformance-vm test-kill test-faults test-concurrency test-soak packages lint unsafe \
         install uninstall clean
 
 all: build
@@ -30,11 +30,9 @@ build:
 demo: build
 	examples/demo "$(RRUN)"
 
-# `make test-all` adds the guest, which works beside the host's tests: they wait more than they compute. Time limits
-# are of a machine that does nothing else, hence the patience. Each of the two is printed as a whole when it ends.
-test: packages test-host
-
-test-all: packages build guest-image
+# The guest works beside the host's tests: they wait more than they compute. Time limits are of a machine that does
+# nothing else, hence the patience. Each of the two is printed as a whole when it ends.
+test: packages build guest-image
 	$(MAKE) -j2 --output-sync=recurse test-host test-guest
 
 test-host: export RRUN_TEST_PATIENCE = 4
@@ -47,7 +45,7 @@ test-guest:
 packages:
 	tests/install-packages
 
-# Its own step in `test-all`: mmdebstrap mounts on the host, which the suite beside it would notice.
+# A step of its own: mmdebstrap mounts on the host, which the suite beside it would notice.
 guest-image: packages
 	[ "$$(uname -m)" != x86_64 ] || tests/vm/build-image
 
@@ -100,6 +98,22 @@ conformance: build
 	$(CARGO) build --locked -p conformance
 	conformance/table target/debug/conformance target/conformance docs/conformance-clauses.md \
 	  rrun="$(RRUN)" runc="$(RUNC)" crun="$(CRUN)" youki="$(YOUKI)"
+
+# The same in the guest, where it is rrun that is judged: cgroup v2, systemd, and a user.
+conformance-vm: packages build
+	$(CARGO) build --locked -p conformance
+	tests/vm/conformance target/debug/conformance "$(RRUN)"
+
+# A package of its own, as tests/cri: each command killed, and refused what it asks of the kernel, at every system call.
+SWEEPS = --manifest-path tests/sweeps/Cargo.toml --locked --target-dir target/sweeps
+test-kill: build
+	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 killed
+test-faults: build
+	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 refused
+test-concurrency: build
+	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=1 at_once
+test-soak: build
+	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture lifecycles
 
 lint: unsafe
 	$(CARGO) fmt --all --check
