@@ -67,6 +67,18 @@ fn the_hooks_run_in_the_lifecycles_order_with_the_state_on_stdin() {
     t.nothing_left();
 }
 
+/// As runc's: its suite's hook mounts a library by a relative path.
+#[test]
+fn create_container_hooks_begin_in_the_root_filesystem() {
+    requires!(root);
+    let t = Test::new("hookcwd");
+    let path = t.dir.join("here");
+    script(&path, "#!/bin/sh\nexec touch made-by-hook\n");
+    t.edit(|c| c["hooks"] = json!({ "createContainer": [{ "path": path }] }));
+    t.sh("test -e /made-by-hook").run().ok();
+    t.nothing_left();
+}
+
 #[test]
 fn the_state_status_is_creating_or_created_before_start() {
     requires!(root);

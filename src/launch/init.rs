@@ -78,7 +78,7 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
         child.ask(&Message::Hooks)?;
     }
     // After the root filesystem is made and before pivot_root: these hooks resolve on the host's tree.
-    create_container_hooks(plan)?;
+    create_container_hooks(plan, &rootfs)?;
 
     if plan.process.terminal {
         let console = rootfs.console(plan.process.console_size)?;
@@ -171,11 +171,13 @@ fn accept(listener: &OwnedFd) -> OwnedFd {
     }
 }
 
-fn create_container_hooks(plan: &Plan) -> Result<(), Fault> {
+fn create_container_hooks(plan: &Plan, rootfs: &Rootfs) -> Result<(), Fault> {
     let hooks = &plan.hooks.create_container;
     if hooks.is_empty() {
         return Ok(());
     }
+    // They begin in the root that they are to complete, as runc's do.
+    rustix::process::fchdir(rootfs.root()).named("fchdir").at(Step::CreateContainerHook)?;
     let state = state_of(plan, "creating");
     let options = crate::hooks::Options::default();
     super::hook_fault(
