@@ -239,6 +239,33 @@ fn mounts_in_the_runtimes_namespace_go_with_the_container() {
     t.nothing_left();
 }
 
+/// runc leaves out there what would make things read-only or hide them; runtime.md, create: all of `root` is applied.
+#[test]
+fn a_readonly_root_and_masks_without_a_mount_namespace_change_nothing_of_the_hosts() {
+    requires!(root);
+    rrun_only!("runc leaves them out");
+    let t = shares_mounts("nsreadonly", None);
+    t.edit(|c| {
+        c["root"]["readonly"] = json!(true);
+        c["linux"]["maskedPaths"] = json!(["/bin/busybox.masked", "/etc"]);
+        c["linux"]["readonlyPaths"] = json!(["/proc/sys"]);
+    });
+    for dir in ["etc", "var"] {
+        fs::create_dir_all(t.rootfs.join(dir)).unwrap();
+    }
+    fs::write(t.rootfs.join("etc/secret"), "x").unwrap();
+    fs::write(t.rootfs.join("bin/busybox.masked"), "x").unwrap();
+    t.detached("exec sleep 1000");
+    t.exec(&["sh", "-c", "touch /var/x"]).fails("Read-only");
+    t.exec(&["sh", "-c", "echo x > /proc/sys/kernel/hostname"]).fails("Read-only");
+    t.exec(&["sh", "-c", "test ! -e /etc/secret && test ! -s /bin/busybox.masked && touch /tmp/x"]).ok();
+    let pattern = "/proc/sys/kernel/core_pattern";
+    fs::write(pattern, fs::read(pattern).unwrap()).unwrap();
+    t.rt(&["delete", "--force", &t.id]).go().ok();
+    fs::write(t.rootfs.join("var/x"), fs::read(t.rootfs.join("etc/secret")).unwrap()).unwrap();
+    t.nothing_left();
+}
+
 #[test]
 fn mounts_in_a_joined_namespace_go_with_the_container() {
     requires!(root);

@@ -1,9 +1,8 @@
 //! The root filesystem, decided: one ordered list of operations that the child runs without choices left.
 //!
 //! A container has one of three roots ([`Jail`]). Without a mount namespace that is created for it, its mounts are
-//! made in the host's or a stranger's, below the root, and taken away with the container; what would change mounts
-//! that are there already (masked and read-only paths, a read-only root) is refused, and the process is only
-//! chroot(2)ed.
+//! made in the host's or a stranger's, below the root, and taken away with the container: the root is bound onto itself
+//! for it, so that a read-only root and masked paths change no mount of others. The process is only chroot(2)ed.
 
 #![forbid(unsafe_code)]
 
@@ -79,7 +78,9 @@ pub struct RootfsPlan {
 impl RootfsPlan {
     /// Whether mounts are made that do not end with the container's processes.
     pub fn shares_mounts(&self) -> bool {
-        self.jail == Jail::Chroot && self.ops.iter().any(|op| matches!(op, RootfsOp::Mount(_)))
+        let paths = !(self.readonly_paths.is_empty() && self.masked_paths.is_empty());
+        let mounts = || self.ops.iter().any(|op| matches!(op, RootfsOp::Mount(_)));
+        self.jail == Jail::Chroot && (self.readonly || paths || mounts())
     }
 }
 
@@ -253,15 +254,17 @@ pub fn build(spec: &Spec, given: &Given<'_>) -> Result<RootfsPlan> {
     Ok(plan)
 }
 
-/// Without a mount namespace of its own the container changes no mounts that are there.
+/// Without a mount namespace of its own the container changes no mounts that are there, and the namespace's own root
+/// cannot be bound onto itself.
 fn refuse_mounts(spec: &Spec, linux: &spec::Linux, root: &Path) -> Result<()> {
+    let top = clean(&root.to_string_lossy()) == "/";
     let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     let listed = [
-        ("mounts", !spec.mounts.is_empty() && clean(&root.to_string_lossy()) == "/"),
-        ("root.readonly", readonly),
+        ("mounts", top && !spec.mounts.is_empty()),
+        ("root.readonly", top && readonly),
         ("linux.rootfsPropagation", !linux.rootfs_propagation.is_empty()),
-        ("linux.maskedPaths", !linux.masked_paths.is_empty()),
-        ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
+        ("linux.maskedPaths", top && !linux.masked_paths.is_empty()),
+        ("linux.readonlyPaths", top && !linux.readonly_paths.is_empty()),
     ];
     match listed.into_iter().find(|(_, given)| *given) {
         Some((path, _)) => Err(Error::config(

@@ -84,6 +84,7 @@ impl Rootfs {
             this.null = host_null().at(Step::Root)?;
         } else if plan.shares_mounts() {
             this.bind_root(plan).at(Step::Root)?;
+            this.null = host_null().at(Step::Root)?;
         }
         this.own.push(resolve::mount_id(&this.root));
         this.root_path = this.link_of(this.root.as_fd()).unwrap_or_default();

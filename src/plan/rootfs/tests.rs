@@ -239,16 +239,14 @@ fn refusals_name_the_place() {
 #[test]
 fn without_a_mount_namespace_no_mount_that_is_there_may_change() {
     let case = Case { namespaces: &[], cgroups: Cgroups::V2(None) };
-    for (mounts, linux, path) in [
-        ("", r#","maskedPaths":["/a"]"#, "linux.maskedPaths"),
-        ("", r#","readonlyPaths":["/a"]"#, "linux.readonlyPaths"),
-    ] {
-        let got = plan(&case, mounts, linux).unwrap_err().to_string();
-        assert!(got.starts_with(&format!("config.json: {path}: needs a mount namespace")), "{got}");
-    }
+    let got = plan(&case, "", r#","rootfsPropagation":"private""#).unwrap_err().to_string();
+    assert!(got.starts_with("config.json: linux.rootfsPropagation: needs a mount namespace"), "{got}");
     let mounts = r#"{"destination":"/a","type":"tmpfs"}"#;
-    for (mounts, shares) in [("", false), (mounts, true)] {
-        let plan = plan(&case, mounts, "").unwrap();
+    let (masked, readonly) = (r#","maskedPaths":["/a"]"#, r#","readonlyPaths":["/a"]"#);
+    for (mounts, linux, shares) in
+        [("", "", false), (mounts, "", true), ("", masked, true), ("", readonly, true)]
+    {
+        let plan = plan(&case, mounts, linux).unwrap();
         assert_eq!((plan.jail, plan.shares_mounts()), (Jail::Chroot, shares));
     }
 }
