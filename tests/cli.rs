@@ -114,6 +114,40 @@ fn the_json_log_holds_one_object_with_level_msg_and_time() {
     assert!(time.ends_with('Z') || time[19..].contains(['+', '-']), "{time}");
 }
 
+/// In runc's words, which its suite looks for.
+#[test]
+fn the_debug_log_tells_the_steps_of_a_launch() {
+    requires!(root);
+    rrun_only!("crun has other words");
+    let t = Test::new("debuglog");
+    let log = t.dir.join("log");
+    let logged = |args: &[&str], words: &[&str]| {
+        let _ = fs::remove_file(&log);
+        let mut all = vec!["--debug", "--log", log.to_str().unwrap()];
+        all.extend(args);
+        let out = t.rt(&all).go();
+        out.ok();
+        assert!(!out.stderr().contains("level="), "{}", out.stderr());
+        let text = fs::read_to_string(&log).unwrap();
+        let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
+        assert!(missing.is_empty(), "{missing:?} in {text}");
+    };
+    let init = ["exeseal: using /proc/self/exe clone", "nsexec container setup", "child process in init()"];
+    t.sh("exec sleep 1000");
+    logged(
+        &["run", "--detach", "--bundle", t.bundle.to_str().unwrap(), &t.id],
+        &[&init[..], &["init: closing the pipe to signal completion"]].concat(),
+    );
+    let process = t.dir.join("process.json");
+    let text = r#"{"args":["true"],"cwd":"/","env":["PATH=/bin"],"execCPUAffinity":{"initial":"0"}}"#;
+    fs::write(&process, text).unwrap();
+    logged(
+        &["exec", "--process", process.to_str().unwrap(), &t.id],
+        &[&init[..], &["nsexec container setup: affinity: 0x1", "setns_init: about to exec"]].concat(),
+    );
+    t.end();
+}
+
 #[test]
 fn the_log_is_appended_to() {
     let t = Test::new("logappend");

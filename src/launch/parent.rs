@@ -178,6 +178,7 @@ pub fn init(
     if relayed {
         launched = after_relay(launched, |report| words::of_init(plan, report))?;
     }
+    crate::log::debug(|| format!("nsexec container setup: pid {}, {}", launched.pid, plan.namespaces));
     cgroup.start(&plan.cgroup, launched.pid)?;
     if !entered {
         cgroup.add(launched.pid)?;
@@ -226,7 +227,12 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
                 creation_hooks(plan, launched.pid)?;
                 launched.send(&Message::Go)?;
             }
-            Some(Message::Ready) => return Ok(launched),
+            Some(Message::Ready) => {
+                crate::log::debug(|| {
+                    format!("child process in init(): pid {} waits for start", launched.pid)
+                });
+                return Ok(launched);
+            }
             Some(other) => return Err(protocol::unexpected(&other)),
             None => return Err(launched.died(cgroup)),
         }
@@ -279,8 +285,10 @@ pub fn exec(
         spawned = spawn(None);
     }
     let (mut launched, entered) = spawned?;
+    crate::log::debug(|| format!("nsexec container setup: pid {}, namespaces of pid {init}", launched.pid));
     if let Some(cpus) = &plan.process.exec_affinity.initial {
         set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.initial")?;
+        crate::log::debug(|| format!("nsexec container setup: affinity: {}", cpus.hex()));
     }
     if !entered {
         cgroup.add_exec(launched.pid, &sub, init)?;
@@ -304,6 +312,7 @@ pub fn exec(
     for (i, limit) in plan.process.rlimits.iter().enumerate() {
         raise(launched.pid, limit).context(|| format!("process.rlimits[{i}]"))?;
     }
+    crate::log::debug(|| format!("child process in init(): setns_init: about to exec, pid {}", launched.pid));
     launched.send(&Message::Go)?;
     loop {
         match launched.receive(cgroup, |report| words::of_exec(plan, report))? {

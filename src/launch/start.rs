@@ -61,6 +61,7 @@ pub fn start(slot: &Slot, listener: impl Fn(i32) -> Result<()>) -> Result<(), Fa
             Ok((Message::Fault(report), _)) => return Err(Failed::Reported(report)),
             Ok((other, _)) => return Err(protocol::unexpected(&other).into()),
             Err(Lost::Closed) => {
+                crate::log::debug(|| "init: closing the pipe to signal completion");
                 slot.started();
                 return Ok(());
             }
