@@ -3,8 +3,8 @@
 //! serde's derive cannot: it rejects duplicate keys (Go keeps the last), rejects `null` for a list or a
 //! number (Go's encoders emit it for an empty one), and says `expected u32` without saying where. So
 //! [`Read`] is a thin layer above serde's data model: a `null` reads as the default, the last of two equal
-//! keys wins, unknown keys are skipped (config.md, "Extensibility"), and an error begins with its JSON path,
-//! as in `process.user.uid: invalid type: string "0", expected u32 at line 9 column 20`.
+//! keys wins, a key may differ in case, unknown keys are skipped (config.md, "Extensibility"), and an error
+//! begins with its JSON path, as in `process.user.uid: invalid type: string "0", expected u32 at line 9 column 20`.
 
 #![forbid(unsafe_code)]
 
@@ -195,6 +195,15 @@ impl<T: Read> Read for BTreeMap<String, T> {
     }
 }
 
+/// The key that is meant: Go's decoder, and so runc, falls back to one that differs in case, and runc's own suite has
+/// `pagesize`.
+pub(crate) fn known<'a>(key: &'a str, keys: &[&'a str]) -> &'a str {
+    if keys.contains(&key) {
+        return key;
+    }
+    keys.iter().find(|known| known.eq_ignore_ascii_case(key)).unwrap_or(&key)
+}
+
 /// Declares a struct that mirrors a JSON object, `field: Type = "key"` a line, and its [`Read`].
 macro_rules! record {
     ($(#[$doc:meta])* pub struct $name:ident {
@@ -218,7 +227,7 @@ macro_rules! record {
                     fn visit_map<A: ::serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$name, A::Error> {
                         let mut out = $name::default();
                         while let Some(key) = map.next_key::<::std::borrow::Cow<'_, str>>()? {
-                            match &*key {
+                            match $crate::spec::read::known(&key, &[$($key),*]) {
                                 $( $key => {
                                     out.$field = map
                                         .next_value_seed($crate::spec::read::Seed::new())
@@ -253,6 +262,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_differ_in_case() {
+        let text =
+            br#"{"linux":{"resources":{"hugepageLimits":[{"pagesize":"2MB","limit":1}]}},"hostnam":"x"}"#;
+        let spec: Spec = document(text).expect("accepted");
+        let limits = spec.linux.and_then(|linux| linux.resources).map(|r| r.hugepage_limits);
+        assert_eq!(limits.expect("resources")[0].page_size, "2MB");
+        assert_eq!(spec.hostname, "");
+    }
+
+    #[test]
     fn null_is_the_default() {
         let text = br#"{"linux":null,"mounts":null,"hooks":null,"process":{"terminal":null,"args":null}}"#;
         let spec: Spec = document(text).expect("accepted");
@@ -262,7 +281,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_skipped_whatever_they_hold() {
-        let spec: Spec = document(br#"{"x":[{"y":[1,null]}],"hostname":"h","Process":3}"#).expect("accepted");
+        let spec: Spec = document(br#"{"x":[{"y":[1,null]}],"hostname":"h","Proces":3}"#).expect("accepted");
         assert_eq!((spec.hostname.as_str(), spec.process), ("h", None));
     }
 
