@@ -93,6 +93,53 @@ fn clearing_options_on_a_bind() {
     }
 }
 
+/// The words of a bind are the whole set, as with runc and crun (mount(2) with MS_REMOUNT | MS_BIND); access times
+/// stay without a word, and in a user namespace so does what it locks and nobody asked to clear.
+#[test]
+fn a_word_about_a_bind_replaces_what_the_source_has() {
+    requires!(root);
+    requires!(call "mount_setattr");
+    rrun_only!("runc 1.1 keeps what is set for access times only");
+    let cases: [(&str, &[&str], &str, &str); 7] = [
+        ("ro,noexec,noatime", &["bind", "rprivate"], "ro,noexec,noatime", "ro,noexec,noatime"),
+        ("ro,noexec,nodiratime", &["bind", "dev"], "rw,nodiratime,relatime", "ro,noexec,nodiratime,relatime"),
+        ("ro", &["bind", "nosuid", "nodev"], "rw,nosuid,nodev,relatime", "ro,nosuid,nodev,relatime"),
+        ("ro", &["bind", "rw"], "rw,relatime", "operation not permitted"),
+        ("nosuid,nodev,noatime", &["bind", "ro"], "ro,noatime", "ro,nosuid,nodev,noatime"),
+        ("noatime", &["bind", "atime"], "rw,noatime", "rw,noatime"),
+        ("noatime", &["bind", "nodiratime"], "rw,nodiratime,relatime", "operation not permitted"),
+    ];
+    for (host, options, root, user) in cases {
+        for (mapped, want) in [(false, root), (true, user)] {
+            let t = Test::new("bindwords");
+            let source = t.dir.join("source");
+            fs::create_dir(&source).unwrap();
+            fs::create_dir_all(t.rootfs.join("mnt")).unwrap();
+            t.add_mount(json!({ "destination": "/mnt", "source": source, "options": options }));
+            if mapped {
+                t.map_users();
+            }
+            t.sh("awk '$2 == \"/mnt\" { print $4 }' /proc/mounts");
+            let inner = format!(
+                "mount -t tmpfs -o rw,mode=755 none {s} && mount --bind -o remount,{host} {s} && exec \"$@\"",
+                s = source.display()
+            );
+            let out = t.bundle_command("run", &[]).under(&["unshare", "-m", "sh", "-c", &inner, "sh"]).go();
+            if want.contains(' ') {
+                out.fails("error mounting").fails(want);
+                continue;
+            }
+            let seen = out.ok().stdout();
+            let words: Vec<&str> = seen.trim().split(',').take(want.split(',').count()).collect();
+            assert_eq!(
+                words.join(","),
+                want,
+                "{host} with {options:?} in a user namespace: {mapped}: {seen}"
+            );
+        }
+    }
+}
+
 #[test]
 fn recursive_options_reach_the_mounts_below() {
     requires!(root);
@@ -157,6 +204,39 @@ fn an_idmapped_mount_shows_shifted_owners() {
     let meta = fs::metadata(source.join("file")).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (1, 2), "the source MUST NOT change (config.md)");
     t.nothing_left();
+}
+
+/// What mounts[] has made of the container's tree so far is what the next one can bind, id maps or none.
+#[test]
+fn an_idmapped_source_may_be_an_earlier_mount() {
+    requires!(root);
+    requires!(call "mount_setattr");
+    rrun_only!("runc 1.1 has no idmapped mounts");
+    for mapped in [false, true] {
+        let t = Test::new("idmapinside");
+        let source = t.dir.join("source");
+        fs::create_dir_all(source.join("sub")).unwrap();
+        fs::write(source.join("sub/file"), "").unwrap();
+        std::os::unix::fs::chown(source.join("sub/file"), Some(1), Some(2)).unwrap();
+        for directory in ["mnt", "final"] {
+            fs::create_dir_all(t.rootfs.join(directory)).unwrap();
+        }
+        t.add_mount(json!({ "destination": "/mnt", "source": source, "options": ["bind"] }));
+        let inside = t.rootfs.join("mnt/sub");
+        let mut mount = json!({ "destination": "/final", "source": inside, "options": ["rbind", "idmap"] });
+        if !mapped {
+            let map = json!([{ "containerID": 0, "hostID": 5000, "size": 1000 }]);
+            mount["uidMappings"] = map.clone();
+            mount["gidMappings"] = map;
+        }
+        t.add_mount(mount);
+        if mapped {
+            t.map_users();
+        }
+        let want = if mapped { "1:2\n" } else { "5001:5002\n" };
+        assert_eq!(t.output("stat -c %u:%g /final/file"), want);
+        t.nothing_left();
+    }
 }
 
 #[test]

@@ -208,11 +208,11 @@ fn own_pid() -> u32 {
 }
 
 /// The detached mounts that the parent has opened.
-fn sources(child: &Child) -> Result<Sources, Fault> {
+fn sources(child: &Child) -> Result<Sources<'_>, Fault> {
     let mut opened = Vec::new();
     loop {
         match child.receive()? {
-            (Message::Go, _) => return Ok(Sources::new(opened)),
+            (Message::Go, _) => return Ok(Sources::new(opened, Some(child))),
             (Message::Sources(indices), fds) => {
                 opened.extend(indices.into_iter().zip(fds));
             }

@@ -118,7 +118,15 @@ impl Child {
     /// # Errors
     /// Those of the socket.
     pub fn ask(&self, message: &Message) -> Result<(), Fault> {
-        protocol::send(&self.socket, message, &[]).named("sendmsg").at(Step::Protocol)?;
+        self.ask_with(message, &[])
+    }
+
+    /// As [`Child::ask`], with fds.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn ask_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), Fault> {
+        protocol::send(&self.socket, message, fds).named("sendmsg").at(Step::Protocol)?;
         self.expect(&Message::Go)
     }
 

@@ -33,6 +33,8 @@ pub struct Launched {
     /// The master of its terminal.
     pub console: Option<OwnedFd>,
     socket: OwnedFd,
+    /// A detached mount that waits for its id map.
+    tree: Option<OwnedFd>,
     armed: bool,
 }
 
@@ -75,7 +77,7 @@ impl Launched {
         }
     }
 
-    /// The next message but Console, whose fd is kept.
+    /// The next message but Console; the fd of either kind is kept.
     fn receive(&mut self, cgroup: &Cgroup, failed: impl Fn(&Report) -> Error) -> Result<Option<Message>> {
         loop {
             match protocol::receive(&self.socket) {
@@ -83,7 +85,10 @@ impl Launched {
                 Ok((Message::Fault(report), _)) => {
                     return Err(out_of_memory(cgroup).unwrap_or_else(|| failed(&report)));
                 }
-                Ok((message, _)) => return Ok(Some(message)),
+                Ok((message, fds)) => {
+                    self.tree = fds.into_iter().next();
+                    return Ok(Some(message));
+                }
                 Err(Lost::Closed) => return Ok(None),
                 Err(Lost::Broken(e)) => return Err(Error::sys("recvmsg", e)),
             }
@@ -171,7 +176,7 @@ pub fn init(
         init::main(plan, child, listener)
     };
     drop((child, listener, by_relay));
-    let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
+    let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, armed: true };
     if let Some(own) = own_pid_namespace {
         setns(&own, Kind::Pid.flag()).context(|| "return to the runtime's pid namespace")?;
     }
@@ -223,6 +228,10 @@ fn prepare(plan: &Plan, launched: &Launched, groups: Option<(&Groups, &Path)>) -
 fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Launched> {
     loop {
         match launched.receive(cgroup, |report| words::of_init(plan, report))? {
+            Some(Message::Idmap(index)) => {
+                map_source(plan, &mut launched, usize::from(index))?;
+                launched.send(&Message::Go)?;
+            }
             Some(Message::Hooks) => {
                 creation_hooks(plan, launched.pid)?;
                 launched.send(&Message::Go)?;
@@ -367,7 +376,7 @@ fn spawn_exec(
         exec::main(plan, &child)
     };
     drop(child);
-    let mut launched = Launched { pid, pidfd, console: None, socket, armed: true };
+    let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, armed: true };
     if relayed {
         launched = after_relay(launched, |report| {
             full.set(entered && report.errno == Errno::AGAIN);
@@ -400,7 +409,7 @@ fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<Lau
     let _ = relay.reap();
     let mut relay = relay;
     relay.armed = false;
-    Ok(Launched { pid, pidfd, console: None, socket, armed: true })
+    Ok(Launched { pid, pidfd, console: None, socket, tree: None, armed: true })
 }
 
 /// Opens every namespace to join, once: the fd that was checked is the one that is entered.
@@ -474,14 +483,32 @@ fn raise(pid: u32, limit: &RlimitPlan) -> Result<()> {
         .map_err(|e| e.remedy("needs CAP_SYS_RESOURCE, or a higher limit of the caller"))
 }
 
-fn send_sources(plan: &Plan, launched: &Launched) -> Result<()> {
-    let namespace = match plan.namespaces.joins(Kind::User) {
-        Some(path) => Some(open(path)?),
+/// The container's user namespace, if it has one.
+fn user_namespace(plan: &Plan, launched: &Launched) -> Result<Option<OwnedFd>> {
+    match plan.namespaces.joins(Kind::User) {
+        Some(path) => open(path).map(Some),
         None if plan.namespaces.creates(Kind::User) => {
-            Some(open(Path::new(&format!("/proc/{}/ns/user", launched.pid)))?)
+            open(Path::new(&format!("/proc/{}/ns/user", launched.pid))).map(Some)
         }
-        None => None,
-    };
+        None => Ok(None),
+    }
+}
+
+/// Maps the ids of a source that only the child could clone, as it lies in the container's own tree.
+fn map_source(plan: &Plan, launched: &mut Launched, index: usize) -> Result<()> {
+    let namespace = user_namespace(plan, launched)?;
+    let tree = launched.tree.take();
+    let op = plan.rootfs.ops.get(index);
+    match (op.and_then(|op| op.bind()?.idmap.as_ref()), tree, op) {
+        (Some(map), Some(tree), Some(op)) => {
+            crate::rootfs::map_ids(&tree, map, namespace.as_ref().map(|fd| fd.as_fd())).context(|| op)
+        }
+        _ => Err(protocol::unexpected(&Message::Idmap(0))),
+    }
+}
+
+fn send_sources(plan: &Plan, launched: &Launched) -> Result<()> {
+    let namespace = user_namespace(plan, launched)?;
     let sources = crate::rootfs::open_sources(&plan.rootfs, namespace.as_ref().map(|fd| fd.as_fd()))?;
     for part in sources.chunks(protocol::FDS_PER_MESSAGE) {
         let indices = part.iter().map(|(index, _)| *index).collect();

@@ -7,6 +7,8 @@
 //!  begins there), limits,
 //!  uid_map, gid_map, network devices
 //!  Go [+ fds of mount sources] ──────────────► namespaces, session, mounts
+//!                                           ◄─ Idmap+fd   only for a source in the container's own tree
+//!  maps its ids; Go ─────────────────────────►
 //!                                           ◄─ Hooks      only with prestart or createRuntime hooks
 //!  runs them; Go ────────────────────────────► createContainer hooks, console
 //!                                           ◄─ Console+fd only with a terminal
@@ -63,6 +65,8 @@ pub enum Message {
     Hooks,
     /// The master of the terminal comes with this message.
     Console,
+    /// The detached mount with this message, of that operation, is to get its id map.
+    Idmap(u16),
     /// Everything that can be done before `start` is done.
     Ready,
     /// The container is on record.
@@ -127,6 +131,7 @@ impl Message {
                 copy_text(&mut out[HEAD + CALL..], &report.note);
                 (11, report.errno.raw_os_error())
             }
+            Self::Idmap(index) => (12, i32::from(*index)),
         };
         out[0] = tag;
         out[4..8].copy_from_slice(&value.to_le_bytes());
@@ -157,6 +162,7 @@ impl Message {
                 errno: Errno::from_raw_os_error(value),
                 note: text(&bytes[HEAD + CALL..]),
             }),
+            12 => Self::Idmap(u16::try_from(value).ok()?),
             _ => return None,
         })
     }
@@ -303,6 +309,7 @@ mod tests {
             Message::Go,
             Message::Hooks,
             Message::Console,
+            Message::Idmap(65_535),
             Message::Ready,
             Message::Committed,
             Message::Start,

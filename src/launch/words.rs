@@ -10,6 +10,7 @@ use super::protocol::Report;
 use crate::error::Error;
 use crate::plan::exec::ExecPlan;
 use crate::plan::process::ProcessPlan;
+use crate::plan::rootfs::RootfsOp;
 use crate::plan::{Kind, Plan};
 use rustix::io::Errno;
 
@@ -17,7 +18,11 @@ use rustix::io::Errno;
 pub fn of_init(plan: &Plan, report: &Report) -> Error {
     let index = usize::from(report.index);
     let doing = match report.step {
-        Step::Rootfs => plan.rootfs.ops.get(index).map(|op| format!("mounts: {op}")),
+        // runc's first words.
+        Step::Rootfs => plan.rootfs.ops.get(index).map(|op| match op {
+            RootfsOp::Mount(_) => format!("error mounting: {op}"),
+            _ => format!("mounts: {op}"),
+        }),
         Step::Root => Some(format!("root.path: {}", plan.rootfs.path.display())),
         Step::Pivot => Some("pivot_root".into()),
         Step::RootReadonly => Some("root.readonly".into()),

@@ -106,6 +106,8 @@ pub struct Mount {
     pub source: Source,
     /// Attributes of the mount.
     pub attrs: Attrs,
+    /// Attributes of a bind's source that its options do not name: cleared where the kernel lets them be.
+    pub unnamed: u64,
     /// Attributes of the mount and those below it, applied after `attrs`.
     pub recursive: Attrs,
     /// `MS_SHARED` and its like, applied in order.
@@ -338,12 +340,14 @@ fn one_mount(
             plan.warnings
                 .push(format!("config.json: {}: {data:?} means nothing to a bind mount", at("options")));
         }
-        let bind = bind(given, entry, mount, recursive, idmap)?;
+        let bind = bind(&plan.path, given, entry, mount, recursive, idmap)?;
+        let (attrs, unnamed) = options.of_bind();
         plan.ops.push(RootfsOp::Mount(Mount {
             entry,
             destination: c_destination,
             source: Source::Bind(bind),
-            attrs: options.attrs,
+            attrs,
+            unnamed,
             recursive: options.recursive,
             propagation: options.propagation,
             late_readonly: false,
@@ -368,6 +372,7 @@ fn one_mount(
         destination: c_destination,
         source: if options.remount { Source::Remount(filesystem) } else { Source::New(filesystem) },
         attrs,
+        unnamed: 0,
         recursive: options.recursive,
         propagation: options.propagation,
         late_readonly: late,
@@ -376,6 +381,7 @@ fn one_mount(
 }
 
 fn bind(
+    root: &Path,
     given: &Given<'_>,
     entry: usize,
     mount: &spec::Mount,
@@ -387,7 +393,10 @@ fn bind(
     }
     let path = given.bundle.join(&mount.source);
     let source = cstring(format!("mounts[{entry}].source"), &path.to_string_lossy())?;
-    let from_parent = idmap.is_some() || given.namespaces.has(Kind::User) && !given.rootless;
+    // What mounts before this one have made of the container's own tree is only there when its turn comes.
+    let inside = is_below(&clean(&path.to_string_lossy()), &clean(&root.to_string_lossy()));
+    let from_parent =
+        idmap.is_some() && !inside || given.namespaces.has(Kind::User) && !given.rootless && idmap.is_none();
     Ok(Bind { source, recursive, idmap, from_parent })
 }
 

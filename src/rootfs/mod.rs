@@ -20,7 +20,7 @@ mod tree;
 
 pub use console::{Console, exec_console};
 pub use resolve::mount_id;
-pub use sources::{Sources, open_sources};
+pub use sources::{Sources, map_ids, open_sources};
 
 use crate::launch::{At, Fault, Step};
 use crate::plan::rootfs::{Attrs, Filesystem, Jail, RootfsOp, RootfsPlan, attr};
@@ -95,7 +95,7 @@ impl Rootfs {
     ///
     /// # Errors
     /// [`Step::Rootfs`] with the index of the operation.
-    pub fn populate(&mut self, plan: &RootfsPlan, sources: &mut Sources) -> Result<(), Fault> {
+    pub fn populate(&mut self, plan: &RootfsPlan, sources: &mut Sources<'_>) -> Result<(), Fault> {
         for (i, op) in plan.ops.iter().enumerate() {
             let index = u16::try_from(i).unwrap_or(u16::MAX);
             match op {

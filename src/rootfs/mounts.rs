@@ -8,7 +8,7 @@ use super::tree::{self, fault, refuse};
 use super::{Rootfs, Sources, copyup, empty_dir, is_proc};
 use crate::launch::Fault;
 use crate::plan::rootfs::paths::{InProc, in_proc};
-use crate::plan::rootfs::{Bind, Filesystem, Mount, Source};
+use crate::plan::rootfs::{Attrs, Bind, Filesystem, Mount, Source, attr};
 use crate::sys::{Named, SysError};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
@@ -37,7 +37,7 @@ fn refused(e: SysError, bind: &Bind) -> Fault {
 }
 
 impl Rootfs {
-    pub(super) fn mount(&mut self, index: u16, mount: &Mount, sources: &mut Sources) -> Made<()> {
+    pub(super) fn mount(&mut self, index: u16, mount: &Mount, sources: &mut Sources<'_>) -> Made<()> {
         match &mount.source {
             Source::Bind(bind) => self.bind(index, mount, bind, sources),
             Source::New(fs) => {
@@ -57,7 +57,7 @@ impl Rootfs {
         }
     }
 
-    fn bind(&mut self, index: u16, mount: &Mount, bind: &Bind, sources: &mut Sources) -> Made<()> {
+    fn bind(&mut self, index: u16, mount: &Mount, bind: &Bind, sources: &mut Sources<'_>) -> Made<()> {
         let origin = self.origin(index, bind, sources)?;
         let (Origin::Tree(node) | Origin::Node(node)) = &origin;
         let st = fstat(node).named("fstat").map_err(|e| fault(e, ""))?;
@@ -87,11 +87,16 @@ impl Rootfs {
 
     /// The container's own view first: there the kernel has locked what the host's mounts forbid. The parent's
     /// clone is for what the container's root may not reach, and for id maps, which need the host's root.
-    fn origin(&self, index: u16, bind: &Bind, sources: &mut Sources) -> Made<Origin> {
+    fn origin(&self, index: u16, bind: &Bind, sources: &mut Sources<'_>) -> Made<Origin> {
         let given = sources.take(index);
         let words = |e| refused(e, bind);
         if bind.idmap.is_some() {
-            return given.map(Origin::Tree).ok_or_else(|| refuse(Errno::BADF, "no idmapped source arrived"));
+            if let Some(given) = given {
+                return Ok(Origin::Tree(given));
+            }
+            let tree = tree::clone_path(&bind.source, bind.recursive).map_err(words)?;
+            sources.map(index, &tree)?;
+            return Ok(Origin::Tree(tree));
         }
         match (tree::clone_path(&bind.source, bind.recursive), given) {
             (Ok(tree), _) => Ok(Origin::Tree(tree)),
@@ -165,15 +170,17 @@ impl Rootfs {
     }
 
     fn detached_attributes(&self, mount: &Mount, tree: &OwnedFd) -> Made<()> {
-        tree::set_attrs(tree.as_fd(), false, mount.attrs)
+        as_far_as_unlocked(mount, |attrs| tree::set_attrs(tree.as_fd(), false, attrs))
             .and_then(|()| tree::set_attrs(tree.as_fd(), true, mount.recursive))
             .map_err(|e| locked(mount, e))
     }
 
     fn attributes(&self, mount: &Mount, fd: &OwnedFd) -> Made<()> {
-        if !mount.attrs.is_empty() {
-            self.set_attrs(fd.as_fd(), mount.attrs).map_err(|e| locked(mount, e))?;
-        }
+        as_far_as_unlocked(mount, |attrs| match attrs.is_empty() {
+            true => Ok(()),
+            false => self.set_attrs(fd.as_fd(), attrs),
+        })
+        .map_err(|e| locked(mount, e))?;
         tree::set_attrs(fd.as_fd(), true, mount.recursive).map_err(|e| locked(mount, e))
     }
 
@@ -258,6 +265,20 @@ impl Rootfs {
             _ => Ok(()),
         }
     }
+}
+
+/// Sets the attributes and clears the unnamed ones: all of them, or what a user namespace (EPERM) and a kernel without
+/// nosymfollow (EINVAL, before 5.14) leave. nosymfollow is never locked.
+fn as_far_as_unlocked(mount: &Mount, set: impl Fn(Attrs) -> Result<(), SysError>) -> Result<(), SysError> {
+    let with = |unnamed: u64| set(Attrs { clear: mount.attrs.clear | unnamed, ..mount.attrs });
+    let mut result = with(mount.unnamed);
+    for unnamed in [mount.unnamed & !attr::NOSYMFOLLOW, mount.unnamed & attr::NOSYMFOLLOW, 0] {
+        if !matches!(result, Err(SysError { errno: Errno::PERM | Errno::INVAL, .. })) || mount.unnamed == 0 {
+            break;
+        }
+        result = with(unnamed);
+    }
+    result
 }
 
 /// What the host's mounts forbid is locked in a user namespace: nothing but an explicit wish can have asked for less,

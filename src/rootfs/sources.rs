@@ -5,8 +5,11 @@
 
 use super::{idmap, tree};
 use crate::error::{Context, Error, Result};
+use crate::launch::protocol::Message;
+use crate::launch::{Child, Fault};
 use crate::plan::rootfs::{Bind, Idmap, RootfsPlan};
 use crate::sys::mount::{MountAttr, mount_setattr};
+use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// MOUNT_ATTR_IDMAP of linux/mount.h.
@@ -14,17 +17,28 @@ const IDMAP: u64 = 0x10_0000;
 
 /// The opened sources in the child, by index of the operation; each is closed when it is used.
 #[derive(Debug, Default)]
-pub struct Sources(Vec<(u16, OwnedFd)>);
+pub struct Sources<'a> {
+    opened: Vec<(u16, OwnedFd)>,
+    child: Option<&'a Child>,
+}
 
-impl Sources {
-    /// What arrived from the parent.
-    pub fn new(opened: Vec<(u16, OwnedFd)>) -> Self {
-        Self(opened)
+impl<'a> Sources<'a> {
+    /// What arrived from the parent, and whom to ask for more.
+    pub fn new(opened: Vec<(u16, OwnedFd)>, child: Option<&'a Child>) -> Self {
+        Self { opened, child }
     }
 
     pub(super) fn take(&mut self, index: u16) -> Option<OwnedFd> {
-        let at = self.0.iter().position(|(i, _)| *i == index)?;
-        Some(self.0.swap_remove(at).1)
+        let at = self.opened.iter().position(|(i, _)| *i == index)?;
+        Some(self.opened.swap_remove(at).1)
+    }
+
+    /// Has the parent map the ids of a detached mount.
+    pub(super) fn map(&self, index: u16, tree: &OwnedFd) -> Result<(), Fault> {
+        match self.child {
+            Some(child) => child.ask_with(&Message::Idmap(index), &[tree.as_fd()]),
+            None => Err(tree::refuse(Errno::BADF, "no idmapped source arrived")),
+        }
     }
 }
 
@@ -57,20 +71,28 @@ fn open_source(plan: &RootfsPlan, bind: &Bind, userns: Option<BorrowedFd<'_>>) -
     if !shared {
         tree::propagate(fd.as_fd(), (libc::MS_SLAVE | libc::MS_REC) as u32)?;
     }
-    if let Some(Idmap { recursive, maps }) = &bind.idmap {
-        let own;
-        let map = match (maps, userns) {
-            (Some((uids, gids)), _) => {
-                own = idmap::user_namespace(uids, gids)?;
-                own.as_fd()
-            }
-            (None, Some(userns)) => userns,
-            (None, None) => return Err(Error::new("idmap: the container has no user namespace")),
-        };
-        let userns_fd = u64::try_from(map.as_raw_fd()).unwrap_or(u64::MAX);
-        let attr = MountAttr { set: IDMAP, userns_fd, ..MountAttr::default() };
-        mount_setattr(fd.as_fd(), *recursive, &attr)
-            .map_err(|e| Error::from(e).remedy("the file system must support idmapped mounts"))?;
+    if let Some(map) = &bind.idmap {
+        map_ids(&fd, map, userns)?;
     }
     Ok(fd)
+}
+
+/// Gives a detached mount its id map.
+///
+/// # Errors
+/// The file system does not support it, or the caller may not.
+pub fn map_ids(fd: &OwnedFd, map: &Idmap, userns: Option<BorrowedFd<'_>>) -> Result<()> {
+    let own;
+    let namespace = match (&map.maps, userns) {
+        (Some((uids, gids)), _) => {
+            own = idmap::user_namespace(uids, gids)?;
+            own.as_fd()
+        }
+        (None, Some(userns)) => userns,
+        (None, None) => return Err(Error::new("idmap: the container has no user namespace")),
+    };
+    let userns_fd = u64::try_from(namespace.as_raw_fd()).unwrap_or(u64::MAX);
+    let attr = MountAttr { set: IDMAP, userns_fd, ..MountAttr::default() };
+    mount_setattr(fd.as_fd(), map.recursive, &attr)
+        .map_err(|e| Error::from(e).remedy("the file system must support idmapped mounts"))
 }

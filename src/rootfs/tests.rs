@@ -127,7 +127,7 @@ fn plan(dir: &Path, mounts: &str, linux: &str) -> RootfsPlan {
 fn populate(plan: &RootfsPlan) -> Result<Rootfs, Fault> {
     let mut rootfs = Rootfs::enter(plan)?;
     let opened = if plan.needs_parent { open_sources(plan, None).unwrap() } else { Vec::new() };
-    rootfs.populate(plan, &mut Sources::new(opened))?;
+    rootfs.populate(plan, &mut Sources::new(opened, None))?;
     Ok(rootfs)
 }
 

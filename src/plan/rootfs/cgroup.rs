@@ -125,6 +125,7 @@ fn one(entry: usize, destination: &str, source: Source, attrs: Attrs, options: &
         attrs,
         recursive: Attrs::default(),
         propagation: options.propagation.clone(),
+        unnamed: 0,
         late_readonly: false,
     }))
 }

@@ -208,6 +208,8 @@ pub(super) struct Options {
     /// Some(recursive) for an idmapped mount.
     pub(super) idmap: Option<bool>,
     pub(super) data: Vec<String>,
+    /// Something was said about the mount itself, which for a bind then is all that holds ([`Options::of_bind`]).
+    named: bool,
 }
 
 /// Propagation flags by name.
@@ -254,6 +256,27 @@ impl Options {
         this
     }
 
+    /// The attributes of a bind mount, and those to clear where the kernel lets them be.
+    ///
+    /// Without any word about them the mount is as its source is; after one, as runc and crun have it, the words are the
+    /// whole set: `mount --bind -o nosuid` of a read-only source can be written. Only access times stay without a
+    /// word about them, and of those that a user namespace locks, what is not asked to go (config.md, "Mounts": the
+    /// options are mount(8)'s, which does either, <https://github.com/util-linux/util-linux/issues/2433>).
+    pub(super) fn of_bind(&self) -> (Attrs, u64) {
+        let mut attrs = self.attrs;
+        if !self.named {
+            return (attrs, 0);
+        }
+        let mut unnamed = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+        if attrs.set & attr::NODIRATIME != 0 || attrs.clear & attr::ATIME != 0 {
+            attrs.clear |= attr::ATIME | attr::NODIRATIME & !attrs.set;
+        } else if attrs.clear & attr::NODIRATIME != 0 {
+            attrs.clear &= !attr::NODIRATIME;
+            unnamed |= attr::NODIRATIME;
+        }
+        (attrs, unnamed & !(attrs.set | attrs.clear))
+    }
+
     fn one(&mut self, name: &str) {
         match name {
             "" | "defaults" => {}
@@ -263,14 +286,17 @@ impl Options {
             "tmpcopyup" => self.copy_up = true,
             "idmap" => self.idmap = Some(false),
             "ridmap" => self.idmap = Some(true),
+            // They withdraw what was chosen before them, and not what a bind's source has, as with mount(8).
+            "atime" if self.attrs.set & attr::ATIME != attr::NOATIME => self.named = true,
+            "nostrictatime" if self.attrs.set & attr::ATIME != attr::STRICTATIME => self.named = true,
             _ => {
                 if let Some(flags) = propagation(name) {
                     self.propagation.push(flags);
                 } else if let Some((flag, on)) = superblock(name) {
                     self.superblock = if on { self.superblock | flag } else { self.superblock & !flag };
-                } else if !self.attrs.apply(name)
-                    && !name.strip_prefix('r').is_some_and(|name| self.recursive.apply(name))
-                {
+                } else if self.attrs.apply(name) {
+                    self.named = true;
+                } else if !name.strip_prefix('r').is_some_and(|name| self.recursive.apply(name)) {
                     self.data.push(name.to_owned());
                 }
             }
@@ -306,6 +332,27 @@ mod tests {
         assert_eq!(parse("sync async").superblock, 0);
         assert_eq!(parse("noatime strictatime").attrs.set, attr::STRICTATIME);
         assert_eq!(parse("noatime atime").attrs, Attrs { set: 0, clear: attr::ATIME });
+    }
+
+    #[test]
+    fn a_word_about_a_bind_makes_the_words_the_whole_set() {
+        use attr::*;
+        let of = |text: &str| parse(text).of_bind();
+        let attrs = |set, clear| Attrs { set, clear };
+        assert_eq!(of("bind rprivate"), (attrs(0, 0), 0));
+        assert_eq!(of("bind dev"), (attrs(0, NODEV), RDONLY | NOSUID | NOEXEC | NOSYMFOLLOW));
+        assert_eq!(
+            of("bind ro nosuid nodev noexec"),
+            (attrs(RDONLY | NOSUID | NODEV | NOEXEC, 0), NOSYMFOLLOW)
+        );
+        let all = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
+        // Access times stay as they are unless one is chosen.
+        for text in ["bind atime", "bind norelatime", "bind nostrictatime"] {
+            assert_eq!(of(text), (attrs(0, 0), all), "{text}");
+        }
+        assert_eq!(of("bind relatime"), (attrs(0, ATIME | NODIRATIME), all));
+        assert_eq!(of("bind nodiratime"), (attrs(NODIRATIME, ATIME), all));
+        assert_eq!(of("bind diratime"), (attrs(0, 0), all | NODIRATIME));
     }
 
     #[test]
