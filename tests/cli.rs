@@ -2,7 +2,7 @@
 
 use crate::harness::{Run, Test, is_rrun};
 use crate::{requires, rrun_only};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 
 /// moby's and go-runc's parsers: the lines `NAME version V`, `commit: C`, `spec: S`.
@@ -146,6 +146,18 @@ fn the_debug_log_tells_the_steps_of_a_launch() {
         &[&init[..], &["nsexec container setup: affinity: 0x1", "setns_init: about to exec"]].concat(),
     );
     t.end();
+    // All flags of the filter, the listener's (8) among them.
+    t.edit(|c| {
+        c["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": "/nonexistent",
+            "flags": [],
+            "syscalls": [{ "names": ["sethostname"], "action": "SCMP_ACT_NOTIFY" }],
+        });
+    });
+    let out = t.rt(&["--debug", "run", "--bundle", t.bundle.to_str().unwrap(), &t.id]).go();
+    assert!(out.stderr().contains("seccomp filter flags: 8\""), "{}", out.stderr());
+    t.nothing_left();
 }
 
 #[test]

@@ -323,7 +323,7 @@ fn exec_gets_what_it_asks_for() {
 #[test]
 fn a_users_agent_gets_the_listener() {
     requires!(root);
-    for no_new_privileges in [true, false] {
+    for (no_new_privileges, hook) in [(true, false), (false, false), (true, true)] {
         let t = bundle("rootless-listener");
         let socket = FdSocket::bind(&t.dir.join("agent"));
         own(&t);
@@ -334,6 +334,9 @@ fn a_users_agent_gets_the_listener() {
                 "listenerPath": socket.path,
                 "syscalls": [{ "names": ["sethostname"], "action": "SCMP_ACT_NOTIFY" }],
             });
+            if hook {
+                c["hooks"] = json!({ "startContainer": [{ "path": "/bin/true" }] });
+            }
         });
         t.sh("exec sleep 1000");
         let started = t.bundle_command("run", &["--detach"]).without_session().spawn();
@@ -343,6 +346,39 @@ fn a_users_agent_gets_the_listener() {
         assert_eq!((fds.len(), &state["pid"]), (1, &json!(pid(&t))));
         end(&t);
     }
+}
+
+/// The process that waits for `start` lets its user's further processes in.
+#[test]
+fn a_created_container_takes_exec() {
+    requires!(root);
+    let t = bundle("rootless-created");
+    own(&t);
+    t.sh("exec sleep 1000");
+    t.bundle_command("create", &[]).without_session().go().ok();
+    let out = t.rt(&["exec", &t.id, "cat", "/proc/self/uid_map"]).without_session().go();
+    assert!(!out.ok().stdout().is_empty());
+    end(&t);
+}
+
+#[test]
+fn a_container_that_could_not_be_killed_is_warned_about() {
+    requires!(root);
+    let t = bundle("rootless-shared");
+    own(&t);
+    t.edit(|c| c["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid"));
+    t.edit(|c| {
+        let mounts = c["mounts"].as_array_mut().unwrap();
+        mounts.retain(|m| m["destination"] != "/proc");
+        mounts
+            .push(json!({ "destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"] }));
+        c["linux"]["maskedPaths"] = json!([]);
+        c["linux"]["readonlyPaths"] = json!([]);
+    });
+    t.sh("true");
+    let out = t.bundle_command("run", &[]).without_session().go();
+    assert!(out.ok().stderr().contains("strongly discouraged"), "{}", out.stderr());
+    end(&t);
 }
 
 #[test]

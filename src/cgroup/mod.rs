@@ -119,9 +119,13 @@ impl Cgroup {
                 made: Vec::new(),
             });
             let Some(group) = self.groups.get_mut(i) else { continue };
+            // The v2 hierarchy beside those of v1 holds no process that those do not, so a user who was given the
+            // latter alone goes without.
+            let beside = group.version == Version::V2
+                && plan.places.iter().any(|p| p.hierarchy.version == Version::V1);
             match make(place, plan, group, inside) {
                 Ok(()) => {}
-                Err(e) if plan.best_effort && is_refused(&e) => {
+                Err(e) if (plan.best_effort || beside) && is_refused(&e) => {
                     let limits = plan.limits.iter().filter(|limit| !limit.default);
                     if group.version == Version::V2
                         && limits.into_iter().any(|limit| group.has(&limit.controller))

@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::mount_namespace::{SharedMounts, Undo};
 use crate::notify::{self, Listening};
 use crate::plan::cgroup::{CgroupPlan, Driver};
-use crate::plan::{Plan, Request, annotations};
+use crate::plan::{Kind, Plan, Request, annotations};
 use crate::spec::{Mount, Spec};
 use crate::state::{self, CgroupPath, Record, Reserved, Root};
 use crate::sys::signal::Signals;
@@ -77,8 +77,7 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     // Profiles name system calls of kernels to come; that is not worth a line at every start.
     if let Some(filter) = &plan.seccomp {
         // runc's words and flags, which its own tests look for.
-        let shown = filter.flags & !crate::plan::seccomp::NEW_LISTENER;
-        crate::log::debug(|| format!("seccomp filter flags: {shown}"));
+        crate::log::debug(|| format!("seccomp filter flags: {}", filter.flags));
     }
     for warning in plan.seccomp.iter().flat_map(|filter| &filter.warnings) {
         crate::log::debug(|| warning);
@@ -128,6 +127,12 @@ fn establish(
     let launched = launched.inspect_err(|_| {
         let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
     })?;
+    if plan.rootless && cgroup.paths().is_empty() && !plan.namespaces.has(Kind::Pid) {
+        crate::log::warning(
+            "a rootless container with neither a cgroup nor a pid namespace of its own. Such configuration is strongly \
+             discouraged: its processes cannot be found to be killed",
+        );
+    }
     if let (Some(socket), Some(master)) = (console_socket, &launched.console) {
         socket.send_terminal(master.as_fd()).context(|| "--console-socket")?;
     }

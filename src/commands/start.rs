@@ -126,9 +126,7 @@ pub fn hand_listener_over(
         .call(|| "linux.seccomp.listenerPath: pidfd_getfd")
         .map_err(|e| match e.errno() {
             // The process is not dumpable.
-            Some(Errno::PERM) => {
-                e.remedy("needs root, or run without startContainer hooks in new user and pid namespaces")
-            }
+            Some(Errno::PERM) => e.remedy("needs root, or new user and pid namespaces"),
             _ => e,
         })?;
     let state = crate::oci_state::for_listener(record, status, pid, &seccomp.listener_metadata);

@@ -113,6 +113,9 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     }
     let program = steps::look_up(&plan.process)?;
     let envp = steps::environment(&plan.process);
+    if lets_a_user_in(plan) {
+        sys::task::set_dumpable(true).at(Step::Session)?;
+    }
 
     // Before Ready and not after Committed, as the parent may have ended by then and the signal would have come.
     // From here on the end of file on the socket says that the parent was killed.
@@ -129,9 +132,6 @@ fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, 
     let outcome = (|| -> Result<Infallible, Fault> {
         drop(listener);
         steps::limit_resources(&plan.process.rlimits)?;
-        if lets_a_user_take_the_listener(plan) {
-            sys::task::set_dumpable(true).at(Step::Seccomp)?;
-        }
         steps::confine(&plan.process, plan.seccomp.as_ref(), &prepared.proc, connection.as_fd())?;
         start_container_hooks(plan, &prepared)?;
         steps::execute(&plan.process, &prepared.program, &prepared.envp)
@@ -142,15 +142,12 @@ fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, 
     }
 }
 
-/// Whether this process is made dumpable for its last steps: pidfd_getfd(2) of one that is not needs CAP_SYS_PTRACE
-/// where rrun itself was executed (`mm->user_ns`), and a user has it only in the namespace that rrun has made.
-/// Only where nothing of the container runs yet that could attach to this process (CVE-2016-9962).
-fn lets_a_user_take_the_listener(plan: &Plan) -> bool {
-    plan.rootless
-        && plan.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some())
-        && plan.namespaces.creates(Kind::User)
-        && plan.namespaces.creates(Kind::Pid)
-        && plan.hooks.start_container.is_empty()
+/// Whether this process is made dumpable once nothing of the host is open in it: setns(2), by which `exec` comes into a
+/// created container, and pidfd_getfd(2) of one that is not need CAP_SYS_PTRACE where rrun itself was executed
+/// (`mm->user_ns`), and a user has it only in the namespace that rrun has made. Not where processes of another
+/// container could attach to it (CVE-2016-9962).
+fn lets_a_user_in(plan: &Plan) -> bool {
+    plan.rootless && plan.namespaces.creates(Kind::User) && plan.namespaces.creates(Kind::Pid)
 }
 
 /// Waits for a caller that says Start: one that only looks, as `state` does, goes away again.
