@@ -155,6 +155,8 @@ pub struct Bind {
     pub idmap: Option<Idmap>,
     /// The parent opens it too, as the container's root may not reach it.
     pub from_parent: bool,
+    /// Left out if the source does not exist.
+    pub optional: bool,
 }
 
 /// An idmapped mount.
@@ -397,7 +399,7 @@ fn bind(
     let inside = is_below(&clean(&path.to_string_lossy()), &clean(&root.to_string_lossy()));
     let from_parent =
         idmap.is_some() && !inside || given.namespaces.has(Kind::User) && !given.rootless && idmap.is_none();
-    Ok(Bind { source, recursive, idmap, from_parent })
+    Ok(Bind { source, recursive, idmap, from_parent, optional: false })
 }
 
 fn idmap(given: &Given<'_>, entry: usize, mount: &spec::Mount, options: &Options) -> Result<Option<Idmap>> {

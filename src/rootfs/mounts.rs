@@ -58,7 +58,10 @@ impl Rootfs {
     }
 
     fn bind(&mut self, index: u16, mount: &Mount, bind: &Bind, sources: &mut Sources<'_>) -> Made<()> {
-        let origin = self.origin(index, bind, sources)?;
+        let origin = match self.origin(index, bind, sources) {
+            Err(fault) if bind.optional && fault.errno == Errno::NOENT => return Ok(()),
+            origin => origin?,
+        };
         let (Origin::Tree(node) | Origin::Node(node)) = &origin;
         let st = fstat(node).named("fstat").map_err(|e| fault(e, ""))?;
         let make = if FileType::from_raw_mode(st.st_mode).is_dir() { Make::Dir } else { Make::File };

@@ -47,7 +47,13 @@ pub(super) fn add(
             let source = if given.namespaces.has(Kind::Cgroup) {
                 Source::Cgroup2(filesystem("cgroup2", "cgroup", &options.data)?, own)
             } else {
-                Source::Bind(Bind { source: own, recursive: false, idmap: None, from_parent: false })
+                Source::Bind(Bind {
+                    source: own,
+                    recursive: false,
+                    idmap: None,
+                    from_parent: false,
+                    optional: false,
+                })
             };
             ops.push(one(entry, destination, source, options.attrs, options)?);
         }
@@ -84,7 +90,9 @@ fn v1(
             Source::New(filesystem(typ, source, std::slice::from_ref(&hierarchy.options))?)
         } else {
             let source = cstring("linux.cgroupsPath", &hierarchy.path.to_string_lossy())?;
-            Source::Bind(Bind { source, recursive: true, idmap: None, from_parent: false })
+            // The v2 one is left out where it is not the user's to make ([`crate::cgroup`]).
+            let optional = given.rootless && hierarchy.options.is_empty();
+            Source::Bind(Bind { source, recursive: true, idmap: None, from_parent: false, optional })
         };
         let mut attrs = options.attrs;
         if given.namespaces.has(Kind::Cgroup) {
