@@ -229,7 +229,7 @@ macro_rules! peers {
 fn cpu_is_as_the_peers_have_it() {
     peers!();
     let cpu =
-        json!({ "cpu": { "shares": 512, "quota": 12_345, "period": 50_000, "cpus": "0", "mems": "0" } });
+        json!({ "cpu": { "shares": 512, "quota": 12_500, "period": 50_000, "cpus": "0", "mems": "0" } });
     let updates: [&[&str]; 2] =
         [&["--cpu-quota", "30000", "--cpu-period", "100000"], &["--cpu-share", "2048"]];
     same_as_peers(&cpu, &updates);
@@ -278,6 +278,60 @@ fn unified_values_are_properties() {
     }
     let files = limits(&u);
     assert_eq!((files["memory.oom.group"].as_str(), files["cpu.max"].as_str()), ("1", "20000 100000"));
+    t.end();
+}
+
+/// systemd keeps hundredths of a CPU: the file says the same, so that a reload changes nothing. runc's `update.bats`
+/// asks for it.
+#[test]
+fn a_quota_is_rounded_in_file_and_unit() {
+    requires!(root);
+    requires!(systemd() && v2(), "needs systemd as PID 1 and cgroup v2");
+    rrun_only!("Debian's runc and crun write the exact value to the file");
+    let t = scoped("rounded");
+    t.edit(|c| c["linux"]["resources"]["cpu"] = json!({ "quota": 12_345, "period": 50_000 }));
+    detached(&t, "exec sleep 1000");
+    let u = unit(&t);
+    let both = || (property(&u, "CPUQuotaPerSecUSec"), limits(&u)["cpu.max"].clone());
+    assert_eq!(both(), ("250ms".into(), "12500 50000".into()));
+    for (args, per_second, max) in [
+        (&["--cpu-period", "900000"][..], "20ms", "18000 900000"),
+        (&["--cpu-quota", "500000"], "560ms", "504000 900000"),
+        (&["--pids-limit", "44"], "560ms", "504000 900000"),
+        (&["--cpu-quota", "-1"], "infinity", "max 900000"),
+    ] {
+        t.rt(&[&["update"], args, &[&t.id]].concat()).go().ok();
+        assert_eq!(both(), (per_second.into(), max.into()), "{args:?}");
+        systemctl(&["daemon-reload"]);
+        assert_eq!(both(), (per_second.into(), max.into()), "{args:?} and daemon-reload");
+    }
+    t.end();
+}
+
+/// systemd 252 keeps idle as a weight, so of the two it has one: idle wins where both are given, and a weight alone
+/// takes idle back, as runc's `update.bats` asks.
+#[test]
+fn idle_and_a_weight_are_one_to_systemd() {
+    requires!(root);
+    requires!(systemd() && v2(), "needs systemd as PID 1 and cgroup v2");
+    rrun_only!("runc 1.1.5 does not know cpu.idle");
+    let t = scoped("idle");
+    detached(&t, "exec sleep 1000");
+    let u = unit(&t);
+    requires!(limits(&u).contains_key("cpu.idle"), "needs Linux 5.15");
+    let both = || (property(&u, "CPUWeight"), limits(&u)["cpu.idle"].clone());
+    let update = |args: &[&str]| t.rt(&[&["update"], args, &[&t.id]].concat()).go();
+    update(&["--cpu-share", "200", "--cpu-idle", "1"]).ok().says("unable to apply both");
+    assert_eq!(both(), ("0".into(), "1".into()));
+    update(&["--pids-limit", "44"]).ok();
+    assert_eq!(both(), ("0".into(), "1".into()));
+    update(&["--cpu-share", "512"]).ok();
+    assert_eq!(both(), ("59".into(), "0".into()));
+    let unified = r#"{"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#;
+    t.rt(&["update", "-r", "-", &t.id]).stdin(unified).go().ok().says("unable to apply both");
+    assert_eq!(both(), ("0".into(), "1".into()));
+    update(&["--cpu-idle", "0"]).ok();
+    assert_eq!(both(), ("100".into(), "0".into()));
     t.end();
 }
 
@@ -403,7 +457,7 @@ fn a_stale_unit_makes_room_and_a_used_one_does_not() {
     let active = || matches!(property(&u, "ActiveState").as_str(), "active" | "deactivating");
     wait_for("the scope", SECONDS_20, || active().then_some(()));
     t.sh("exec sleep 1000");
-    with_systemd(&t, "create", &[]).fails("UnitExists").one_line();
+    with_systemd(&t, "create", &[]).fails("container's cgroup is not empty").one_line();
     assert!(!t.state.join(&t.id).exists());
     let _ = Command::new("systemctl").args(["kill", "--signal=KILL", &u]).status();
     let _ = used.wait();
@@ -411,6 +465,28 @@ fn a_stale_unit_makes_room_and_a_used_one_does_not() {
     with_systemd(&t, "create", &[]).ok();
     t.end();
     is_gone(&u);
+}
+
+/// It is not systemd's and not of a container: it stays as it is, and so does the refusal. runc's `cgroups.bats` asks
+/// twice.
+#[test]
+fn a_frozen_cgroup_in_the_scopes_place_is_refused_and_kept() {
+    requires!(root);
+    requires!(systemd() && v2(), "needs systemd as PID 1 and cgroup v2");
+    rrun_only!("crun joins it");
+    let t = scoped("frozen");
+    t.sh("exec sleep 1000");
+    systemctl(&["start", SLICE]);
+    let place = Path::new("/sys/fs/cgroup").join(SLICE).join(unit(&t));
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("cgroup.freeze"), "1").unwrap();
+    for verb in ["run", "create"] {
+        with_systemd(&t, verb, &[]).fails("container's cgroup unexpectedly frozen").one_line();
+        assert!(place.is_dir(), "after {verb}");
+    }
+    fs::remove_dir(&place).unwrap();
+    with_systemd(&t, "create", &[]).ok();
+    t.end();
 }
 
 /// The opens that a container may and may not do.

@@ -111,13 +111,7 @@ impl Cgroup {
     fn make(&mut self, plan: &CgroupPlan, inside: Option<u32>) -> Result<()> {
         for place in &plan.places {
             let i = self.groups.len();
-            self.groups.push(Group {
-                version: place.hierarchy.version,
-                controllers: place.hierarchy.controllers.clone().into(),
-                dir: None,
-                path: place.hierarchy.mount.join(place.path.trim_start_matches('/')),
-                made: Vec::new(),
-            });
+            self.groups.push(Group::of(place));
             let Some(group) = self.groups.get_mut(i) else { continue };
             // The v2 hierarchy beside those of v1 holds no process that those do not, so a user who was given the
             // latter alone goes without.
@@ -153,6 +147,12 @@ impl Cgroup {
             let of = |(_, path): &(String, PathBuf)| Dir::open(path).and_then(|dir| dir.procs());
             Self::planned(plan).iter().all(|place| of(place).map_or(true, |pids| pids.is_empty()))
         };
+        // Before systemd takes it over, and removes it when the scope is stopped for this very reason.
+        for group in plan.places.iter().map(Group::of) {
+            if let Ok(dir) = Dir::open(&group.path) {
+                vacant(&dir, &group, None, false)?;
+            }
+        }
         scope.start(unit, pid, is_empty)?;
         self.make(plan, Some(pid))
     }
@@ -193,6 +193,16 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>
         });
         v2::check_type(&dir, limited)?;
     }
+    vacant(&dir, group, inside, made)?;
+    if group.version == Version::V1 && group.has("cpuset") {
+        v1::fill_cpuset(&mount, &place.path)?;
+    }
+    group.dir = Some(dir);
+    Ok(())
+}
+
+/// Refuses a cgroup that has processes or is frozen.
+fn vacant(dir: &Dir, group: &Group, inside: Option<u32>, made: bool) -> Result<()> {
     if !made {
         match dir.procs()?.iter().filter(|&&pid| Some(pid) != inside).count() {
             0 => {}
@@ -206,17 +216,13 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>
     }
     // A frozen cgroup above would freeze init before it can answer, and so hang create.
     let held = match group.version {
-        Version::V1 => group.has("freezer") && v1::is_frozen(&dir)?,
-        Version::V2 => v2::is_held(&dir)?,
+        Version::V1 => group.has("freezer") && v1::is_frozen(dir)?,
+        Version::V2 => v2::is_held(dir)?,
     };
     if held {
         let e = Error::new("container's cgroup unexpectedly frozen");
         return Err(e.context(dir.path().display()).remedy("thaw it"));
     }
-    if group.version == Version::V1 && group.has("cpuset") {
-        v1::fill_cpuset(&mount, &place.path)?;
-    }
-    group.dir = Some(dir);
     Ok(())
 }
 
@@ -228,6 +234,16 @@ fn frozen(version: Version, dir: &Dir) -> Result<bool> {
 }
 
 impl Group {
+    fn of(place: &Place) -> Self {
+        Self {
+            version: place.hierarchy.version,
+            controllers: place.hierarchy.controllers.clone().into(),
+            dir: None,
+            path: place.hierarchy.mount.join(place.path.trim_start_matches('/')),
+            made: Vec::new(),
+        }
+    }
+
     fn has(&self, controller: &str) -> bool {
         self.controllers().iter().any(|name| name == controller)
     }
@@ -510,23 +526,24 @@ impl Cgroup {
         again.into_iter().try_for_each(|(dir, write)| write_one(dir, write).map_err(|e| explain(e, write)))
     }
 
-    /// Changes limits of a scope in systemd, too, then writes them: to the files, which have the exact values.
+    /// Changes limits of a scope in systemd, too, then writes them; says what was ignored.
     ///
     /// # Errors
     /// Those of [`Cgroup::set`], and what systemd refuses.
-    pub fn update(&mut self, writes: &[Write]) -> Result<()> {
+    pub fn update(&mut self, mut writes: Vec<Write>) -> Result<Vec<String>> {
         if self.scope.is_none() {
-            return self.set(writes);
+            return self.set(&writes).map(|()| Vec::new());
         }
-        for write in writes {
+        for write in &writes {
             check_usage(self.dir(&write.controller), write)?;
         }
         let (now, v1) = (self.now(), self.groups.iter().any(|group| group.version == Version::V1));
-        let Some(scope) = &mut self.scope else { return Ok(()) };
+        let Some(scope) = &mut self.scope else { return Ok(Vec::new()) };
         let version = scope.version()?;
-        let properties = crate::plan::cgroup::systemd::limits(writes, version, !v1, &now);
+        let ignored = crate::plan::cgroup::systemd::settle(&mut writes, version, !v1, &now);
+        let properties = crate::plan::cgroup::systemd::limits(&writes, version, !v1, &now);
         if properties.is_empty() {
-            return self.set(writes);
+            return self.set(&writes).map(|()| ignored);
         }
         // On v1 systemd writes all settings of the unit again, the device list by denying everything first: no
         // process may open one meanwhile.
@@ -537,8 +554,7 @@ impl Cgroup {
         let done = self.scope.as_mut().map_or(Ok(()), |scope| scope.set(&properties));
         let thawed = if hold { self.thaw() } else { Ok(()) };
         done.and(thawed)?;
-        self.restore(&now, writes)?;
-        self.set(writes)
+        self.set(&writes).map(|()| ignored)
     }
 
     /// The CPU limits that systemd takes as one.
@@ -553,24 +569,6 @@ impl Cgroup {
         };
         let (quota, period) = (quota.trim().parse().ok(), period.trim().parse().ok());
         crate::plan::cgroup::systemd::Now { quota, period, idle: read("cpu.idle").trim() == "1" }
-    }
-
-    /// Gives the CPU quota its exact value again, which systemd has written rounded, if it stays.
-    fn restore(&self, was: &crate::plan::cgroup::systemd::Now, writes: &[Write]) -> Result<()> {
-        let given =
-            |write: &Write| write.file.starts_with("cpu.max") || write.file.starts_with("cpu.cfs_quota");
-        let (Some(quota), Some(dir)) = (was.quota.filter(|&quota| quota > 0), self.dir("cpu")) else {
-            return Ok(());
-        };
-        if self.now().quota == Some(quota) || writes.iter().any(|write| given(write) && !write.keeps_first) {
-            return Ok(());
-        }
-        let file = if self.group("cpu").is_some_and(|g| g.version == Version::V2) {
-            "cpu.max"
-        } else {
-            "cpu.cfs_quota_us"
-        };
-        dir.write(file, &quota.to_string())
     }
 
     fn user_scope(&self) -> Option<&systemd::Scope> {

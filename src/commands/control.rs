@@ -67,7 +67,10 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
     }
     let source = args.resources.as_ref().map_or_else(|| "update".into(), |path| path.display().to_string());
     let writes = crate::plan::cgroup::update(&resources, &layout).map_err(|e| e.in_file(&source))?;
-    cgroup.update(&writes)
+    for ignored in cgroup.update(writes)? {
+        crate::log::warning(&ignored);
+    }
+    Ok(())
 }
 
 /// Adds what cgroup v2, whose limit of swap is of swap alone, needs besides one that is given: the limit of

@@ -78,6 +78,7 @@ pub fn through(
         ("DefaultDependencies".to_owned(), Value::Bool(false)),
     ];
     properties.extend(device_properties(&plan.devices, v2, systemd, &mut plan.warnings));
+    plan.warnings.extend(settle(&mut plan.limits, systemd.version, v2, &Now::default()));
     properties.extend(limits(&plan.limits, systemd.version, v2, &Now::default()));
     // Last, so that they win.
     for (key, text) in annotations {
@@ -206,10 +207,92 @@ pub struct Now {
     pub idle: bool,
 }
 
-/// The properties that stand for these writes.
+/// Makes the writes what systemd can hold as well, so that unit and files agree and a reload of systemd changes
+/// nothing; says what was ignored.
+///
+/// A quota is rounded up as in [`bandwidth`]. Of a weight and idle systemd keeps one, and so does the kernel, which
+/// refuses a weight while the cgroup is idle.
+pub fn settle(writes: &mut Vec<Write>, version: u32, v2: bool, now: &Now) -> Vec<String> {
+    let (quota, period) = asked(writes);
+    if quota.is_some() || period.is_some() {
+        let period = period.or(now.period).unwrap_or(PERIOD);
+        let quota = quota.or(now.quota).and_then(|quota| u64::try_from(quota).ok());
+        let per_second = quota.and_then(|quota| per_second(quota, period));
+        if let Some(quota) = per_second.and_then(|each| each.checked_mul(period)).map(|n| n / SECOND) {
+            rewrite(writes, quota, period);
+        }
+    }
+    let idle = writes.iter().any(|write| write.file == "cpu.idle" && write.value.trim() == "1");
+    let mut ignored = Vec::new();
+    if idle && v2 && version >= 252 {
+        writes.retain(|write| {
+            let weight = write.file == "cpu.weight";
+            if weight {
+                ignored.push(format!(
+                    "{}: unable to apply both cpu.idle and cpu.weight, which is ignored",
+                    write.at
+                ));
+            }
+            !weight
+        });
+    }
+    ignored
+}
+
+/// Puts a quota, and the period it is for, in the place of what the writes say.
+fn rewrite(writes: &mut Vec<Write>, quota: u64, period: u64) {
+    let mut alone = None;
+    for write in writes.iter_mut() {
+        match write.file.as_str() {
+            "cpu.max" => {
+                write.value = if write.keeps_first || write.value.contains(' ') {
+                    format!("{quota} {period}")
+                } else {
+                    quota.to_string()
+                };
+                (write.keeps_first, write.default) = (false, false);
+                return;
+            }
+            "cpu.cfs_quota_us" => {
+                write.value = quota.to_string();
+                return;
+            }
+            "cpu.cfs_period_us" => alone = Some(write.clone()),
+            _ => {}
+        }
+    }
+    // systemd before 242 has written the quota for its own period.
+    writes.extend(alone.map(|write| Write {
+        file: "cpu.cfs_quota_us".into(),
+        value: quota.to_string(),
+        default: false,
+        ..write
+    }));
+}
+
+/// Quota and period that the writes set.
+fn asked(writes: &[Write]) -> (Option<i64>, Option<u64>) {
+    let (mut quota, mut period) = (None, None);
+    for write in writes {
+        let value = write.value.trim();
+        match write.file.as_str() {
+            "cpu.max" if write.keeps_first => period = value.parse().ok(),
+            "cpu.max" => {
+                let (first, second) = value.split_once(' ').unwrap_or((value, ""));
+                quota = if first == "max" { Some(-1) } else { first.parse().ok() };
+                period = second.trim().parse().ok().or(period);
+            }
+            "cpu.cfs_quota_us" => quota = value.parse().ok(),
+            "cpu.cfs_period_us" => period = value.parse().ok(),
+            _ => {}
+        }
+    }
+    (quota, period)
+}
+
+/// The properties that stand for these writes, which [`settle`] has seen.
 pub fn limits(writes: &[Write], version: u32, v2: bool, now: &Now) -> Vec<(String, Value)> {
     let mut properties: Vec<(String, Value)> = Vec::new();
-    let (mut quota, mut period) = (None, None);
     let mut idle = None;
     for write in writes {
         // The general file where there are two: io.weight and not io.bfq.weight.
@@ -225,24 +308,6 @@ pub fn limits(writes: &[Write], version: u32, v2: bool, now: &Now) -> Vec<(Strin
         let limit = |name: &str| number(value).map(|n| (name.to_owned(), Value::U64(n)));
         let set = |name: &str| cpu_set(value).map(|bits| (name.to_owned(), Value::bytes(&bits)));
         properties.extend(match file {
-            "cpu.max" if write.keeps_first => {
-                period = value.parse().ok();
-                None
-            }
-            "cpu.max" => {
-                let (first, second) = value.split_once(' ').unwrap_or((value, ""));
-                quota = if first == "max" { Some(-1) } else { first.parse().ok() };
-                period = second.trim().parse().ok().or(period);
-                None
-            }
-            "cpu.cfs_quota_us" => {
-                quota = value.parse().ok();
-                None
-            }
-            "cpu.cfs_period_us" => {
-                period = value.parse().ok();
-                None
-            }
             "cpu.idle" => {
                 idle = Some(value == "1").filter(|_| v2);
                 None
@@ -265,37 +330,43 @@ pub fn limits(writes: &[Write], version: u32, v2: bool, now: &Now) -> Vec<(Strin
             _ => None,
         });
     }
+    let (quota, period) = asked(writes);
     if quota.is_some() || period.is_some() {
         properties.extend(bandwidth(quota.or(now.quota), period.or(now.period), version));
     }
-    // systemd 252 has 0 for idle, and sets cpu.idle by it.
-    if version >= 252 && idle.unwrap_or(now.idle) {
-        properties.retain(|(name, _)| name != "CPUWeight");
-        properties.extend(idle.map(|_| ("CPUWeight".to_owned(), Value::U64(0))));
-    } else if version >= 252 && now.idle && !properties.iter().any(|(name, _)| name == "CPUWeight") {
+    // systemd 252 has 0 for idle, sets cpu.idle by it and takes it back for a weight.
+    let weighted = properties.iter().any(|(name, _)| name == "CPUWeight");
+    let weight = match idle {
+        Some(true) => Some(0),
         // What the kernel makes of the weight as well when it takes idle back.
-        properties.push(("CPUWeight".to_owned(), Value::U64(100)));
-    }
+        Some(false) if now.idle && !weighted => Some(100),
+        _ => None,
+    };
+    properties.extend(weight.filter(|_| version >= 252).map(|n| ("CPUWeight".to_owned(), Value::U64(n))));
     properties
 }
 
-/// systemd wants the quota per second, and keeps hundredths of a CPU: rounded up, or a cgroup below could not have
-/// what it is promised. The file gets the exact value, until systemd reloads.
+/// Microseconds: the kernel's and systemd's period where none is given.
+const PERIOD: u64 = 100_000;
+
+/// Microseconds of a second.
+const SECOND: u64 = 1_000_000;
+
+/// systemd wants the quota per second.
 fn bandwidth(quota: Option<i64>, period: Option<u64>, version: u32) -> Vec<(String, Value)> {
-    const STEP: u64 = 10_000;
     let mut properties = Vec::new();
     if let Some(period) = period.filter(|_| version >= 242) {
         properties.push(("CPUQuotaPeriodUSec".to_owned(), Value::U64(period)));
     }
-    let per_second = match quota.and_then(|quota| u64::try_from(quota).ok()) {
-        Some(quota) => {
-            let exact = quota.saturating_mul(1_000_000) / period.unwrap_or(100_000).max(1);
-            exact.checked_next_multiple_of(STEP).unwrap_or(INFINITY)
-        }
-        None => INFINITY,
-    };
-    properties.push(("CPUQuotaPerSecUSec".to_owned(), Value::U64(per_second)));
+    let quota = quota.and_then(|quota| u64::try_from(quota).ok());
+    let each = quota.and_then(|quota| per_second(quota, period.unwrap_or(PERIOD)));
+    properties.push(("CPUQuotaPerSecUSec".to_owned(), Value::U64(each.unwrap_or(INFINITY))));
     properties
+}
+
+/// systemd keeps hundredths of a CPU: rounded up, or a cgroup below could not have what it is promised.
+fn per_second(quota: u64, period: u64) -> Option<u64> {
+    quota.checked_mul(SECOND)?.checked_div(period)?.checked_next_multiple_of(SECOND / 100)
 }
 
 /// `0-3,7` as bits, the first CPU in the lowest of the first byte; `None` for what only the kernel understands.
@@ -481,7 +552,9 @@ mod tests {
     fn an_update_of_a_part_keeps_the_rest() {
         let update = |json: &str, now: Now| {
             let resources = crate::spec::read::document(json.as_bytes()).expect("valid JSON");
-            texts(limits(&super::super::update(&resources, &v2()).expect("accepted"), 252, true, &now))
+            let mut writes = super::super::update(&resources, &v2()).expect("accepted");
+            settle(&mut writes, 252, true, &now);
+            texts(limits(&writes, 252, true, &now))
         };
         let now = Now { quota: Some(50_000), period: Some(100_000), idle: false };
         assert_eq!(
@@ -496,7 +569,38 @@ mod tests {
         let idle = Now { idle: true, ..Now::default() };
         assert_eq!(update(r#"{"cpu":{"idle":0}}"#, idle), ["CPUWeight=100"]);
         assert_eq!(update(r#"{"cpu":{"idle":0,"shares":512}}"#, idle), ["CPUWeight=59"]);
-        assert!(update(r#"{"cpu":{"shares":512}}"#, idle).is_empty(), "idle stays");
+        assert_eq!(update(r#"{"cpu":{"shares":512}}"#, idle), ["CPUWeight=59"]);
+        assert!(update(r#"{"pids":{"limit":5}}"#, idle) == ["TasksMax=5"], "idle stays");
+    }
+
+    #[test]
+    fn the_files_get_what_systemd_keeps() {
+        let settled = |json: &str, layout: &Layout, now: Now| {
+            let resources = crate::spec::read::document(json.as_bytes()).expect("valid JSON");
+            let mut writes = super::super::update(&resources, layout).expect("accepted");
+            let ignored = settle(&mut writes, 252, layout.is_v2(), &now);
+            let text = writes.iter().map(|write| {
+                assert!(!write.keeps_first);
+                format!("{}={}", write.file, write.value)
+            });
+            (text.collect::<Vec<_>>().join(" "), ignored.len())
+        };
+        let none = Now::default();
+        let now = Now { quota: Some(500_000), period: Some(1_000_000), idle: false };
+        for (json, now, expected) in [
+            (r#"{"cpu":{"quota":500000,"period":900000}}"#, none, "cpu.max=504000 900000"),
+            (r#"{"cpu":{"quota":5000}}"#, none, "cpu.max=5000"),
+            (r#"{"cpu":{"quota":5001}}"#, none, "cpu.max=6000"),
+            (r#"{"cpu":{"period":900000}}"#, now, "cpu.max=504000 900000"),
+            (r#"{"cpu":{"quota":-1}}"#, now, "cpu.max=max"),
+            (r#"{"unified":{"cpu.max":"1 1000"}}"#, none, "cpu.max=10 1000"),
+        ] {
+            assert_eq!(settled(json, &v2(), now), (expected.into(), 0), "{json}");
+        }
+        let v1 = settled(r#"{"cpu":{"period":900000}}"#, &v1(), now);
+        assert_eq!(v1, ("cpu.cfs_period_us=900000 cpu.cfs_quota_us=504000".into(), 0));
+        let both = settled(r#"{"cpu":{"shares":512,"idle":1}}"#, &v2(), none);
+        assert_eq!(both, ("cpu.idle=1".into(), 1));
     }
 
     fn devices(json: &str, layout: &Layout, systemd: &Systemd) -> (String, Vec<String>, usize) {
