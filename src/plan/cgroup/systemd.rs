@@ -214,13 +214,20 @@ pub struct Now {
 /// refuses a weight while the cgroup is idle.
 pub fn settle(writes: &mut Vec<Write>, version: u32, v2: bool, now: &Now) -> Vec<String> {
     let (quota, period) = asked(writes);
-    if quota.is_some() || period.is_some() {
-        let period = period.or(now.period).unwrap_or(PERIOD);
-        let quota = quota.or(now.quota).and_then(|quota| u64::try_from(quota).ok());
-        let per_second = quota.and_then(|quota| per_second(quota, period));
-        if let Some(quota) = per_second.and_then(|each| each.checked_mul(period)).map(|n| n / SECOND) {
-            rewrite(writes, quota, period);
+    let in_force = |quota: i64| u64::try_from(quota).ok();
+    match quota.or(now.quota).and_then(in_force) {
+        Some(limit) if quota.is_some() || period.is_some() => {
+            let period = period.or(now.period).unwrap_or(PERIOD);
+            let exact = per_second(limit, period).and_then(|each| each.checked_mul(period));
+            rewrite(writes, Some(exact.map_or(limit, |n| n / SECOND)), period);
         }
+        // Without a limit systemd writes its default period.
+        None if quota.is_some() && period.is_none() => {
+            if let Some(period) = now.period {
+                rewrite(writes, None, period);
+            }
+        }
+        _ => {}
     }
     let idle = writes.iter().any(|write| write.file == "cpu.idle" && write.value.trim() == "1");
     let mut ignored = Vec::new();
@@ -239,34 +246,23 @@ pub fn settle(writes: &mut Vec<Write>, version: u32, v2: bool, now: &Now) -> Vec
     ignored
 }
 
-/// Puts a quota, and the period it is for, in the place of what the writes say.
-fn rewrite(writes: &mut Vec<Write>, quota: u64, period: u64) {
-    let mut alone = None;
-    for write in writes.iter_mut() {
-        match write.file.as_str() {
-            "cpu.max" => {
-                write.value = if write.keeps_first || write.value.contains(' ') {
-                    format!("{quota} {period}")
-                } else {
-                    quota.to_string()
-                };
-                (write.keeps_first, write.default) = (false, false);
-                return;
-            }
-            "cpu.cfs_quota_us" => {
-                write.value = quota.to_string();
-                return;
-            }
-            "cpu.cfs_period_us" => alone = Some(write.clone()),
-            _ => {}
-        }
-    }
-    // systemd before 242 has written the quota for its own period.
-    writes.extend(alone.map(|write| Write {
-        file: "cpu.cfs_quota_us".into(),
-        value: quota.to_string(),
+/// Puts a quota, none for no limit, and its period in the place of what the writes say of them.
+fn rewrite(writes: &mut Vec<Write>, quota: Option<u64>, period: u64) {
+    let bandwidth =
+        |write: &Write| ["cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"].contains(&&*write.file);
+    let Some(like) = writes.iter().find(|write| bandwidth(write)).cloned() else { return };
+    let limit = |none: &str| quota.map_or_else(|| none.to_owned(), |quota| quota.to_string());
+    let values = match like.file.as_str() {
+        "cpu.max" => vec![("cpu.max", format!("{} {period}", limit("max")))],
+        _ => vec![("cpu.cfs_period_us", period.to_string()), ("cpu.cfs_quota_us", limit("-1"))],
+    };
+    writes.retain(|write| !bandwidth(write));
+    writes.extend(values.into_iter().map(|(file, value)| Write {
+        file: file.into(),
+        value,
         default: false,
-        ..write
+        keeps_first: false,
+        ..like.clone()
     }));
 }
 
@@ -589,10 +585,11 @@ mod tests {
         let now = Now { quota: Some(500_000), period: Some(1_000_000), idle: false };
         for (json, now, expected) in [
             (r#"{"cpu":{"quota":500000,"period":900000}}"#, none, "cpu.max=504000 900000"),
-            (r#"{"cpu":{"quota":5000}}"#, none, "cpu.max=5000"),
-            (r#"{"cpu":{"quota":5001}}"#, none, "cpu.max=6000"),
+            (r#"{"cpu":{"quota":5000}}"#, none, "cpu.max=5000 100000"),
+            (r#"{"cpu":{"quota":5001}}"#, none, "cpu.max=6000 100000"),
             (r#"{"cpu":{"period":900000}}"#, now, "cpu.max=504000 900000"),
-            (r#"{"cpu":{"quota":-1}}"#, now, "cpu.max=max"),
+            (r#"{"cpu":{"quota":-1}}"#, none, "cpu.max=max"),
+            (r#"{"cpu":{"quota":-1}}"#, now, "cpu.max=max 1000000"),
             (r#"{"unified":{"cpu.max":"1 1000"}}"#, none, "cpu.max=10 1000"),
         ] {
             assert_eq!(settled(json, &v2(), now), (expected.into(), 0), "{json}");
