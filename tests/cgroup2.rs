@@ -859,8 +859,9 @@ fn the_mount_shows_the_containers_cgroup() {
     requires!(root);
     requires!(v2(), "needs cgroup v2 alone");
     needs!("memory");
-    let script = "grep ^0:: /proc/self/cgroup; cat /sys/fs/cgroup/memory.max; grep -c . /sys/fs/cgroup/cgroup.procs; \
-        mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; ls -d /sys/fs/cgroup/system.slice 2>/dev/null; :";
+    // What /proc/self/cgroup says is found under the mount, as with runc and crun.
+    let script = "grep ^0:: /proc/self/cgroup; own=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup); \
+        cat $own/memory.max; grep -c . $own/cgroup.procs; mkdir $own/x 2>/dev/null && echo made; :";
     for (own, readonly) in [(true, true), (true, false), (false, true), (false, false)] {
         let t = Test::new("mount");
         resources(&t, json!({ "memory": { "limit": 67_108_864 } }));
@@ -883,6 +884,29 @@ fn the_mount_shows_the_containers_cgroup() {
         assert_eq!(lines.get(3), if readonly { None } else { Some(&"made") }, "{text}");
         t.nothing_left();
     }
+}
+
+/// runc's `exec.bats`: init leaves the container's cgroup for another, which it sees without a cgroup namespace.
+#[test]
+fn exec_follows_an_init_that_has_left() {
+    requires!(root);
+    requires!(v2(), "needs cgroup v2 alone");
+    rrun_only!("the runc of runc#5089 and crun look in the first cgroup only");
+    let t = Test::new("left");
+    let other = Own::new(&format!("left-{}", std::process::id()));
+    let name = other.0.file_name().unwrap().to_str().unwrap().to_owned();
+    writable(&t).edit(|c| {
+        let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    });
+    let (dir, first) = (other.0.to_str().unwrap(), other.0.with_extension("first"));
+    t.edit(|c| c["linux"]["cgroupsPath"] = json!(format!("/{name}.first")));
+    t.sh(&format!("echo 1 >{dir}/cgroup.procs && touch /tmp/ready; exec sleep 1000"));
+    t.bundle_command("run", &["--detach"]).go().ok();
+    wait_for("its move", Duration::from_secs(30), || t.rootfs.join("tmp/ready").exists().then_some(()));
+    fs::remove_dir(first).unwrap();
+    assert_eq!(t.exec(&["grep", "^0::", "/proc/self/cgroup"]).stdout(), format!("0::/{name}\n"));
+    t.end();
 }
 
 // ---- events

@@ -268,9 +268,9 @@ impl Course<'_> {
                 let init = rustix::process::pidfd_open(number, PidfdFlags::empty()).call(|| "pidfd_open")?;
                 self.init = Some(init);
                 if self.plan.process.no_new_privileges && gains_privileges(pid) {
-                    crate::log::warning(
-                        "CRIU has not restored no_new_privs: set-user-ID programs give privileges now \
-                         (it does from version 3.19 on)",
+                    // Warned about at checkpoint: with --detach standard error is the container's.
+                    crate::log::info(
+                        || "CRIU has not restored no_new_privs: set-user-ID programs give privileges now",
                     );
                 }
                 let made = self.resctrl.iter().flat_map(|(groups, _)| &groups.remove);

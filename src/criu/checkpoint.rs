@@ -27,6 +27,12 @@ pub fn checkpoint(subject: &Subject<'_>, options: &Options) -> Result<()> {
     if options.lazy_pages && options.status_fd.is_some() {
         super::need(version, 31500, "--status-fd")?;
     }
+    let guarded = subject.spec.process.as_ref().is_some_and(|process| process.no_new_privileges);
+    if guarded && version < 31900 && !options.pre_dump {
+        crate::log::warning(
+            "this CRIU restores no no_new_privs: set-user-ID programs give privileges then (3.19 does)",
+        );
+    }
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("dump.log");
     let apart = Apart::new(subject)?;
     let (criu, request, _open) = apart.enter(|| {

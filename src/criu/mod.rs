@@ -429,9 +429,12 @@ fn external_mounts(subject: &Subject<'_>) -> Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 /// What a mount of type `cgroup` is without a cgroup namespace: binds of the container's cgroups, on v1 one for
-/// each hierarchy and under its name.
+/// each hierarchy and under its name; on v2 only in a user namespace, to which the kernel refuses a mount of its own.
 fn bound_cgroups(subject: &Subject<'_>, target: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     let layout = Layout::read()?;
+    if layout.is_v2() && !subject.namespaces.has(plan::Kind::User) {
+        return Ok(Vec::new());
+    }
     let bound = layout.hierarchies.iter().filter_map(|hierarchy| {
         let key = hierarchy.key();
         let known = subject.cgroup_paths.iter().find(|(controllers, _)| *controllers == key);

@@ -44,17 +44,8 @@ pub(super) fn add(
         ("cgroup" | "cgroup2", Cgroups::V2(own)) => {
             let own = own.as_ref().map_or_else(|| "/sys/fs/cgroup".into(), |path| path.to_string_lossy());
             let own = cstring("linux.cgroupsPath", &own)?;
-            let source = if given.namespaces.has(Kind::Cgroup) {
-                Source::Cgroup2(filesystem("cgroup2", "cgroup", &options.data)?, own)
-            } else {
-                Source::Bind(Bind {
-                    source: own,
-                    recursive: false,
-                    idmap: None,
-                    from_parent: false,
-                    optional: false,
-                })
-            };
+            // Without a namespace of its own it is the host's tree, by which /proc/self/cgroup is read.
+            let source = Source::Cgroup2(filesystem("cgroup2", "cgroup", &options.data)?, own);
             ops.push(one(entry, destination, source, options.attrs, options)?);
         }
         ("cgroup", Cgroups::V1(hierarchies)) => v1(ops, given, entry, destination, options, hierarchies)?,
