@@ -324,14 +324,14 @@ fn idle_and_a_weight_are_one_to_systemd() {
     let both = || (property(&u, "CPUWeight"), limits(&u)["cpu.idle"].clone());
     let update = |args: &[&str]| t.rt(&[&["update"], args, &[&t.id]].concat()).go();
     update(&["--cpu-share", "200", "--cpu-idle", "1"]).ok().says("unable to apply both");
-    assert_eq!(both(), ("0".into(), "1".into()));
+    assert_eq!(both(), ("idle".into(), "1".into()));
     update(&["--pids-limit", "44"]).ok();
-    assert_eq!(both(), ("0".into(), "1".into()));
+    assert_eq!(both(), ("idle".into(), "1".into()));
     update(&["--cpu-share", "512"]).ok();
     assert_eq!(both(), ("59".into(), "0".into()));
     let unified = r#"{"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#;
     t.rt(&["update", "-r", "-", &t.id]).stdin(unified).go().ok().says("unable to apply both");
-    assert_eq!(both(), ("0".into(), "1".into()));
+    assert_eq!(both(), ("idle".into(), "1".into()));
     update(&["--cpu-idle", "0"]).ok();
     assert_eq!(both(), ("100".into(), "0".into()));
     t.end();
