@@ -954,6 +954,10 @@ fn mounts_masks_and_devices_come_back() {
     let bind = |from: &Path, to: &str, more: &str| json!({ "destination": to, "source": from, "type": "bind", "options": ["rbind", more] });
     t.add_mount(bind(&dir, "/dir", "rw")).add_mount(bind(&nested, "/dir/for/nested", "rw"));
     t.add_mount(bind(&file, "/etc/file", "ro")).add_mount(bind(&nested, "/conf", "ro"));
+    // A source is relative to the bundle.
+    fs::create_dir_all(t.bundle.join("beside")).unwrap();
+    fs::write(t.bundle.join("beside/in"), "beside\n").unwrap();
+    t.add_mount(bind(Path::new("./beside"), "/beside", "rw"));
     t.add_mount(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
         "options": ["ro", "nosuid"] }));
     t.edit(|c| {
@@ -970,7 +974,7 @@ fn mounts_masks_and_devices_come_back() {
     });
     run(&t);
     t.exec(&["sh", "-c", "echo kept >/count/kept; mkdir /count/d; ln -s kept /count/l"]).ok();
-    let look = "cat /etc/file /conf/in /dir/for/nested/in /count/kept; readlink /count/l; ls -l /dev | sed 's/  *[A-Z][a-z][a-z] .*:.. / /'
+    let look = "cat /etc/file /conf/in /beside/in /dir/for/nested/in /count/kept; readlink /count/l; ls -l /dev | sed 's/  *[A-Z][a-z][a-z] .*:.. / /'
         for m in /proc/kcore /proc/keys /proc/timer_list; do wc -c <$m; done; ls /sys/firmware /proc/acpi /proc/scsi
         touch /proc/sys/x 2>&1; touch /etc/file 2>&1; awk '{print $5, $6, $(NF-2)}' /proc/self/mountinfo | sort";
     let seen = |t: &Test| t.exec(&["sh", "-c", look]).stdout();

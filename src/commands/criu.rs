@@ -141,6 +141,12 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
         ..Create::default()
     };
     let mut bundle = Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), None)?;
+    // CRIU works in a directory of its own.
+    for mount in &mut bundle.spec.mounts {
+        if mount.options.iter().any(|option| option == "bind" || option == "rbind") {
+            mount.source = bundle.path.join(&mount.source).to_string_lossy().into_owned();
+        }
+    }
     check_terminal(&bundle.spec, args.detach, args.console_socket.is_some())?;
     let console_socket = args.console_socket.as_deref().map(Receiver::connect).transpose()?;
     let state = state_directory(global, &args.criu.id);
