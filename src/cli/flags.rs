@@ -596,11 +596,13 @@ pub static FLAGS: &[Flag] = &[
         size(&mut None, v)
     })
     .hidden(),
-    Flag::value("kernel-memory-tcp", "SIZE", &["update"], "ignored; the kernel has no such limit", |d, v| {
-        d.update.kernel_memory = true;
-        size(&mut None, v)
-    })
-    .hidden(),
+    Flag::value(
+        "kernel-memory-tcp",
+        "SIZE",
+        &["update"],
+        "limit of the buffers of TCP sockets, on cgroup v1; -1 for none",
+        |d, v| size(&mut d.update.kernel_memory_tcp, v),
+    ),
     Flag::value("pids-limit", "N", &["update"], "number of tasks; 0 or negative for no limit", |d, v| {
         number(&mut d.update.pids_limit, v)
     }),

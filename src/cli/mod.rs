@@ -264,8 +264,10 @@ pub struct Update {
     pub memory_reservation: Option<i64>,
     /// Bytes, memory and swap together; -1 is unlimited.
     pub memory_swap: Option<i64>,
-    /// `--kernel-memory` or `--kernel-memory-tcp` was given: worth a warning, as the kernel has neither.
+    /// `--kernel-memory` was given: worth a warning, as the kernel has no such limit.
     pub kernel_memory: bool,
+    /// Bytes of TCP sockets' buffers, on cgroup v1; -1 is unlimited.
+    pub kernel_memory_tcp: Option<i64>,
     /// Number of tasks; not positive is unlimited.
     pub pids_limit: Option<i64>,
     /// Intel RDT.

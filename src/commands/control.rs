@@ -52,9 +52,7 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
     container.require(&[Status::Running, Status::Created, Status::Paused])?;
     if args.kernel_memory {
-        crate::log::warning(
-            "--kernel-memory and --kernel-memory-tcp are ignored: the kernel has neither any more",
-        );
+        crate::log::warning("--kernel-memory is ignored: the kernel has no such limit since 5.16");
     }
     let mut resources = match &args.resources {
         Some(path) => read(path)?,
@@ -112,6 +110,7 @@ fn typed(args: &Update) -> Resources {
             limit: args.memory,
             reservation: args.memory_reservation,
             swap: args.memory_swap,
+            kernel_tcp: args.kernel_memory_tcp,
             ..Memory::default()
         }),
         cpu: Some(Cpu {

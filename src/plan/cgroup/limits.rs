@@ -217,7 +217,7 @@ impl<'a> Limits<'a> {
     }
 
     fn memory(&mut self, memory: &spec::Memory) -> Result<()> {
-        if memory.kernel.or(memory.kernel_tcp).is_some() {
+        if memory.kernel.is_some() {
             let text = "kernel memory limits are ignored: the kernel has none since 5.16";
             self.warnings.push(format!("{RESOURCES}.memory.kernel: {text}"));
         }
@@ -225,6 +225,7 @@ impl<'a> Limits<'a> {
             ("memory.limit", memory.limit),
             ("memory.swap", memory.swap),
             ("memory.reservation", memory.reservation),
+            ("memory.kernelTCP", memory.kernel_tcp),
         ] {
             if let Some(value) = value.filter(|&value| value < -1) {
                 return bad(at, format!("{value} is neither a number of bytes nor -1"));
@@ -232,6 +233,7 @@ impl<'a> Limits<'a> {
         }
         let set = |value: Option<i64>| value.filter(|&value| value != 0);
         let (limit, swap, reservation) = (set(memory.limit), set(memory.swap), set(memory.reservation));
+        let tcp = set(memory.kernel_tcp);
         if let (Some(limit @ 1..), Some(swap @ 1..)) = (limit, swap)
             && swap < limit
         {
@@ -251,6 +253,7 @@ impl<'a> Limits<'a> {
             limit.map(|_| "memory.limit"),
             swap.map(|_| "memory.swap"),
             reservation.map(|_| "memory.reservation"),
+            tcp.map(|_| "memory.kernelTCP"),
             swappiness.map(|_| "memory.swappiness"),
             oom.map(|_| "memory.disableOOMKiller"),
         ];
@@ -260,6 +263,11 @@ impl<'a> Limits<'a> {
         match self.version("memory", at)? {
             Version::V1 => {
                 self.memory_v1(limit, swap, reservation);
+                if let Some(bytes) = tcp {
+                    let write =
+                        self.write("memory", "memory.kmem.tcp.limit_in_bytes", bytes, "memory.kernelTCP");
+                    write.default = bytes == -1;
+                }
                 if let Some(n) = swappiness {
                     self.write("memory", "memory.swappiness", n, "memory.swappiness");
                 }
@@ -272,7 +280,13 @@ impl<'a> Limits<'a> {
             Version::V2 if oom == Some(true) => {
                 bad("memory.disableOOMKiller", "cannot disable OOM killer with cgroupv2")
             }
-            Version::V2 => self.memory_v2(limit, swap, reservation, memory.check_before_update == Some(true)),
+            Version::V2 => {
+                if tcp.is_some() {
+                    let text = "ignored: cgroup v2 counts the buffers of sockets in memory.limit";
+                    self.warnings.push(format!("{RESOURCES}.memory.kernelTCP: {text}"));
+                }
+                self.memory_v2(limit, swap, reservation, memory.check_before_update == Some(true))
+            }
         }
     }
 
@@ -637,7 +651,7 @@ mod tests {
     #[test]
     fn zero_is_unset_as_go_callers_send_it() {
         let json = r#"{"cpu":{"shares":0,"quota":0,"period":0,"realtimeRuntime":0,"realtimePeriod":0,"cpus":""},
-            "memory":{"limit":0,"swap":0,"reservation":0,"swappiness":18446744073709551615},
+            "memory":{"limit":0,"swap":0,"reservation":0,"kernelTCP":0,"swappiness":18446744073709551615},
             "blockIO":{"weight":0,"leafWeight":0},"network":{"classID":0,"priorities":null},"pids":{}}"#;
         assert!(writes(json, &v1()).is_empty());
         assert!(writes(json, &v2()).is_empty());
@@ -689,20 +703,23 @@ mod tests {
 
     #[test]
     fn memory() {
-        let json = r#"{"memory":{"limit":100,"swap":150,"reservation":50,"swappiness":7,"disableOOMKiller":true,"kernel":1}}"#;
+        let json = r#"{"memory":{"limit":100,"swap":150,"reservation":50,"swappiness":7,"disableOOMKiller":true,"kernel":1,
+            "kernelTCP":30}}"#;
         assert_eq!(
             writes(json, &v1()),
             [
                 "memory.limit_in_bytes=100",
                 "memory.memsw.limit_in_bytes=150",
                 "memory.soft_limit_in_bytes=50",
+                "memory.kmem.tcp.limit_in_bytes=30",
                 "memory.swappiness=7",
                 "memory.oom_control=1",
             ]
         );
         assert!(refused(json, &v2()).contains("memory.swappiness: cgroup v2 has no"));
         assert!(refused(r#"{"memory":{"disableOOMKiller":true}}"#, &v2()).contains("with cgroupv2"));
-        let v2_json = r#"{"memory":{"limit":100,"swap":150,"reservation":50,"disableOOMKiller":false}}"#;
+        let v2_json = r#"{"memory":{"limit":100,"swap":150,"reservation":50,"disableOOMKiller":false,
+            "kernelTCP":30}}"#;
         assert_eq!(writes(v2_json, &v2()), ["memory.swap.max=50", "memory.max=100", "memory.low=50"]);
         assert_eq!(writes(r#"{"memory":{"limit":-1}}"#, &v2()), ["memory.swap.max=max", "memory.max=max"]);
         let equal = r#"{"memory":{"limit":100,"swap":100}}"#;
