@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 /// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end. It is also
 /// the time after which CRIU gives up to stop processes.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How long `delete` waits for a process that is on its way out.
+const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// A container on record.
 #[derive(Debug)]
@@ -140,6 +142,14 @@ impl Container {
         Ok(())
     }
 
+    /// Whether init has ended, or does so by itself in a moment.
+    ///
+    /// # Errors
+    /// Those of [`Record::init`], poll(2).
+    pub fn ends_soon(&self) -> Result<bool> {
+        self.record.init()?.map_or(Ok(true), |init| ends(&init, MOMENT))
+    }
+
     /// Ends every process, and waits for it.
     ///
     /// # Errors
@@ -157,11 +167,11 @@ impl Container {
         cgroup.thaw_to_die()?;
         // First, so that no exec can enter any more while the others are killed.
         if let Some(init) = &init {
-            let mut ended = ends(init)?;
+            let mut ended = ends(init, PATIENCE)?;
             if !ended && crate::criu::kill_tracer(self.record.pid) {
                 // It may have frozen them since.
                 cgroup.thaw_to_die()?;
-                ended = ends(init)?;
+                ended = ends(init, PATIENCE)?;
             }
             if !ended {
                 return Err(Error::new("container init still running"));
@@ -226,7 +236,7 @@ pub fn has_own_pids(spec: &Spec) -> bool {
 }
 
 /// Whether a process ends in time.
-fn ends(pidfd: &OwnedFd) -> Result<bool> {
+fn ends(pidfd: &OwnedFd, time: Timespec) -> Result<bool> {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    Ok(crate::launch::protocol::retry(|| poll(&mut fds, Some(&PATIENCE))).call(|| "poll")? > 0)
+    Ok(crate::launch::protocol::retry(|| poll(&mut fds, Some(&time))).call(|| "poll")? > 0)
 }

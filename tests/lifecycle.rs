@@ -128,6 +128,16 @@ fn delete_of_a_running_container_fails_and_has_no_effect() {
     t.end();
 }
 
+/// A caller that has seen all it waited for deletes the container while the process is still ending.
+#[test]
+fn delete_waits_a_moment_for_a_process_that_ends() {
+    requires!(root);
+    let t = Test::new("delsoon");
+    t.detached("exec sleep 0.05");
+    t.rt(&["delete", &t.id]).go().ok();
+    t.nothing_left();
+}
+
 /// runtime.md, Delete: a container that is not stopped. runc, crun and youki end it all the same; who wants that says
 /// --force, as podman and CRI-O do, or kills first, as containerd does.
 #[test]

@@ -90,6 +90,8 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
     match container.status()? {
         Status::Stopped => {}
         _ if force => {}
+        // Whoever has read a process's last output deletes it while it exits.
+        Status::Running if container.ends_soon()? => {}
         status => {
             let text = format!("cannot delete container {id} that is not stopped: {}", status.name());
             return Err(Error::kind(Kind::State, text));
