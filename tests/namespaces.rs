@@ -220,6 +220,7 @@ fn mounts_in_the_runtimes_namespace_go_with_the_container() {
     requires!(root);
     rrun_only!("runc leaves them");
     let t = shares_mounts("nsmounts", None);
+    t.edit(|c| c["root"]["readonly"] = json!(true));
     // What an engine has mounted there stays.
     rustix::mount::mount_bind(&t.rootfs, &t.rootfs).unwrap();
     t.detached("exec sleep 1000");
@@ -229,8 +230,11 @@ fn mounts_in_the_runtimes_namespace_go_with_the_container() {
     let ino = fs::metadata(&t.rootfs).unwrap().ino().to_string();
     assert_eq!(t.exec(&["stat", "-c", "%i", "/"]).stdout().trim(), ino);
     t.exec(&["grep", "-q", "shared /tmp", "/proc/mounts"]).ok();
+    // The root alone is read-only, and only while it is the container's.
+    t.exec(&["sh", "-c", "touch /tmp/x && ! touch /x"]).ok().says("Read-only file system");
     t.rt(&["delete", "--force", &t.id]).go().ok();
     assert_eq!(mounts_of("self", &t), 1);
+    fs::write(t.rootfs.join("x"), "").unwrap();
     // A failure on the way.
     t.add_mount(json!({ "destination": "/tmp", "type": "nosuch", "source": "x" }));
     t.bundle_command("create", &[]).go().fails("nosuch").one_line();
