@@ -140,6 +140,21 @@ fn preserved_fds_and_no_others_reach_the_process() {
     assert_eq!(out.ok().stdout(), "three\nfour\n0 1 2 3 4 5 ");
 }
 
+/// Those that the caller has not open are not in the container either, as by crun and youki: neither an error nor, in
+/// their place, what the runtime has open.
+#[test]
+fn a_preserved_fd_that_is_not_open_is_not_there() {
+    requires!(root);
+    rrun_only!("an error of runc's");
+    let t = Test::new("fdgap");
+    t.sh("cat <&4; ls /proc/self/fd | tr '\\n' ' '");
+    fs::write(t.dir.join("four"), "four\n").unwrap();
+    let run = t.bundle_command("run", &["--preserve-fds", "5"]);
+    let out = run.through("exec 3<&- 4<four 5<&-; exec \"$@\"").go();
+    assert_eq!(out.ok().stdout(), "four\n0 1 2 3 4 ");
+    t.nothing_left();
+}
+
 #[test]
 fn listen_fds_are_passed_with_listen_pid_1() {
     requires!(root);

@@ -14,7 +14,9 @@ pub mod start;
 
 use crate::cli::{Command, Invocation, generate, help};
 use crate::error::{Call, Context as _, Result};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::io::Write;
 use std::path::Path;
 
@@ -73,17 +75,25 @@ fn preserved(command: &Command) -> u32 {
 }
 
 /// Takes over the fds that the caller hands to the container, before anything of ours could be opened at their
-/// numbers.
+/// numbers. A number that the caller has not open goes to a placeholder that the program does not get: what came to
+/// lie there would be taken for the caller's and stay open in the container until its program runs (CVE-2024-21626).
 ///
 /// # Errors
-/// A number that is not open.
+/// fcntl(2), eventfd(2).
 pub fn claim_fds(command: &Command) -> Result<()> {
     let count = preserved(command);
     for i in 0..count {
         let number = i32::try_from(i.saturating_add(3)).unwrap_or(i32::MAX);
-        crate::sys::launch::set_cloexec(number, false)
-            .context(|| format!("unable to stat preserved-fd {i} (of {count})"))
-            .map_err(|e| e.remedy("the caller must have it open"))?;
+        match crate::sys::launch::set_cloexec(number, false) {
+            Err(e) if e.errno == Errno::BADF => {
+                // Those below are taken: the kernel gives out this one.
+                let held = eventfd(0, EventfdFlags::CLOEXEC)
+                    .call(|| "eventfd")
+                    .context(|| format!("--preserve-fds: fd {number}, which the caller has not open"))?;
+                std::mem::forget(held);
+            }
+            other => other.context(|| format!("--preserve-fds: fd {number}"))?,
+        }
     }
     Ok(())
 }
