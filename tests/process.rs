@@ -205,6 +205,8 @@ fn exec_cpu_affinity_is_that_of_exec_not_of_init() {
     t.detached("exec sleep 1000");
     let out = t.exec(&["grep", "Cpus_allowed_list", "/proc/self/status"]);
     assert_eq!(out.ok().stdout().split_whitespace().last(), Some("0"));
+    let out = t.rt(&["--debug", "exec", &t.id, "true"]).go();
+    out.ok().says(": affinity: 0x1");
     t.end();
 }
 
