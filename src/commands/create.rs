@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::start::hand_listener_over;
 use crate::bundle::Bundle;
 use crate::cgroup::systemd::Connection;
 use crate::cgroup::{self, Cgroup};
@@ -10,12 +11,13 @@ use crate::console::Receiver;
 use crate::container::{Container, default_root};
 use crate::error::{Call as _, Context as _, Error, Result};
 use crate::host::Host;
+use crate::launch::parent::Launched;
 use crate::mount_namespace::{SharedMounts, Undo};
 use crate::notify::{self, Listening};
 use crate::plan::cgroup::{CgroupPlan, Driver};
 use crate::plan::{Kind, Plan, Request, annotations};
 use crate::spec::{Mount, Spec};
-use crate::state::{self, CgroupPath, Record, Reserved, Root};
+use crate::state::{self, CgroupPath, Record, Reserved, Root, Status};
 use crate::sys::signal::Signals;
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -123,7 +125,12 @@ fn establish(
     let resctrl = groups.as_ref().zip(resctrl.as_deref());
     let made =
         || groups.iter().flat_map(|groups| &groups.remove).map(|path| path.display().to_string()).collect();
-    let launched = crate::launch::parent::init(plan, slot, &mut cgroup, resctrl, signals);
+    let listener = |launched: &Launched, number| {
+        let record = Record { pid: launched.pid, ..intent(plan, host) };
+        let process = (launched.pidfd.as_fd(), launched.pid);
+        hand_listener_over(plan.seccomp.as_ref(), &record, Status::Creating, process, number)
+    };
+    let launched = crate::launch::parent::init(plan, slot, &mut cgroup, resctrl, signals, listener);
     let launched = launched.inspect_err(|_| {
         let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
     })?;

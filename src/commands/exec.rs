@@ -74,7 +74,7 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let mut cgroup = container.cgroup()?;
     let listener = |launched: &Launched, number| {
         let process = (launched.pidfd.as_fd(), launched.pid);
-        hand_listener_over(&spec, &container.record, Status::Running, process, number)
+        hand_listener_over(plan.seccomp.as_ref(), &container.record, Status::Running, process, number)
     };
     let launched = crate::launch::parent::exec(
         &plan,

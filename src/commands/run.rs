@@ -49,7 +49,7 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
             return Err(e);
         }
     };
-    let container = match begin(container, &spec, &pidfd) {
+    let container = match begin(container, &spec) {
         Ok(container) => container,
         Err(e) => {
             // A failed hook has destroyed it already.

@@ -12,12 +12,12 @@ use crate::launch::words;
 use crate::notify::Proxy;
 use crate::plan::hooks::Hooks;
 use crate::plan::process::ProcessPlan;
+use crate::plan::seccomp::Filter;
 use crate::spec::Spec;
 use crate::state::{Record, Status};
-use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd as _, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdGetfdFlags};
-use std::path::Path;
 
 /// `start`.
 ///
@@ -43,7 +43,7 @@ pub fn start(global: &Global, id: &str) -> Result<()> {
     let init = container.init()?;
     let proxy = proxy(global, id)?;
     let pid = container.record.pid;
-    begin(container, &spec, &init)?;
+    begin(container, &spec)?;
     if let (Some(proxy), Some(pid)) = (proxy, i32::try_from(pid).ok().and_then(Pid::from_raw)) {
         proxy.until_ready(pid, init.as_fd())?;
     }
@@ -71,13 +71,8 @@ pub fn proxy(global: &Global, id: &str) -> Result<Option<Proxy>> {
 ///
 /// # Errors
 /// The process's or the hook's.
-pub fn begin(container: Container, spec: &Spec, init: &OwnedFd) -> Result<Container> {
-    let listener = |number| {
-        // The program has not been executed yet, which is what `created` means (runtime.md, "State").
-        let process = (init.as_fd(), container.record.pid);
-        hand_listener_over(spec, &container.record, Status::Created, process, number)
-    };
-    match crate::launch::start::start(&container.slot, listener) {
+pub fn begin(container: Container, spec: &Spec) -> Result<Container> {
+    match crate::launch::start::start(&container.slot) {
         Ok(()) => {}
         Err(Failed::Other(e)) => return Err(e),
         Err(Failed::Reported(report)) => {
@@ -114,14 +109,14 @@ pub fn begin(container: Container, spec: &Spec, init: &OwnedFd) -> Result<Contai
 /// # Errors
 /// `failed to connect with seccomp agent`.
 pub fn hand_listener_over(
-    spec: &Spec,
+    seccomp: Option<&Filter>,
     record: &Record,
     status: Status,
     (process, pid): (BorrowedFd<'_>, u32),
     number: i32,
 ) -> Result<()> {
-    let seccomp = spec.linux.as_deref().and_then(|linux| linux.seccomp.as_ref());
-    let Some(seccomp) = seccomp else { return Err(Error::new("a listener without linux.seccomp")) };
+    let listener = seccomp.and_then(|filter| filter.listener.as_ref());
+    let Some(listener) = listener else { return Err(Error::new("a listener without linux.seccomp")) };
     let fd = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
         .call(|| "linux.seccomp.listenerPath: pidfd_getfd")
         .map_err(|e| match e.errno() {
@@ -129,13 +124,8 @@ pub fn hand_listener_over(
             Some(Errno::PERM) => e.remedy("needs root, or new user and pid namespaces"),
             _ => e,
         })?;
-    let state = crate::oci_state::for_listener(record, status, pid, &seccomp.listener_metadata);
-    Receiver::connect(Path::new(&seccomp.listener_path))
-        .and_then(|agent| agent.send(&state, fd.as_fd()))
-        .context(|| {
-            format!(
-                "linux.seccomp.listenerPath: failed to connect with seccomp agent {:?}",
-                seccomp.listener_path
-            )
-        })
+    let state = crate::oci_state::for_listener(record, status, pid, &listener.metadata);
+    Receiver::connect(&listener.path).and_then(|agent| agent.send(&state, fd.as_fd())).context(|| {
+        format!("linux.seccomp.listenerPath: failed to connect with seccomp agent {:?}", listener.path)
+    })
 }

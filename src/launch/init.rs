@@ -8,7 +8,7 @@ use super::{Child, steps};
 use crate::plan::{Kind, Plan};
 use crate::rootfs::{Rootfs, Sources};
 use crate::sys::{self, Named as _, SysError};
-use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::convert::Infallible;
 
@@ -121,9 +121,24 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     // From here on the end of file on the socket says that the parent was killed.
     sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
     sys::launch::end_by_signals().at(Step::Protocol)?;
+    if has_agent(plan) {
+        confine(plan, &proc, child.socket.as_fd())?;
+    }
     protocol::send(&child.socket, &Message::Ready, &[]).named("send").at(Step::Protocol)?;
     child.expect(&Message::Committed)?;
     Ok(Prepared { proc, program, envp })
+}
+
+/// Whether a filter notifies an agent. Agents, and contest of youki's, expect the descriptor of `create`, as from runc,
+/// crun and youki, and not only of `start`. Any other filter comes later, as it may forbid what `start` needs.
+fn has_agent(plan: &Plan) -> bool {
+    plan.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some())
+}
+
+/// Limits and confines this process, after which nothing can be prepared any more.
+fn confine(plan: &Plan, proc: &steps::Proc, channel: BorrowedFd<'_>) -> Result<(), Fault> {
+    steps::limit_resources(&plan.process.rlimits)?;
+    steps::confine(&plan.process, plan.seccomp.as_ref(), proc, channel)
 }
 
 /// From the state `created` to execve, for the one `start` that is accepted.
@@ -131,8 +146,9 @@ fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, 
     let connection = accept(&listener);
     let outcome = (|| -> Result<Infallible, Fault> {
         drop(listener);
-        steps::limit_resources(&plan.process.rlimits)?;
-        steps::confine(&plan.process, plan.seccomp.as_ref(), &prepared.proc, connection.as_fd())?;
+        if !has_agent(plan) {
+            confine(plan, &prepared.proc, connection.as_fd())?;
+        }
         start_container_hooks(plan, &prepared)?;
         steps::execute(&plan.process, &prepared.program, &prepared.envp)
     })();

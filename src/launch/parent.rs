@@ -110,7 +110,8 @@ fn out_of_memory(cgroup: &Cgroup) -> Option<Error> {
     (cgroup.oom_kills() > 0).then(|| Error::new("container init was OOM-killed (memory limit too low?)"))
 }
 
-/// Starts init and brings it to the point where it waits for the state to be recorded.
+/// Starts init and brings it to the point where it waits for the state to be recorded. `hand_over` is given the number
+/// of the seccomp notification fd in that process.
 ///
 /// # Errors
 /// What the plan asked for could not be done, worded with its place in config.json; nothing is left then.
@@ -120,6 +121,7 @@ pub fn init(
     cgroup: &mut Cgroup,
     groups: Option<(&Groups, &Path)>,
     signals: Option<&Signals>,
+    hand_over: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<Launched> {
     let listener = crate::state::listen(slot)?;
     let entry = cgroup.entry();
@@ -192,7 +194,7 @@ pub fn init(
         cgroup.apply(&plan.cgroup)?;
     }
     prepare(plan, &launched, groups)?;
-    let launched = converse(plan, launched, cgroup)?;
+    let launched = converse(plan, launched, cgroup, hand_over)?;
     cgroup.delegate(&plan.cgroup, launched.pid, plan.ids.host_uid(0).unwrap_or(0))?;
     Ok(launched)
 }
@@ -225,7 +227,12 @@ fn prepare(plan: &Plan, launched: &Launched, groups: Option<(&Groups, &Path)>) -
     launched.send(&Message::Go)
 }
 
-fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Launched> {
+fn converse(
+    plan: &Plan,
+    mut launched: Launched,
+    cgroup: &Cgroup,
+    hand_over: impl Fn(&Launched, i32) -> Result<()>,
+) -> Result<Launched> {
     loop {
         match launched.receive(cgroup, |report| words::of_init(plan, report))? {
             Some(Message::Idmap(index)) => {
@@ -234,6 +241,10 @@ fn converse(plan: &Plan, mut launched: Launched, cgroup: &Cgroup) -> Result<Laun
             }
             Some(Message::Hooks) => {
                 creation_hooks(plan, launched.pid)?;
+                launched.send(&Message::Go)?;
+            }
+            Some(Message::Listener(number)) => {
+                hand_over(&launched, number)?;
                 launched.send(&Message::Go)?;
             }
             Some(Message::Ready) => {

@@ -14,15 +14,16 @@
 //!                                           ◄─ Console+fd only with a terminal
 //!                                              pivot_root, sysctl, masks, user, lookup of args[0];
 //!                                              PDEATHSIG off: now the end of file says that the parent died
+//!                                           ◄─ Listener   only with SCMP_ACT_NOTIFY, once limits, capabilities
+//!                                                         and seccomp are set; the fd's number
+//!  pidfd_getfd, sends it on; Go ─────────────►
 //!                                           ◄─ Ready | Fault
 //!  state.json says `created`; Committed ─────► accepts on start.sock
 //!
 //!  rrun start (or the same run)
 //!  connects to start.sock; Start ───────────►
 //!                                           ◄─ Accepted
-//!                                              limits, capabilities, seccomp
-//!                                           ◄─ Listener   only with SCMP_ACT_NOTIFY; the fd's number
-//!  pidfd_getfd, sends it on; Go ─────────────► startContainer hooks, execve
+//!                                              limits, capabilities, seccomp, startContainer hooks, execve
 //!                                           ◄─ Fault, or the end of file that close-on-exec makes
 //! ```
 //!

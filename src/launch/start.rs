@@ -28,12 +28,11 @@ impl From<Error> for Failed {
     }
 }
 
-/// Lets init go on; returns once it has executed the process. `listener` is given the number of the seccomp
-/// notification fd in that process.
+/// Lets init go on; returns once it has executed the process.
 ///
 /// # Errors
 /// Somebody else has started it, or the process could not be executed.
-pub fn start(slot: &Slot, listener: impl Fn(i32) -> Result<()>) -> Result<(), Failed> {
+pub fn start(slot: &Slot) -> Result<(), Failed> {
     let running = || Error::kind(Kind::State, "cannot start an already running container");
     let socket: OwnedFd = match connect(slot) {
         Ok(socket) => socket,
@@ -52,21 +51,15 @@ pub fn start(slot: &Slot, listener: impl Fn(i32) -> Result<()>) -> Result<(), Fa
         Ok(_) | Err(Lost::Closed) => return Err(running().into()),
         Err(Lost::Broken(e)) => return Err(Error::sys("receive from init", e).into()),
     }
-    loop {
-        match protocol::receive(&socket) {
-            Ok((Message::Listener(number), _)) => {
-                listener(number)?;
-                protocol::send(&socket, &Message::Go, &[]).call(|| "send to init")?;
-            }
-            Ok((Message::Fault(report), _)) => return Err(Failed::Reported(report)),
-            Ok((other, _)) => return Err(protocol::unexpected(&other).into()),
-            Err(Lost::Closed) => {
-                crate::log::debug(|| "init: closing the pipe to signal completion");
-                slot.started();
-                return Ok(());
-            }
-            Err(Lost::Broken(e)) => return Err(Error::sys("receive from init", e).into()),
+    match protocol::receive(&socket) {
+        Ok((Message::Fault(report), _)) => Err(Failed::Reported(report)),
+        Ok((other, _)) => Err(protocol::unexpected(&other).into()),
+        Err(Lost::Closed) => {
+            crate::log::debug(|| "init: closing the pipe to signal completion");
+            slot.started();
+            Ok(())
         }
+        Err(Lost::Broken(e)) => Err(Error::sys("receive from init", e).into()),
     }
 }
 
