@@ -119,7 +119,9 @@ impl Capabilities {
         }
         self.effective &= self.permitted;
         for name in names(self.inheritable & !self.bounding) {
-            warnings.push(format!("can't make capability {name} inheritable: it is not in bounding"));
+            warnings.push(format!(
+                "can't make capability {name} inheritable: operation not permitted, as it is not in bounding"
+            ));
         }
         self.inheritable &= self.bounding;
         for name in names(self.ambient & !(self.permitted & self.inheritable)) {
@@ -221,7 +223,7 @@ mod tests {
             warnings,
             [
                 "can't make capability CAP_SYSLOG effective: it is not in permitted",
-                "can't make capability CAP_BPF inheritable: it is not in bounding",
+                "can't make capability CAP_BPF inheritable: operation not permitted, as it is not in bounding",
                 "can't raise ambient capability CAP_CHOWN: operation not permitted",
             ]
         );
