@@ -129,8 +129,8 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     Ok(Prepared { proc, program, envp })
 }
 
-/// Whether a filter notifies an agent. Agents, and contest of youki's, expect the descriptor of `create`, as from runc,
-/// crun and youki, and not only of `start`. Any other filter comes later, as it may forbid what `start` needs.
+/// Whether a filter notifies an agent. Agents, and contest of youki's, expect the descriptor of `create`, as from runc
+/// and youki, and not only of `start`. Any other filter comes later, as it may forbid what `start` needs.
 fn has_agent(plan: &Plan) -> bool {
     plan.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some())
 }
