@@ -91,11 +91,13 @@ pub fn old_kernel() -> &'static Path {
     OLD_KERNEL.get_or_init(|| compiled("old_kernel"))
 }
 
-fn compiled(name: &str) -> PathBuf {
+/// The program of `tests/SOURCE.c`.
+pub fn compiled(source: &str) -> PathBuf {
+    let name = source.rsplit('/').next().unwrap_or(source);
     if let Some(directory) = std::env::var_os("RRUN_TEST_PROGRAMS") {
         return Path::new(&directory).join(name);
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{source}.c"));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     let mut cc = Command::new("cc");
     cc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&path).arg(source);
@@ -161,6 +163,10 @@ pub struct Test {
     pub bundle: PathBuf,
     pub rootfs: PathBuf,
     pub state: PathBuf,
+    /// The runtime, with what stands before it.
+    pub words: Vec<OsString>,
+    /// Of every run.
+    pub env: Vec<(String, String)>,
     runs: AtomicU32,
 }
 
@@ -176,7 +182,8 @@ impl Test {
         let state = dir.join("s");
         fs::create_dir_all(&rootfs).unwrap();
         fill_rootfs(&rootfs);
-        let test = Self { id, dir, bundle, rootfs, state, runs: AtomicU32::new(0) };
+        let words = vec![runtime().into()];
+        let test = Self { id, dir, bundle, rootfs, state, words, env: vec![], runs: AtomicU32::new(0) };
         test.write(&test.default_config());
         test
     }
@@ -494,11 +501,11 @@ impl<'a> Run<'a> {
 
     pub fn command(&self) -> Command {
         let mut argv = self.wrapper.clone();
-        argv.push(runtime().into());
+        argv.extend(self.test.words.iter().cloned());
         argv.extend(self.args.iter().cloned());
         let mut command = Command::new(&argv[0]);
         command.args(&argv[1..]).env("RRUN_TEST", &self.test.id).env_remove("NOTIFY_SOCKET");
-        command.envs(self.env.iter().map(|(n, v)| (n, v)));
+        command.envs(self.test.env.iter().chain(&self.env).map(|(n, v)| (n, v)));
         command.current_dir(self.cwd.as_deref().unwrap_or(&self.test.dir));
         command
     }

@@ -141,6 +141,10 @@ fn reopen_null(fd: BorrowedFd<'_>) {
         return;
     }
     let Ok(file) = open(OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY) else { return };
+    // Somebody who shares the directory may have put another file there meanwhile (CVE-2026-88265).
+    if !is_null(&file) {
+        return;
+    }
     let _ = match fd.as_raw_fd() {
         0 => rustix::stdio::dup2_stdin(&file),
         1 => rustix::stdio::dup2_stdout(&file),

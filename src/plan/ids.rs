@@ -357,8 +357,14 @@ mod tests {
             let namespaces =
                 Namespaces::build(&spec.linux.as_ref().expect("linux").namespaces).expect("namespaces");
             let (bundle, cgroups) = (std::path::Path::new("/b"), Cgroups::V2(None));
-            let given =
-                Given { bundle, namespaces: &namespaces, cgroups: &cgroups, rootless: true, no_pivot: false };
+            let given = Given {
+                bundle,
+                namespaces: &namespaces,
+                cgroups: &cgroups,
+                foreign_cgroups: false,
+                rootless: true,
+                no_pivot: false,
+            };
             ids.check_mounts(&rootfs::build(&spec, &given).expect("planned"))
         };
         assert!(check("gid=9").is_ok() && check("uid=0").is_ok());

@@ -166,11 +166,12 @@ impl Plan {
             None => (None, None),
         };
         warnings.extend(warning);
-        let cgroups = cgroups_inside(&cgroup, host);
+        let (cgroups, foreign_cgroups) = cgroups_inside(&cgroup, host);
         let given = rootfs::Given {
             bundle: request.bundle,
             namespaces: &namespaces,
             cgroups: &cgroups,
+            foreign_cgroups,
             rootless,
             no_pivot: request.no_pivot,
         };
@@ -215,24 +216,25 @@ impl Plan {
     }
 }
 
-/// What a mount of type `cgroup` shows: the container's own cgroups, or the runtime's where it makes none.
-fn cgroups_inside(plan: &CgroupPlan, host: &Host) -> Cgroups {
+/// What a mount of type `cgroup` shows: the container's own cgroups, or the runtime's where it makes none, and whether
+/// it is those.
+fn cgroups_inside(plan: &CgroupPlan, host: &Host) -> (Cgroups, bool) {
+    // Without a path and without the right to make one, the container stays where the runtime is.
+    let places = if plan.best_effort { &[][..] } else { &plan.places };
     let path = |hierarchy: &Hierarchy| {
-        // Without a path and without the right to make one, the container stays where the runtime is.
-        let places = if plan.best_effort { &[][..] } else { &plan.places };
         let place = places.iter().find(|place| place.hierarchy == *hierarchy);
         let below = place.map_or(hierarchy.own.as_str(), |place| place.path.as_str());
         hierarchy.mount.join(below.trim_start_matches('/'))
     };
     if host.cgroup.is_v2() {
-        return Cgroups::V2(host.cgroup.hierarchies.first().map(path));
+        return (Cgroups::V2(host.cgroup.hierarchies.first().map(path)), places.is_empty());
     }
     let hierarchies = host.cgroup.hierarchies.iter().map(|hierarchy| rootfs::Hierarchy {
         name: hierarchy.mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         options: hierarchy.key(),
         path: path(hierarchy),
     });
-    Cgroups::V1(hierarchies.collect())
+    (Cgroups::V1(hierarchies.collect()), places.is_empty())
 }
 
 /// The session keyring of a container; exec joins the same.

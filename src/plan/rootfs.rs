@@ -44,6 +44,8 @@ pub struct Given<'a> {
     pub namespaces: &'a Namespaces,
     /// Where the container's cgroups are.
     pub cgroups: &'a Cgroups,
+    /// They are the runtime's own, as it makes none for the container.
+    pub foreign_cgroups: bool,
     /// The runtime is not root of the initial user namespace: the parent cannot clone mounts either.
     pub rootless: bool,
     /// `--no-pivot`.

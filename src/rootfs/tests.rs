@@ -116,7 +116,14 @@ fn plan_with(
     let memory =
         Hierarchy { name: "memory".into(), options: "memory".into(), path: "/sys/fs/cgroup/memory".into() };
     let cgroups = Cgroups::V1(vec![memory]);
-    let given = Given { bundle: dir, namespaces: &namespaces, cgroups: &cgroups, rootless: false, no_pivot };
+    let given = Given {
+        bundle: dir,
+        namespaces: &namespaces,
+        cgroups: &cgroups,
+        foreign_cgroups: false,
+        rootless: false,
+        no_pivot,
+    };
     build(&spec, &given).unwrap()
 }
 

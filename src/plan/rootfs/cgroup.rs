@@ -46,12 +46,22 @@ pub(super) fn add(
             let own = cstring("linux.cgroupsPath", &own)?;
             // Without a namespace of its own it is the host's tree, by which /proc/self/cgroup is read.
             let source = Source::Cgroup2(filesystem("cgroup2", "cgroup", &options.data)?, own);
-            ops.push(one(entry, destination, source, options.attrs, options)?);
+            ops.push(one(entry, destination, source, attrs_of(given, given.foreign_cgroups || given.rootless, options), options)?);
         }
         ("cgroup", Cgroups::V1(hierarchies)) => v1(ops, given, entry, destination, options, hierarchies)?,
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Without a cgroup namespace, cgroups that are not the container's are read-only whatever the configuration says:
+/// the user that they belong to runs other things there (CVE-2023-25809).
+fn attrs_of(given: &Given<'_>, foreign: bool, options: &Options) -> Attrs {
+    let mut attrs = options.attrs;
+    if foreign && !given.namespaces.has(Kind::Cgroup) {
+        attrs.set(attr::RDONLY);
+    }
+    attrs
 }
 
 fn v1(
@@ -85,7 +95,7 @@ fn v1(
             let optional = given.rootless && hierarchy.options.is_empty();
             Source::Bind(Bind { source, recursive: true, idmap: None, from_parent: false, optional })
         };
-        let mut attrs = options.attrs;
+        let mut attrs = attrs_of(given, given.foreign_cgroups, options);
         if given.namespaces.has(Kind::Cgroup) {
             attrs.set(hard);
         }

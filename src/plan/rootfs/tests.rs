@@ -9,10 +9,11 @@ use crate::spec::read;
 struct Case {
     namespaces: &'static [&'static str],
     cgroups: Cgroups,
+    foreign: bool,
 }
 
 fn usual() -> Case {
-    Case { namespaces: &["mount", "pid"], cgroups: Cgroups::V2(None) }
+    Case { namespaces: &["mount", "pid"], cgroups: Cgroups::V2(None), foreign: false }
 }
 
 fn plan(case: &Case, mounts: &str, linux: &str) -> Result<RootfsPlan> {
@@ -27,6 +28,7 @@ fn plan(case: &Case, mounts: &str, linux: &str) -> Result<RootfsPlan> {
         bundle: Path::new("/b"),
         namespaces: &namespaces,
         cgroups: &case.cgroups,
+        foreign_cgroups: case.foreign,
         rootless: false,
         no_pivot: false,
     };
@@ -130,7 +132,7 @@ fn v1(namespaces: &'static [&'static str]) -> Case {
         path: Path::new("/sys/fs/cgroup").join(name).join("c"),
     };
     let cgroups = vec![one("cpu,cpuacct", "cpu,cpuacct"), one("systemd", "name=systemd"), one("unified", "")];
-    Case { namespaces, cgroups: Cgroups::V1(cgroups) }
+    Case { namespaces, cgroups: Cgroups::V1(cgroups), foreign: false }
 }
 
 const CGROUP: &str = r#"{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup",
@@ -155,15 +157,22 @@ fn cgroup_v1_shows_the_containers_own_directories() {
 
 #[test]
 fn cgroup_v2_is_mounted_in_any_namespace() {
+    let want = "mount #0 cgroup2 on /sys/fs/cgroup (ro,nosuid,nodev,noexec)\n";
     for namespaces in [&["mount", "cgroup"][..], &["mount"]] {
-        let case = Case { namespaces, cgroups: Cgroups::V2(Some("/sys/fs/cgroup/c".into())) };
-        assert_eq!(mounts(&case, CGROUP), "mount #0 cgroup2 on /sys/fs/cgroup (ro,nosuid,nodev,noexec)\n");
+        let case = Case { namespaces, cgroups: Cgroups::V2(Some("/sys/fs/cgroup/c".into())), foreign: false };
+        assert_eq!(mounts(&case, CGROUP), want);
     }
+    // CVE-2023-25809: those of the user who runs the container.
+    let cgroups = Cgroups::V2(Some("/sys/fs/cgroup/c".into()));
+    let foreign = Case { namespaces: &["mount"], cgroups, foreign: true };
+    let writable = CGROUP.replace("\"ro\",", "");
+    assert_ne!(writable, CGROUP);
+    assert_eq!(mounts(&foreign, &writable), want);
 }
 
 #[test]
 fn in_a_user_namespace_devices_are_bound_and_the_parent_helps() {
-    let case = Case { namespaces: &["mount", "user"], cgroups: Cgroups::V2(None) };
+    let case = Case { namespaces: &["mount", "user"], cgroups: Cgroups::V2(None), foreign: false };
     let text = r#"{"destination":"/a","source":"/s","options":["bind","idmap"]}"#;
     let plan = plan(&case, text, "").unwrap();
     assert!(plan.needs_parent);
@@ -236,7 +245,7 @@ fn refusals_name_the_place() {
 
 #[test]
 fn without_a_mount_namespace_no_mount_that_is_there_may_change() {
-    let case = Case { namespaces: &[], cgroups: Cgroups::V2(None) };
+    let case = Case { namespaces: &[], cgroups: Cgroups::V2(None), foreign: false };
     let got = plan(&case, "", r#","rootfsPropagation":"private""#).unwrap_err().to_string();
     assert!(got.starts_with("config.json: linux.rootfsPropagation: needs a mount namespace"), "{got}");
     let mounts = r#"{"destination":"/a","type":"tmpfs"}"#;
