@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Who is attacked beside rrun.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,10 +89,16 @@ impl Scene {
     /// Attacks a copy of the runtime's file, which may be spoiled.
     pub fn copy_of_runtime(&mut self) -> PathBuf {
         let copy = self.t.dir.join("runtime");
-        fs::copy(&self.program, &copy).unwrap();
-        self.program.clone_from(&copy);
-        self.through(&[]);
+        // Not by this process: a fork of another test's would have the file open for writing as it is executed.
+        let done = Command::new("cp").arg(&self.program).arg(&copy).status().unwrap();
+        assert!(done.success());
+        self.be(&copy);
         copy
+    }
+
+    fn be(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+        self.through(&[]);
     }
 
     /// Takes the mounts at and below /dev out of config.json, as many escapes need the image's own.
@@ -196,7 +203,7 @@ fn judge(
     let (binary, pattern) = (fs::read(program).unwrap(), core_pattern());
     let mut scene = Scene::new(name, control, program.to_owned());
     let evidence = body(&mut scene).or_else(|| scene.canary.changed());
-    scene.through(&[]);
+    scene.be(program);
     scene.end();
     let evidence = evidence.or_else(|| (core_pattern() != pattern).then(|| "core_pattern".to_owned()));
     let changed = || (fs::read(program).unwrap() != binary).then(|| "the runtime's file".to_owned());

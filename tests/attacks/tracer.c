@@ -12,7 +12,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/ptrace.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Those of <linux/ptrace.h>'s that <sys/ptrace.h> hides. */
+/* PTRACE_EVENT_STOP. */
 #define EVENT_STOP 128
 
 static void fail(const char *what)
@@ -160,7 +159,7 @@ int main(int argc, char **argv)
 		int signal = WSTOPSIG(status), event = status >> 16;
 		struct tracee *t = of(pid);
 		if (signal == (SIGTRAP | 0x80)) {
-			struct ptrace_syscall_info info = { 0 };
+			struct __ptrace_syscall_info info = { 0 };
 			ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info);
 			if (info.op == PTRACE_SYSCALL_INFO_ENTRY)
 				t->nr = info.entry.nr;
