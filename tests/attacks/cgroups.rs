@@ -43,7 +43,7 @@ fn cve_2023_25809_cgroups_of_the_user() {
         is_cgroup2() || Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists(),
         "needs a hierarchy of cgroup v2"
     );
-    attack("CVE-2023-25809", &[MendedRunc, Weak("cgroupns")], |s| {
+    attack("CVE-2023-25809", &[Weak("cgroupns")], |s| {
         let (uid, id) = (4242, s.t.id.clone());
         s.edit(|c| {
             let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
@@ -66,8 +66,9 @@ fn cve_2023_25809_cgroups_of_the_user() {
         });
         s.t.sh("find /sys/fs/cgroup -type d | while read d; do mkdir $d/escaped 2>/dev/null && echo made $d/escaped && rmdir $d/escaped; done; echo ran");
         let own = format!("{uid}:{uid}");
-        let chown = std::process::Command::new("chown").args(["-R", &own]).arg(&s.t.dir).status().unwrap();
-        assert!(chown.success());
+        fs::create_dir(&s.t.state).unwrap();
+        let chown = std::process::Command::new("chown").args(["-R", &own, "b", "s"]).current_dir(&s.t.dir).status();
+        assert!(chown.unwrap().success());
         // A machine with cgroup v2 alone, as the runtime sees it, and a cgroup of the user's with the caller in it.
         let script = format!(
             "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 9; d=/sys/fs/cgroup/{id}-user; \

@@ -28,6 +28,24 @@ pub fn exchange(a: &Path, b: &Path) {
 /// the evidence if it escaped, and is called with `a` and `b` as they were at first.
 pub fn windows(
     s: &mut Scene,
+    names: (&Path, &Path),
+    go: impl Fn(&Scene) -> Option<String>,
+) -> Option<String> {
+    windows_of("swap", s, names, go)
+}
+
+/// The same with the windows of the runtime's own process on the host.
+pub fn windows_on_host(
+    s: &mut Scene,
+    names: (&Path, &Path),
+    go: impl Fn(&Scene) -> Option<String>,
+) -> Option<String> {
+    windows_of("swapall", s, names, go)
+}
+
+fn windows_of(
+    mode: &str,
+    s: &mut Scene,
     (a, b): (&Path, &Path),
     go: impl Fn(&Scene) -> Option<String>,
 ) -> Option<String> {
@@ -38,7 +56,7 @@ pub fn windows(
     // A run that is changed may do more than one that is not.
     while n <= last && evidence.is_none() {
         let number = n.to_string();
-        let words = ["swap".as_ref(), number.as_ref(), a.as_os_str(), b.as_os_str(), count.as_os_str()];
+        let words = [mode.as_ref(), number.as_ref(), a.as_os_str(), b.as_os_str(), count.as_os_str()];
         let mut all = vec![OsString::from(tracer())];
         all.extend(words.map(OsString::from));
         s.through(&all);

@@ -58,7 +58,7 @@ pub struct Scene {
 
 impl Scene {
     fn new(name: &str, control: Option<Control>, program: PathBuf) -> Self {
-        let mut t = Test::new(name);
+        let mut t = Test::new(&name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"));
         if let Some(Weak(word)) = control {
             t.env.push(("RRUN_WEAKEN".into(), word.into()));
         }

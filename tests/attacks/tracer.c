@@ -3,6 +3,7 @@
  *
  *   tracer swap N A B OUT COMMAND...   exchanges the names A and B behind the Nth call with a path, of all processes in
  *                                      another mount namespace than ours; writes into OUT how many there were
+ *   tracer swapall N A B OUT COMMAND...   the same, of all processes
  *   tracer fds OUT COMMAND...          notes into OUT each file descriptor that a process in another pid namespace
  *                                      than ours holds behind any of its calls, as a line NUMBER TARGET
  *
@@ -21,9 +22,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* PTRACE_EVENT_STOP. */
-#define EVENT_STOP 128
 
 static void fail(const char *what)
 {
@@ -113,7 +111,8 @@ static void note_fds(FILE *out, pid_t pid)
 
 int main(int argc, char **argv)
 {
-	int swaps = argc > 6 && !strcmp(argv[1], "swap");
+	int everywhere = argc > 6 && !strcmp(argv[1], "swapall");
+	int swaps = everywhere || (argc > 6 && !strcmp(argv[1], "swap"));
 	if (!swaps && !(argc > 3 && !strcmp(argv[1], "fds"))) {
 		fprintf(stderr, "tracer: see the source for how to call it\n");
 		return 125;
@@ -163,7 +162,7 @@ int main(int argc, char **argv)
 			ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info);
 			if (info.op == PTRACE_SYSCALL_INFO_ENTRY)
 				t->nr = info.entry.nr;
-			else if (info.op == PTRACE_SYSCALL_INFO_EXIT && inside(t)) {
+			else if (info.op == PTRACE_SYSCALL_INFO_EXIT && (everywhere || inside(t))) {
 				if (!swaps)
 					note_fds(out, pid);
 				else if (has_path(t->nr) && ++count == wanted &&
@@ -177,7 +176,7 @@ int main(int argc, char **argv)
 				continue;
 			}
 			signal = 0;
-		} else if (event == EVENT_STOP && signal != SIGTRAP) {
+		} else if (event == PTRACE_EVENT_STOP && signal != SIGTRAP) {
 			/* Stopped as a group: it waits for SIGCONT. */
 			ptrace(PTRACE_LISTEN, pid, 0, 0);
 			continue;
