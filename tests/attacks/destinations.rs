@@ -256,7 +256,6 @@ fn console(s: &Scene) -> Option<String> {
             text.lines().last().filter(|l| !l.contains(' ')).map(|_| text.clone())
         })
     });
-    s.end();
     fs::remove_file(&socket.path).unwrap();
     // 0x88 is 136, a slave of a pseudo-terminal.
     evidence
@@ -285,6 +284,7 @@ fn cve_2025_52565_console_led_elsewhere() {
         {
             symlink(target, dev.join("console")).unwrap();
             let evidence = console(s).or_else(|| s.canary.changed());
+            s.end();
             fs::remove_file(dev.join("console")).unwrap();
             if evidence.is_some() {
                 return evidence;
@@ -355,7 +355,8 @@ fn residual_every_name_in_dev() {
             "stderr", "core", "pts", "shm", "mqueue",
         ] {
             let at = before.join(name);
-            let _ = fs::remove_dir(&at);
+            // Also what an earlier container has put there.
+            let _ = fs::remove_file(&at).or_else(|_| fs::remove_dir_all(&at));
             for kind in ["absolute", "relative", "directory", "loop", "file", "fifo", "socket", "block"] {
                 match kind {
                     "absolute" => symlink(&victim, &at).unwrap(),
@@ -370,7 +371,7 @@ fn residual_every_name_in_dev() {
                 }
                 with_null_streams(s);
                 s.end();
-                let _ = fs::remove_file(&at);
+                let _ = fs::remove_file(&at).or_else(|_| fs::remove_dir_all(&at));
                 if let Some(what) = s.canary.changed() {
                     return Some(format!("{name}, {kind}: {what}"));
                 }

@@ -112,7 +112,7 @@ fn residual_joined_namespace_swapped() {
         });
         let (good, bad) = (s.t.dir.join("good"), s.t.dir.join("bad"));
         symlink(format!("/proc/{}/ns/net", holder.id()), &good).unwrap();
-        symlink("/proc/1/ns/net", &bad).unwrap();
+        symlink(format!("/proc/{}/ns/net", std::process::id()), &bad).unwrap();
         // What it is already, as the control does write it.
         let value = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
         s.edit(|c| {
