@@ -16,8 +16,8 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test test-host test-guest guest-image unit suite suite-old-kernel test-vm test-cri test-cri-vm \
-        conformance conformance-vm test-kill test-faults test-concurrency test-soak packages lint unsafe \
+.PHONY: all build demo test test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri \
+        test-cri-vm conformance conformance-vm test-kill test-faults test-concurrency test-soak packages lint unsafe \
         install uninstall clean
 
 all: build
@@ -57,6 +57,17 @@ unit:
 suite: build
 	RUST_BACKTRACE=0 RRUN="$(RRUN)" RRUN_LACKS="$(RRUN_LACKS)" tests/unchanged tests/second-try \
 	  $(CARGO) test --locked --test tests -- --show-output --test-threads=$(TEST_THREADS)
+
+# Each published escape, done to rrun and to a runtime that falls for it; the table in docs/security.md is of this run.
+test-attacks: export RUST_BACKTRACE = 0
+test-attacks: export RRUN_WEAKENED = $(CURDIR)/target/attacks/build/debug/rrun
+test-attacks: export RRUN_ATTACKS = $(CURDIR)/target/attacks/verdicts
+test-attacks: packages build
+	CARGO="$(CARGO)" tests/attacks/weaken/build target/attacks
+	rm -f "$$RRUN_ATTACKS"
+	RRUN="$(RRUN)" tests/unchanged tests/second-try \
+	  $(CARGO) test --locked --test attacks -- --show-output --test-threads=$(TEST_THREADS); \
+	status=$$?; tests/attacks/table "$$RRUN_ATTACKS" docs/security.md; exit $$status
 
 # tests/cri is a package of its own; `--target` keeps the static flags off its procedural macros.
 CRI = --manifest-path tests/cri/Cargo.toml

@@ -18,7 +18,7 @@ fn noting_hook(s: &Scene) -> (std::path::PathBuf, std::path::PathBuf) {
 /// NVIDIA's container toolkit: a hook of the host's ran with the image's LD_PRELOAD in the image's directory.
 #[test]
 fn cve_2025_23266_environment_of_hooks() {
-    attack("CVE-2025-23266", &[Weak("hookenv")], |s| {
+    attack("CVE-2025-23266", "hooks get the environment of the image's process", &[Weak("hookenv")], |s| {
         let (hook, noted) = noting_hook(s);
         let hooks = json!([{ "path": hook }]);
         s.edit(|c| {
@@ -38,7 +38,7 @@ fn cve_2025_23266_environment_of_hooks() {
 /// are those of hooks, which are the host's until the root is changed.
 #[test]
 fn cve_2026_84042_helper_from_the_image() {
-    attack("CVE-2026-84042", &[Weak("helper")], |s| {
+    attack("CVE-2026-84042", "a program of the host's is looked up in the image", &[Weak("helper")], |s| {
         let (hook, noted) = (s.t.dir.join("hook"), s.t.dir.join("noted"));
         script(&hook, "#!/bin/sh\n");
         // The same path in the image.
@@ -62,7 +62,7 @@ fn cve_2026_84042_helper_from_the_image() {
 /// containerd's: a socket without a path is reached from every container with the host's network.
 #[test]
 fn cve_2020_15257_abstract_sockets() {
-    attack("CVE-2020-15257", &[Weak("abstract")], |s| {
+    attack("CVE-2020-15257", "a socket in the abstract namespace", &[Weak("abstract")], |s| {
         let sockets = || {
             let text = fs::read_to_string("/proc/net/unix").unwrap();
             let all = text.lines().filter_map(|l| l.split_once('@').map(|(_, name)| name.to_owned()));
@@ -80,7 +80,7 @@ fn cve_2020_15257_abstract_sockets() {
 /// containerd's: what is kept of a container can be read by the host's other users.
 #[test]
 fn cve_2021_41103_modes_of_the_state() {
-    attack("CVE-2021-41103", &[Weak("modes")], |s| {
+    attack("CVE-2021-41103", "other users read the state", &[Weak("modes")], |s| {
         s.t.sh("exec sleep 1000").create();
         for dir in [s.t.dir.parent().unwrap(), &s.t.dir] {
             chmod(dir, 0o755);
@@ -103,40 +103,46 @@ fn cve_2021_41103_modes_of_the_state() {
 /// of the network is refused for the host's.
 #[test]
 fn residual_joined_namespace_swapped() {
-    attack("residual: joined namespace swapped", &[Weak("reopen")], |s| {
-        let mut holder = std::process::Command::new("unshare").args(["-n", "sleep", "600"]).spawn().unwrap();
-        let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
-        let own = namespace(std::process::id());
-        crate::harness::wait_for("the namespace", crate::harness::SECONDS_5, || {
-            (namespace(holder.id()) != own).then_some(())
-        });
-        let (good, bad) = (s.t.dir.join("good"), s.t.dir.join("bad"));
-        symlink(format!("/proc/{}/ns/net", holder.id()), &good).unwrap();
-        symlink(format!("/proc/{}/ns/net", std::process::id()), &bad).unwrap();
-        // What it is already, as the control does write it.
-        let value = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
-        s.edit(|c| {
-            let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
-            namespaces.retain(|n| n["type"] != "network");
-            namespaces.push(json!({ "type": "network", "path": good }));
-            c["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": value.trim() });
-            c["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "sysfs");
-        });
-        let host = own.to_str().unwrap();
-        let evidence = windows_on_host(s, (&good, &bad), |s| {
-            let inside = s.run("readlink /proc/self/ns/net").stdout();
-            inside.contains(host).then(|| "a parameter was written to the host's network".to_owned())
-        });
-        holder.kill().unwrap();
-        holder.wait().unwrap();
-        evidence
-    });
+    attack(
+        "residual: joined namespace swapped",
+        "the path of a joined namespace is exchanged",
+        &[Weak("reopen")],
+        |s| {
+            let mut holder =
+                std::process::Command::new("unshare").args(["-n", "sleep", "600"]).spawn().unwrap();
+            let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+            let own = namespace(std::process::id());
+            crate::harness::wait_for("the namespace", crate::harness::SECONDS_5, || {
+                (namespace(holder.id()) != own).then_some(())
+            });
+            let (good, bad) = (s.t.dir.join("good"), s.t.dir.join("bad"));
+            symlink(format!("/proc/{}/ns/net", holder.id()), &good).unwrap();
+            symlink(format!("/proc/{}/ns/net", std::process::id()), &bad).unwrap();
+            // What it is already, as the control does write it.
+            let value = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+            s.edit(|c| {
+                let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+                namespaces.retain(|n| n["type"] != "network");
+                namespaces.push(json!({ "type": "network", "path": good }));
+                c["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": value.trim() });
+                c["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "sysfs");
+            });
+            let host = own.to_str().unwrap();
+            let evidence = windows_on_host(s, (&good, &bad), |s| {
+                let inside = s.run("readlink /proc/self/ns/net").stdout();
+                inside.contains(host).then(|| "a parameter was written to the host's network".to_owned())
+            });
+            holder.kill().unwrap();
+            holder.wait().unwrap();
+            evidence
+        },
+    );
 }
 
 /// A pid file in a directory that others write to is a link there.
 #[test]
 fn residual_pid_file_is_a_link() {
-    attack("residual: pid file is a link", &[Weak("pidfile")], |s| {
+    attack("residual: pid file is a link", "the pid file is a link", &[Weak("pidfile")], |s| {
         let file = s.t.dir.join("pid");
         symlink(s.canary.victim(), &file).unwrap();
         s.t.sh("true");
@@ -148,21 +154,26 @@ fn residual_pid_file_is_a_link() {
 /// Whoever may write to `--root` makes the runtime kill, enter and remove what he likes.
 #[test]
 fn residual_state_of_another_user() {
-    attack("residual: --root is another's", &[Weak("rootdir")], |s| {
-        fs::create_dir(&s.t.state).unwrap();
-        let taken = |s: &Scene, how: &str| {
-            let out = s.run("true");
-            s.end();
-            (out.code == Some(0)).then(|| format!("--root is taken though {how}"))
-        };
-        chmod(&s.t.state, 0o777);
-        let evidence = taken(s, "everybody writes there");
-        chmod(&s.t.state, 0o755);
-        let evidence = evidence.or_else(|| {
-            std::os::unix::fs::chown(&s.t.state, Some(65534), None).unwrap();
-            taken(s, "it is another user's")
-        });
-        std::os::unix::fs::chown(&s.t.state, Some(0), None).unwrap();
-        evidence
-    });
+    attack(
+        "residual: --root is another's",
+        "others may write to the directory of states",
+        &[Weak("rootdir")],
+        |s| {
+            fs::create_dir(&s.t.state).unwrap();
+            let taken = |s: &Scene, how: &str| {
+                let out = s.run("true");
+                s.end();
+                (out.code == Some(0)).then(|| format!("--root is taken though {how}"))
+            };
+            chmod(&s.t.state, 0o777);
+            let evidence = taken(s, "everybody writes there");
+            chmod(&s.t.state, 0o755);
+            let evidence = evidence.or_else(|| {
+                std::os::unix::fs::chown(&s.t.state, Some(65534), None).unwrap();
+                taken(s, "it is another user's")
+            });
+            std::os::unix::fs::chown(&s.t.state, Some(0), None).unwrap();
+            evidence
+        },
+    );
 }

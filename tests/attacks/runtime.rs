@@ -36,7 +36,7 @@ fn slowed(calls: &str, milliseconds: u32) -> Vec<OsString> {
 #[test]
 fn cve_2016_9962_exec_seen_before_it_is_confined() {
     requires!(program "strace");
-    attack("CVE-2016-9962", &[Weak("relay")], |s| {
+    attack("CVE-2016-9962", "exec is looked into before it is confined", &[Weak("relay")], |s| {
         let victim = s.canary.victim().display().to_string();
         assert!(hunting(s, &["files", &victim, "/hunted"]));
         s.through(&slowed("setns,fchdir,setsid,prctl,capset,setresuid,setgroups,chdir,execve", 10));
@@ -55,40 +55,50 @@ fn cve_2016_9962_exec_seen_before_it_is_confined() {
 #[test]
 fn cve_2019_5736_the_runtimes_file_overwritten() {
     requires!(program "strace");
-    attack("CVE-2019-5736", &[MendedRunc, Weak("exe")], |s| {
-        let copy = s.copy_of_runtime();
-        let before = fs::read(&copy).unwrap();
-        script(&s.t.rootfs.join("bin/evil"), "#!/proc/self/exe\n");
-        assert!(hunting(s, &["exe", "/hunted"]));
-        // What the container makes of the runtime lives long enough to be seen.
-        let calls = "exit_group,execve";
-        for args in [&["/bin/evil"][..], &["/proc/self/exe"], &["true"]] {
-            s.through(&slowed(calls, 100));
-            let mut all = vec!["exec", s.t.id.as_str()];
-            all.extend(args);
-            s.t.rt(&all).go();
-            s.through(&[]);
-        }
-        // The file can be written only when nothing executes it any more.
-        let end = std::time::Instant::now() + Duration::from_millis(500);
-        while std::time::Instant::now() < end && fs::read(&copy).unwrap() == before {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        (fs::read(&copy).unwrap() != before)
-            .then(|| "the runtime's file on the host was overwritten".to_owned())
-    });
+    attack(
+        "CVE-2019-5736",
+        "the runtime's file is overwritten through /proc/PID/exe",
+        &[MendedRunc, Weak("exe")],
+        |s| {
+            let copy = s.copy_of_runtime();
+            let before = fs::read(&copy).unwrap();
+            script(&s.t.rootfs.join("bin/evil"), "#!/proc/self/exe\n");
+            assert!(hunting(s, &["exe", "/hunted"]));
+            // What the container makes of the runtime lives long enough to be seen.
+            let calls = "exit_group,execve";
+            for args in [&["/bin/evil"][..], &["/proc/self/exe"], &["true"]] {
+                s.through(&slowed(calls, 100));
+                let mut all = vec!["exec", s.t.id.as_str()];
+                all.extend(args);
+                s.t.rt(&all).go();
+                s.through(&[]);
+            }
+            // The file can be written only when nothing executes it any more.
+            let end = std::time::Instant::now() + Duration::from_millis(500);
+            while std::time::Instant::now() < end && fs::read(&copy).unwrap() == before {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            (fs::read(&copy).unwrap() != before)
+                .then(|| "the runtime's file on the host was overwritten".to_owned())
+        },
+    );
 }
 
 /// The same file of the page cache is enough for a kernel bug such as this (also CVE-2026-31431).
 #[test]
 fn cve_2022_0847_page_cache_of_the_runtime() {
-    attack("CVE-2022-0847", &[Weak("exe")], |s| {
-        let host = fs::metadata(s.copy_of_runtime()).unwrap();
-        s.t.sh("true").create();
-        let exe = fs::metadata(format!("/proc/{}/exe", s.t.pid())).unwrap();
-        ((exe.dev(), exe.ino()) == (host.dev(), host.ino()))
-            .then(|| "init executes the host's file".to_owned())
-    });
+    attack(
+        "CVE-2022-0847",
+        "the runtime's file shares the page cache with what runs in the container (CVE-2026-31431)",
+        &[Weak("exe")],
+        |s| {
+            let host = fs::metadata(s.copy_of_runtime()).unwrap();
+            s.t.sh("true").create();
+            let exe = fs::metadata(format!("/proc/{}/exe", s.t.pid())).unwrap();
+            ((exe.dev(), exe.ino()) == (host.dev(), host.ino()))
+                .then(|| "init executes the host's file".to_owned())
+        },
+    );
 }
 
 /// Reads the canary from the working directory upwards.
@@ -102,55 +112,61 @@ fn cat_upwards(s: &Scene) -> String {
 
 #[test]
 fn cve_2024_21626_working_directory_on_a_leaked_descriptor() {
-    attack("CVE-2024-21626", &[MendedRunc, Weak("cwd")], |s| {
-        let script = cat_upwards(s);
-        let leaked = "exec 3</ 4</ 5</sys/fs/cgroup 6</ 7</ 8</ 9</; exec \"$@\"";
-        std::os::unix::fs::symlink("/proc/self/fd/7", s.t.rootfs.join("link")).unwrap();
-        let mut directories: Vec<String> = (3..=20).map(|n| format!("/proc/self/fd/{n}")).collect();
-        directories.extend((3..=9).map(|n| format!("/proc/thread-self/fd/{n}/..")));
-        directories.extend((5..=9).map(|n| format!("/proc/1/fd/{n}")));
-        directories.extend(
-            ["/proc/self/cwd", "/proc/self/root/../..", "/proc/1/cwd", "/link", "/link/../.."]
-                .map(str::to_owned),
-        );
-        let reached = |out: crate::harness::Out, how: &str| {
-            out.stdout().contains("canary victim").then(|| format!("the host's file was read {how}"))
-        };
-        for directory in &directories {
-            s.t.sh(&script);
-            s.edit(|c| c["process"]["cwd"] = json!(directory));
-            let out = s.t.bundle_command("run", &[]).through(leaked).go();
-            if let Some(how) = reached(out, &format!("from the directory {directory}")) {
-                return Some(how);
+    attack(
+        "CVE-2024-21626",
+        "the working directory or the program is on a leaked descriptor",
+        &[MendedRunc, Weak("cwd")],
+        |s| {
+            let script = cat_upwards(s);
+            let leaked = "exec 3</ 4</ 5</sys/fs/cgroup 6</ 7</ 8</ 9</; exec \"$@\"";
+            std::os::unix::fs::symlink("/proc/self/fd/7", s.t.rootfs.join("link")).unwrap();
+            let mut directories: Vec<String> = (3..=20).map(|n| format!("/proc/self/fd/{n}")).collect();
+            directories.extend((3..=9).map(|n| format!("/proc/thread-self/fd/{n}/..")));
+            directories.extend((5..=9).map(|n| format!("/proc/1/fd/{n}")));
+            directories.extend(
+                ["/proc/self/cwd", "/proc/self/root/../..", "/proc/1/cwd", "/link", "/link/../.."]
+                    .map(str::to_owned),
+            );
+            let reached = |out: crate::harness::Out, how: &str| {
+                out.stdout().contains("canary victim").then(|| format!("the host's file was read {how}"))
+            };
+            for directory in &directories {
+                s.t.sh(&script);
+                s.edit(|c| c["process"]["cwd"] = json!(directory));
+                let out = s.t.bundle_command("run", &[]).through(leaked).go();
+                if let Some(how) = reached(out, &format!("from the directory {directory}")) {
+                    return Some(how);
+                }
             }
-        }
-        s.edit(|c| c["process"]["cwd"] = json!("/"));
-        assert!(s.detached("exec sleep 1000"));
-        for directory in &directories {
-            let args = ["exec", "--cwd", directory, &s.t.id, "sh", "-c", &script];
-            if let Some(how) =
-                reached(s.t.rt(&args).through(leaked).go(), &format!("by exec --cwd {directory}"))
-            {
-                return Some(how);
+            s.edit(|c| c["process"]["cwd"] = json!("/"));
+            assert!(s.detached("exec sleep 1000"));
+            for directory in &directories {
+                let args = ["exec", "--cwd", directory, &s.t.id, "sh", "-c", &script];
+                if let Some(how) =
+                    reached(s.t.rt(&args).through(leaked).go(), &format!("by exec --cwd {directory}"))
+                {
+                    return Some(how);
+                }
             }
-        }
-        for n in 3..=9 {
-            let program = format!("/proc/self/fd/{n}/bin/cat");
-            let victim = s.canary.victim();
-            let args = ["exec", &s.t.id, &program, &format!("/proc/self/fd/{n}{}", victim.display())];
-            if let Some(how) = reached(s.t.rt(&args).through(leaked).go(), &format!("by executing {program}"))
-            {
-                return Some(how);
+            for n in 3..=9 {
+                let program = format!("/proc/self/fd/{n}/bin/cat");
+                let victim = s.canary.victim();
+                let args = ["exec", &s.t.id, &program, &format!("/proc/self/fd/{n}{}", victim.display())];
+                if let Some(how) =
+                    reached(s.t.rt(&args).through(leaked).go(), &format!("by executing {program}"))
+                {
+                    return Some(how);
+                }
             }
-        }
-        None
-    });
+            None
+        },
+    );
 }
 
 /// The bootstrap message of runc had lengths of 16 bits: a long configuration became other namespaces.
 #[test]
 fn cve_2021_43784_long_configuration() {
-    attack("CVE-2021-43784", &[Weak("length")], |s| {
+    attack("CVE-2021-43784", "a configuration too long for the runtime's messages", &[Weak("length")], |s| {
         let source = s.t.dir.join("source");
         fs::create_dir(&source).unwrap();
         let long = format!("{}{}", source.display(), "/.".repeat(1700));
@@ -173,7 +189,7 @@ fn cve_2021_43784_long_configuration() {
 /// /etc/passwd of the image is a fifo, which nobody writes to: `exec` of the runtime must not wait for one.
 #[test]
 fn residual_exec_reads_the_images_files() {
-    attack("residual: exec waits for the image", &[Weak("passwd")], |s| {
+    attack("residual: exec waits for the image", "exec reads a fifo of the image", &[Weak("passwd")], |s| {
         assert!(s.detached("rm /etc/passwd; mkfifo /etc/passwd; exec sleep 1000"));
         wait_for("the fifo", SECONDS_5, || {
             let m = fs::metadata(s.t.rootfs.join("etc/passwd")).ok()?;

@@ -68,10 +68,6 @@ impl Scene {
         scene
     }
 
-    pub fn is_rrun(&self) -> bool {
-        !matches!(self.control, Some(Runc | MendedRunc | Crun | MendedCrun))
-    }
-
     /// Runs the runtime under another program from now on.
     pub fn through(&mut self, words: &[OsString]) {
         let mut all: Vec<OsString> = Vec::new();
@@ -211,14 +207,14 @@ fn judge(
     evidence.or_else(changed)
 }
 
-/// The test of an escape: `body` tries it and gives the evidence if it came about.
-pub fn attack(name: &str, controls: &[Control], body: impl Fn(&mut Scene) -> Option<String>) {
+/// The test of an escape: `body` tries it and gives the evidence if it came about. `what` is for the table.
+pub fn attack(name: &str, what: &str, controls: &[Control], body: impl Fn(&mut Scene) -> Option<String>) {
     if !harness::is_root() {
         eprintln!("skipped: needs root");
         return;
     }
     let ours = judge(name, None, harness::runtime(), &body);
-    let mut line = format!("{name}\trrun\t{}", word(&ours));
+    let mut line = format!("{name}\t{what}\trrun\t{}", word(&ours));
     let (mut fallen, mut withstood) = (false, Vec::new());
     for control in controls {
         let Some(program) = control.program() else {
