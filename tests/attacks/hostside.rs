@@ -177,3 +177,36 @@ fn residual_state_of_another_user() {
         },
     );
 }
+
+/// An image with an odd PATH has its program looked up on the host, where the runtime or the bundle is.
+#[test]
+fn residual_program_looked_up_on_the_host() {
+    attack(
+        "residual: program looked up on the host",
+        "PATH has empty and relative parts",
+        &[Weak("lookup")],
+        |s| {
+            // Where the runtime is started, and what the container's directory is called.
+            let dir = s.t.dir.clone();
+            for at in [dir.join("hostname"), dir.join("bin2/hostname")] {
+                fs::create_dir_all(at.parent().unwrap()).unwrap();
+                fs::copy(s.t.rootfs.join("bin/busybox"), at).unwrap();
+            }
+            for path in ["", ":", ".", "bin2", "./bin2:", "../../../../..", dir.to_str().unwrap()] {
+                s.edit(|c| {
+                    c["process"]["cwd"] = json!(dir);
+                    c["process"]["env"] = json!([format!("PATH={path}")]);
+                    c["process"]["args"] = json!(["hostname"]);
+                });
+                let out = s.t.run();
+                if out.code == Some(0) {
+                    return Some(format!(
+                        "PATH={path} ran the host's program, which says {}",
+                        out.stdout().trim()
+                    ));
+                }
+            }
+            None
+        },
+    );
+}
