@@ -68,7 +68,7 @@ fn cve_2024_45310_missing_destination_swapped() {
     attack(
         "CVE-2024-45310",
         "the missing parts of a destination are made behind a link",
-        &[Runc, Weak("string")],
+        &[Runc, Weak("join")],
         |s| {
             let (a, b) = shared_volume(s);
             let source = s.t.dir.join("source");
@@ -140,7 +140,7 @@ fn cve_2026_41579_dev_is_a_link() {
     attack(
         "CVE-2026-41579",
         "/dev of the image is a link to the host (crun: CVE-2026-47766)",
-        &[Runc, Crun],
+        &[Runc, Crun, Weak("join")],
         |s| {
             let dev = s.t.rootfs.join("dev");
             fs::remove_dir_all(&dev).unwrap();
@@ -246,7 +246,7 @@ fn cve_2025_31133_mask_from_the_containers_null() {
     attack(
         "CVE-2025-31133",
         "the mask is what the image has at /dev/null (youki: CVE-2025-62161)",
-        &[Runc],
+        &[Runc, Weak("mask")],
         |s| {
             s.without_dev();
             s.edit(|c| c["linux"]["readonlyPaths"] = json!([]));
@@ -293,39 +293,47 @@ fn console(s: &Scene) -> Option<String> {
 
 #[test]
 fn cve_2025_52565_console_led_elsewhere() {
-    attack("CVE-2025-52565", "/dev/console or /dev/pts/N is a link or becomes one", &[Runc], |s| {
-        s.without_dev();
-        s.edit(|c| {
-            c["process"]["terminal"] = json!(true);
-            c["linux"]["readonlyPaths"] = json!([]);
-            c["linux"]["maskedPaths"] = json!([]);
-            c["linux"].as_object_mut().unwrap().remove("resources");
-            c["mounts"].as_array_mut().unwrap().push(json!({ "destination": "/dev/pts", "type": "devpts",
+    attack(
+        "CVE-2025-52565",
+        "/dev/console or /dev/pts/N is a link or becomes one",
+        &[Runc, Weak("console")],
+        |s| {
+            s.without_dev();
+            s.edit(|c| {
+                c["process"]["terminal"] = json!(true);
+                c["linux"]["readonlyPaths"] = json!([]);
+                c["linux"]["maskedPaths"] = json!([]);
+                c["linux"].as_object_mut().unwrap().remove("resources");
+                c["mounts"]
+                    .as_array_mut()
+                    .unwrap()
+                    .push(json!({ "destination": "/dev/pts", "type": "devpts",
                 "source": "devpts", "options": ["newinstance", "ptmxmode=0666", "mode=0620"] }));
-        });
-        let dev = s.t.rootfs.join("dev");
-        // The target.
-        for target in links_to(&s.canary.dir.join("console"))
-            .iter()
-            .map(String::as_str)
-            .chain(["/proc/sys/kernel/domainname"])
-        {
-            symlink(target, dev.join("console")).unwrap();
-            let evidence = console(s).or_else(|| s.canary.changed());
-            s.end();
-            fs::remove_file(dev.join("console")).unwrap();
-            if evidence.is_some() {
-                return evidence;
+            });
+            let dev = s.t.rootfs.join("dev");
+            // The target.
+            for target in links_to(&s.canary.dir.join("console"))
+                .iter()
+                .map(String::as_str)
+                .chain(["/proc/sys/kernel/domainname"])
+            {
+                symlink(target, dev.join("console")).unwrap();
+                let evidence = console(s).or_else(|| s.canary.changed());
+                s.end();
+                fs::remove_file(dev.join("console")).unwrap();
+                if evidence.is_some() {
+                    return evidence;
+                }
             }
-        }
-        // The source.
-        let (pts, fake) = (dev.join("pts"), dev.join("pts2"));
-        fs::create_dir(&fake).unwrap();
-        for n in 0..10 {
-            symlink("/proc/sys/kernel/domainname", fake.join(n.to_string())).unwrap();
-        }
-        windows(s, (&pts, &fake), console)
-    });
+            // The source.
+            let (pts, fake) = (dev.join("pts"), dev.join("pts2"));
+            fs::create_dir(&fake).unwrap();
+            for n in 0..10 {
+                symlink("/proc/sys/kernel/domainname", fake.join(n.to_string())).unwrap();
+            }
+            windows(s, (&pts, &fake), console)
+        },
+    );
 }
 
 /// A container with standard streams on /dev/null and another user, so that a runtime which changes their owner does.
@@ -341,7 +349,7 @@ fn cve_2026_88265_null_is_a_link() {
     attack(
         "CVE-2026-88265",
         "standard streams become a link of the image at /dev/null, and get an owner",
-        &[MendedCrun, Weak("null")],
+        &[Crun, Weak("null")],
         |s| {
             s.without_dev();
             let null = s.t.rootfs.join("dev/null");
@@ -361,7 +369,7 @@ fn cve_2026_88265_null_is_a_link() {
 /// crun's: /dev/console is made through a link.
 #[test]
 fn cve_2026_88264_console_is_a_link() {
-    attack("CVE-2026-88264", "/dev/console is made through a link", &[MendedCrun, Weak("console")], |s| {
+    attack("CVE-2026-88264", "/dev/console is made through a link", &[Crun, Weak("console")], |s| {
         s.without_dev();
         let console = s.t.rootfs.join("dev/console");
         for target in links_to(&s.canary.dir.join("new")) {

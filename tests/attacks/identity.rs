@@ -55,7 +55,7 @@ fn cve_2022_29162_inheritable_capabilities() {
     attack(
         "CVE-2022-29162",
         "inheritable capabilities that nobody asked for (crun: CVE-2022-27650; youki: CVE-2025-27612)",
-        &[MendedRunc, MendedCrun, Weak("inheritable")],
+        &[Runc, Crun, Weak("inheritable")],
         |s| {
             assert!(s.detached("exec sleep 1000"));
             for args in [

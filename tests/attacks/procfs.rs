@@ -27,47 +27,39 @@ fn fake_proc(s: &Scene) -> std::path::PathBuf {
 
 #[test]
 fn cve_2019_16884_mounts_over_proc() {
-    attack(
-        "CVE-2019-16884",
-        "a false /proc, or a mount over a file of it",
-        &[MendedRunc, Weak("judge")],
-        |s| {
-            let fake = fake_proc(s);
-            let base = s.t.config();
-            let mut false_ones = vec![
-                json!({ "destination": "/proc", "source": fake, "options": ["bind"] }),
-                json!({ "destination": "/proc/self", "type": "tmpfs", "source": "x" }),
-            ];
-            for file in
-                ["self/attr/exec", "self/attr/apparmor/exec", "self/status", "sys/kernel/core_pattern"]
-            {
-                false_ones.push(
-                    json!({ "destination": format!("/proc/{file}"), "source": fake.join("self/status"),
-                "options": ["bind"] }),
-                );
-                // The same by a way round that the text does not show.
-                false_ones.push(json!({ "destination": format!("/round/../link/{file}"),
+    attack("CVE-2019-16884", "a false /proc, or a mount over a file of it", &[Runc, Weak("judge")], |s| {
+        let fake = fake_proc(s);
+        let base = s.t.config();
+        let mut false_ones = vec![
+            json!({ "destination": "/proc", "source": fake, "options": ["bind"] }),
+            json!({ "destination": "/proc/self", "type": "tmpfs", "source": "x" }),
+        ];
+        for file in ["self/attr/exec", "self/attr/apparmor/exec", "self/status", "sys/kernel/core_pattern"] {
+            false_ones
+                .push(json!({ "destination": format!("/proc/{file}"), "source": fake.join("self/status"),
+                "options": ["bind"] }));
+            // The same by a way round that the text does not show.
+            false_ones.push(json!({ "destination": format!("/round/../link/{file}"),
                 "source": fake.join("self/status"), "options": ["bind"] }));
-            }
-            symlink("proc", s.t.rootfs.join("link")).unwrap();
-            for mount in false_ones {
-                s.t.write(&base);
-                let destination = mount["destination"].clone();
-                s.edit(|c| {
-                    c["mounts"].as_array_mut().unwrap().insert(1, mount);
-                    c["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
-                });
-                if s.run("echo ran").stdout() == "ran\n" {
-                    return Some(format!("ran with a false {destination}"));
-                }
-            }
-            // What lxcfs and its like replace is not refused.
+        }
+        symlink("proc", s.t.rootfs.join("link")).unwrap();
+        for mount in false_ones {
             s.t.write(&base);
-            s.bind(&fake.join("self/status"), "/proc/uptime");
-            assert_eq!(s.run("wc -c </proc/uptime").ok().stdout(), "0\n");
-            None
-        },
-    );
+            let destination = mount["destination"].clone();
+            s.edit(|c| {
+                c["mounts"].as_array_mut().unwrap().insert(1, mount);
+                c["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
+            });
+            if s.run("echo ran").stdout() == "ran\n" {
+                return Some(format!("ran with a false {destination}"));
+            }
+        }
+        // What lxcfs and its like replace is not refused.
+        s.t.write(&base);
+        s.bind(&fake.join("self/status"), "/proc/uptime");
+        assert_eq!(s.run("wc -c </proc/uptime").ok().stdout(), "0\n");
+        None
+    });
 }
 
 /// Where a procfs or sysfs is mounted in the container that runs this, if not at its place.
@@ -85,7 +77,7 @@ fn cve_2019_19921_proc_is_a_link() {
     attack(
         "CVE-2019-19921",
         "/proc or /sys of the image is a link (CVE-2023-27561, CVE-2023-28642; youki: CVE-2025-54867)",
-        &[MendedRunc, Weak("links")],
+        &[Runc, Weak("links")],
         |s| {
             let volume = s.volume("/vol");
             // The volume is there before /proc is mounted.

@@ -58,7 +58,7 @@ fn cve_2019_5736_the_runtimes_file_overwritten() {
     attack(
         "CVE-2019-5736",
         "the runtime's file is overwritten through /proc/PID/exe",
-        &[MendedRunc, Weak("exe")],
+        &[Runc, Weak("exe")],
         |s| {
             let copy = s.copy_of_runtime();
             let before = fs::read(&copy).unwrap();
@@ -115,7 +115,7 @@ fn cve_2024_21626_working_directory_on_a_leaked_descriptor() {
     attack(
         "CVE-2024-21626",
         "the working directory or the program is on a leaked descriptor",
-        &[MendedRunc, Weak("cwd")],
+        &[Runc, Weak("cwd")],
         |s| {
             let script = cat_upwards(s);
             let leaked = "exec 3</ 4</ 5</sys/fs/cgroup 6</ 7</ 8</ 9</; exec \"$@\"";
