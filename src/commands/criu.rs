@@ -141,10 +141,11 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
         ..Create::default()
     };
     let mut bundle = Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), None)?;
-    // CRIU works in a directory of its own.
+    // CRIU works in a directory of its own, and compares the paths with those of mounts.
     for mount in &mut bundle.spec.mounts {
         if mount.options.iter().any(|option| option == "bind" || option == "rbind") {
-            mount.source = bundle.path.join(&mount.source).to_string_lossy().into_owned();
+            let source: PathBuf = bundle.path.join(&mount.source).components().collect();
+            mount.source = source.to_string_lossy().into_owned();
         }
     }
     check_terminal(&bundle.spec, args.detach, args.console_socket.is_some())?;
