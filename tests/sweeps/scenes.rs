@@ -1,0 +1,184 @@
+//! The commands that the sweeps go over: what has to be there before each, and what must be true after it was hurt.
+
+use crate::harness::{Run, Test, patiently, processes_marked, wait_for, SECONDS_5};
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A command, and the container that it meets.
+pub struct Scene {
+    pub name: &'static str,
+    /// Brings the container to where the command finds it.
+    prepare: fn(&Test),
+    args: &'static [&'static str],
+    /// Whether it makes the container, so that none may be there after it has failed.
+    pub creates: bool,
+    /// Whether the container's init, which waits, has a part in it.
+    pub wakes_init: bool,
+}
+
+/// `ID` stands for the container's, `BUNDLE` for its bundle.
+pub const SCENES: [Scene; 12] = {
+    const fn scene(name: &'static str, prepare: fn(&Test), args: &'static [&'static str]) -> Scene {
+        Scene { name, prepare, args, creates: false, wakes_init: false }
+    }
+    [
+        Scene { creates: true, ..scene("create", nothing, &["create", "--bundle", "BUNDLE", "ID"]) },
+        Scene { wakes_init: true, ..scene("start", created, &["start", "ID"]) },
+        Scene { creates: true, ..scene("run", short, &["run", "--bundle", "BUNDLE", "ID"]) },
+        Scene { creates: true, ..scene("run --detach", nothing, &["run", "--detach", "--bundle", "BUNDLE", "ID"]) },
+        scene("exec", running, &["exec", "ID", "true"]),
+        scene("exec --detach", running, &["exec", "--detach", "ID", "sleep", "1000"]),
+        scene("kill", running, &["kill", "ID", "KILL"]),
+        scene("pause", running, &["pause", "ID"]),
+        scene("resume", paused, &["resume", "ID"]),
+        scene("update", running, &["update", "--pids-limit", "100", "--memory", "67108864", "--cpu-shares", "512", "ID"]),
+        scene("delete", stopped, &["delete", "ID"]),
+        scene("delete --force", running, &["delete", "--force", "ID"]),
+    ]
+};
+
+fn nothing(_: &Test) {}
+
+/// A process that tells what it was given, and ends.
+fn short(t: &Test) {
+    t.sh("grep -E '^(Uid|Gid|Groups|NoNewPrivs|Seccomp|Cap)' /proc/self/status; cut -d' ' -f4- /proc/self/mountinfo; \
+          cat /proc/self/limits /proc/self/oom_score_adj; hostname; ls -l /proc/self/fd | wc -l");
+}
+
+fn created(t: &Test) {
+    t.create();
+}
+
+fn running(t: &Test) {
+    t.create();
+    t.start();
+}
+
+fn paused(t: &Test) {
+    running(t);
+    t.rt(&["pause", &t.id]).go().ok();
+}
+
+fn stopped(t: &Test) {
+    running(t);
+    t.kill("KILL").ok();
+    t.wait_status("stopped");
+}
+
+impl Scene {
+    /// A bundle of which every mount point is there already.
+    pub fn bundle(&self) -> Test {
+        let t = Test::new(&self.name.replace([' ', '-'], ""));
+        t.sh("exec sleep 1000");
+        t.edit(|c| {
+            c["linux"]["resources"] = json!({
+                "memory": { "limit": 256 << 20 },
+                "cpu": { "shares": 512 },
+                "pids": { "limit": 64 },
+                "devices": [
+                    { "allow": false, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" },
+                ],
+            });
+            c["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
+            c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 512, "hard": 512 }]);
+            c["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{ "names": ["swapon"], "action": "SCMP_ACT_ERRNO" }],
+            });
+        });
+        t.create();
+        t.end();
+        t
+    }
+
+    pub fn prepare(&self, t: &Test) {
+        (self.prepare)(t);
+    }
+
+    pub fn command<'a>(&self, t: &'a Test) -> Run<'a> {
+        let bundle = t.bundle.to_str().unwrap();
+        let words = self.args.iter().map(|word| match *word {
+            "ID" => &t.id,
+            "BUNDLE" => bundle,
+            word => word,
+        });
+        t.rt(&words.collect::<Vec<_>>())
+    }
+
+    /// The container's waiting init, where it has a part.
+    pub fn init(&self, t: &Test) -> Option<u32> {
+        self.wakes_init.then(|| t.pid())
+    }
+}
+
+/// What is wrong on the host after a command was hurt; `delete --force` has been tried then, and the id used again.
+pub fn aftermath(t: &Test, listing: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let state = t.rt(&["state", &t.id]).go();
+    if state.took > patiently(Duration::from_secs(1)) {
+        wrong.push(format!("state took {:?}", state.took));
+    }
+    if state.code == Some(0) {
+        let status = serde_json::from_str::<Value>(&state.stdout()).map(|state| state["status"].clone());
+        let legal = ["creating", "created", "running", "paused", "stopped"];
+        if !status.as_ref().is_ok_and(|status| legal.iter().any(|legal| status == legal)) {
+            wrong.push(format!("state says {status:?}"));
+        }
+    } else if !state.stderr().contains("does not exist") {
+        wrong.push(format!("state: {}", state.stderr().trim()));
+    }
+    let list = t.rt(&["list"]).go();
+    if list.code != Some(0) {
+        wrong.push(format!("list: {}", list.stderr().trim()));
+    }
+    for again in [false, true] {
+        if again {
+            let create = t.bundle_command("create", &[]).go();
+            if create.code != Some(0) {
+                wrong.push(format!("a second create: {}", create.stderr().trim()));
+            }
+        }
+        let delete = t.rt(&["delete", "--force", &t.id]).go();
+        if delete.code != Some(0) || delete.took > patiently(Duration::from_secs(2)) {
+            wrong.push(format!("delete --force gave {:?} after {:?}: {}", delete.code, delete.took, delete.stderr().trim()));
+        }
+        wrong.extend(left(t));
+    }
+    if t.rootfs_listing() != listing {
+        wrong.push("the rootfs has changed".into());
+    }
+    wrong
+}
+
+/// What is still there after the time that the kernel takes to end a process.
+pub fn left(t: &Test) -> Vec<String> {
+    let end = Instant::now() + patiently(Duration::from_secs(1));
+    loop {
+        let left = t.leftovers();
+        if left.is_empty() || Instant::now() > end {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Takes away by hand what a point has left, so that the next one begins anew.
+pub fn scrub(t: &Test) {
+    for (pid, _) in processes_marked(&t.id) {
+        let _ = Pid::from_raw(pid).map(|pid| rustix::process::kill_process(pid, Signal::KILL));
+    }
+    wait_for("the end of what was left", SECONDS_5, || {
+        // The deepest first: a cgroup with others in it stays.
+        let left = t.leftovers();
+        for cgroup in left.iter().rev().filter_map(|line| line.strip_prefix("cgroup: ")) {
+            let _ = fs::write(Path::new(cgroup).join("freezer.state"), "THAWED");
+            let _ = fs::remove_dir(cgroup);
+        }
+        let _ = fs::remove_dir_all(&t.state);
+        left.iter().all(|line| line.starts_with("mount:")).then_some(())
+    });
+}
