@@ -2,7 +2,8 @@
 //!
 //! Such mounts lie below the container's root in the runtime's namespace or in the one it joins, and do not end with
 //! its processes. So the root is bound onto itself first ([`crate::rootfs`]): what is mounted in it goes with that one
-//! mount. Which mount the root was on before is noted with the intent, as that is the engine's and must stay.
+//! mount. Which mount the root was on before is noted with the intent, as that is the engine's and must stay. One the
+//! kernel takes along all the same: a bind of the root onto itself in a shared mount, which shows the same directory.
 
 #![forbid(unsafe_code)]
 

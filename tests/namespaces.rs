@@ -221,8 +221,10 @@ fn mounts_in_the_runtimes_namespace_go_with_the_container() {
     rrun_only!("runc leaves them");
     let t = shares_mounts("nsmounts", None);
     t.edit(|c| c["root"]["readonly"] = json!(true));
-    // What an engine has mounted there stays.
+    // What an engine has mounted there stays. Private: below a shared one that shows the same directory, the kernel
+    // takes a mount along that another mount on it was taken from.
     rustix::mount::mount_bind(&t.rootfs, &t.rootfs).unwrap();
+    rustix::mount::mount_change(&t.rootfs, rustix::mount::MountPropagationFlags::PRIVATE).unwrap();
     t.detached("exec sleep 1000");
     assert_eq!(inode(&format!("/proc/{}/ns/mnt", t.pid())), inode("/proc/self/ns/mnt"));
     assert!(mounts_of("self", &t) > 2);

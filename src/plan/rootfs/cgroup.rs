@@ -46,7 +46,13 @@ pub(super) fn add(
             let own = cstring("linux.cgroupsPath", &own)?;
             // Without a namespace of its own it is the host's tree, by which /proc/self/cgroup is read.
             let source = Source::Cgroup2(filesystem("cgroup2", "cgroup", &options.data)?, own);
-            ops.push(one(entry, destination, source, attrs_of(given, given.foreign_cgroups || given.rootless, options), options)?);
+            ops.push(one(
+                entry,
+                destination,
+                source,
+                attrs_of(given, given.foreign_cgroups || given.rootless, options),
+                options,
+            )?);
         }
         ("cgroup", Cgroups::V1(hierarchies)) => v1(ops, given, entry, destination, options, hierarchies)?,
         _ => return Ok(false),
