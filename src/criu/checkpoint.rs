@@ -27,12 +27,6 @@ pub fn checkpoint(subject: &Subject<'_>, options: &Options) -> Result<()> {
     if options.lazy_pages && options.status_fd.is_some() {
         super::need(version, 31500, "--status-fd")?;
     }
-    let guarded = subject.spec.process.as_ref().is_some_and(|process| process.no_new_privileges);
-    if guarded && version < 31900 && !options.pre_dump {
-        crate::log::warning(
-            "this CRIU restores no no_new_privs: set-user-ID programs give privileges then (3.19 does)",
-        );
-    }
     let log = options.work_path.as_deref().unwrap_or(&options.image_path).join("dump.log");
     let apart = Apart::new(subject)?;
     let (criu, request, _open) = apart.enter(|| {
@@ -60,6 +54,13 @@ pub fn checkpoint(subject: &Subject<'_>, options: &Options) -> Result<()> {
     // After a pre-dump CRIU waits for the next one, which another process of ours will ask for.
     if !exit.success() && !options.pre_dump {
         return Err(Error::new(format!("criu failed: {exit}; log file: {}", log.display())));
+    }
+    // Here and not at restore, where with --detach standard error is the container's.
+    let guarded = subject.spec.process.as_ref().is_some_and(|process| process.no_new_privileges);
+    if guarded && version < 31900 && !options.pre_dump {
+        crate::log::warning(
+            "this CRIU restores no no_new_privs: set-user-ID programs give privileges then (3.19 does)",
+        );
     }
     Ok(())
 }
