@@ -82,7 +82,8 @@ impl<'a> Limits<'a> {
 
     fn cpu(&mut self, cpu: &spec::Cpu) -> Result<()> {
         let shares = cpu.shares.filter(|&n| n != 0);
-        let quota = cpu.quota.filter(|&n| n != 0);
+        // Any negative one is none, to the kernel and so to runc, crun and youki.
+        let quota = cpu.quota.filter(|&n| n != 0).map(|n| n.max(-1));
         let period = cpu.period.filter(|&n| n != 0);
         let first = [
             shares.map(|_| "cpu.shares"),
@@ -94,9 +95,6 @@ impl<'a> Limits<'a> {
         let Some(at) = first.into_iter().flatten().next() else {
             return Ok(());
         };
-        if let Some(quota) = quota.filter(|&quota| quota < -1) {
-            return bad("cpu.quota", format!("{quota} is neither a positive number nor -1"));
-        }
         if let (Some(burst), Some(quota)) = (cpu.burst, quota.and_then(|quota| u64::try_from(quota).ok()))
             && burst > quota
         {
@@ -637,6 +635,11 @@ mod tests {
         );
         let rt = r#"{"cpu":{"realtimeRuntime":1000,"realtimePeriod":5000}}"#;
         assert_eq!(writes(rt, &v1()), ["cpu.rt_period_us=5000", "cpu.rt_runtime_us=1000"]);
+        let none = r#"{"cpu":{"quota":-9999}}"#;
+        assert_eq!(
+            (writes(none, &v1()), writes(none, &v2())),
+            (vec!["cpu.cfs_quota_us=-1".to_owned()], vec!["cpu.max=max".into()])
+        );
         assert!(refused(rt, &v2()).contains("cpu.realtimePeriod: cgroup v2 cannot"));
     }
 
@@ -662,7 +665,6 @@ mod tests {
         for (json, text) in [
             (r#"{"cpu":{"shares":1}}"#, "cpu.shares: the minimum allowed cpu-shares is 2"),
             (r#"{"cpu":{"shares":262145}}"#, "cpu.shares: the maximum allowed cpu-shares is 262144"),
-            (r#"{"cpu":{"quota":-2}}"#, "cpu.quota: -2"),
             (r#"{"cpu":{"quota":1000,"burst":1001}}"#, "cpu.burst: 1001 is larger"),
             (r#"{"cpu":{"idle":2}}"#, "cpu.idle: 2"),
             (r#"{"cpu":{"cpus":"0-"}}"#, "cpu.cpus: \"0-\""),
