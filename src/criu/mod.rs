@@ -429,17 +429,18 @@ fn external_mounts(subject: &Subject<'_>) -> Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 /// What a mount of type `cgroup` is without a cgroup namespace: binds of the container's cgroups, on v1 one for
-/// each hierarchy and under its name; on v2 only in a user namespace, to which the kernel refuses a mount of its own.
+/// each hierarchy and under its name, on v2 without a user namespace of the whole tree, as [`crate::plan`] has it.
 fn bound_cgroups(subject: &Subject<'_>, target: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     let layout = Layout::read()?;
-    if layout.is_v2() && !subject.namespaces.has(plan::Kind::User) {
-        return Ok(Vec::new());
-    }
+    let whole = layout.is_v2() && !subject.namespaces.has(plan::Kind::User);
     let bound = layout.hierarchies.iter().filter_map(|hierarchy| {
         let key = hierarchy.key();
         let known = subject.cgroup_paths.iter().find(|(controllers, _)| *controllers == key);
         let own = || hierarchy.mount.join(hierarchy.own.trim_start_matches('/'));
-        let source = known.map_or_else(own, |(_, path)| path.clone());
+        let source = match whole {
+            true => hierarchy.mount.clone(),
+            false => known.map_or_else(own, |(_, path)| path.clone()),
+        };
         let target =
             if layout.is_v2() { target.to_owned() } else { target.join(hierarchy.mount.file_name()?) };
         Some((target, source))

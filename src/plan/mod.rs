@@ -166,7 +166,7 @@ impl Plan {
             None => (None, None),
         };
         warnings.extend(warning);
-        let (cgroups, foreign_cgroups) = cgroups_inside(&cgroup, host);
+        let (cgroups, foreign_cgroups) = cgroups_inside(&cgroup, host, &namespaces, rootless);
         let given = rootfs::Given {
             bundle: request.bundle,
             namespaces: &namespaces,
@@ -218,7 +218,15 @@ impl Plan {
 
 /// What a mount of type `cgroup` shows: the container's own cgroups, or the runtime's where it makes none, and whether
 /// it is those.
-fn cgroups_inside(plan: &CgroupPlan, host: &Host) -> (Cgroups, bool) {
+///
+/// Without a cgroup namespace /proc/self/cgroup is read against the host's tree, so on v2 the mount shows all of it, as
+/// with runc; a user's, or one in a user namespace, its own alone (CVE-2023-25809).
+fn cgroups_inside(
+    plan: &CgroupPlan,
+    host: &Host,
+    namespaces: &Namespaces,
+    rootless: bool,
+) -> (Cgroups, bool) {
     // Without a path and without the right to make one, the container stays where the runtime is.
     let places = if plan.best_effort { &[][..] } else { &plan.places };
     let path = |hierarchy: &Hierarchy| {
@@ -227,7 +235,9 @@ fn cgroups_inside(plan: &CgroupPlan, host: &Host) -> (Cgroups, bool) {
         hierarchy.mount.join(below.trim_start_matches('/'))
     };
     if host.cgroup.is_v2() {
-        return (Cgroups::V2(host.cgroup.hierarchies.first().map(path)), places.is_empty());
+        let whole = !(namespaces.has(Kind::Cgroup) || namespaces.has(Kind::User) || rootless);
+        let shown = |hierarchy: &Hierarchy| if whole { hierarchy.mount.clone() } else { path(hierarchy) };
+        return (Cgroups::V2(host.cgroup.hierarchies.first().map(shown)), places.is_empty());
     }
     let hierarchies = host.cgroup.hierarchies.iter().map(|hierarchy| rootfs::Hierarchy {
         name: hierarchy.mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),

@@ -44,15 +44,20 @@ pub(super) fn add(
         ("cgroup" | "cgroup2", Cgroups::V2(own)) => {
             let own = own.as_ref().map_or_else(|| "/sys/fs/cgroup".into(), |path| path.to_string_lossy());
             let own = cstring("linux.cgroupsPath", &own)?;
-            // Without a namespace of its own it is the host's tree, by which /proc/self/cgroup is read.
-            let source = Source::Cgroup2(filesystem("cgroup2", "cgroup", &options.data)?, own);
-            ops.push(one(
-                entry,
-                destination,
-                source,
-                attrs_of(given, given.foreign_cgroups || given.rootless, options),
-                options,
-            )?);
+            // A mount of the filesystem outside of a cgroup namespace would set the options of the host's (nsdelegate).
+            let source = if given.namespaces.has(Kind::Cgroup) {
+                Source::Cgroup2(filesystem("cgroup2", "cgroup", &options.data)?, own)
+            } else {
+                Source::Bind(Bind {
+                    source: own,
+                    recursive: false,
+                    idmap: None,
+                    from_parent: false,
+                    optional: false,
+                })
+            };
+            let attrs = attrs_of(given, options);
+            ops.push(one(entry, destination, source, attrs, options)?);
         }
         ("cgroup", Cgroups::V1(hierarchies)) => v1(ops, given, entry, destination, options, hierarchies)?,
         _ => return Ok(false),
@@ -62,9 +67,9 @@ pub(super) fn add(
 
 /// Without a cgroup namespace, cgroups that are not the container's are read-only whatever the configuration says:
 /// the user that they belong to runs other things there (CVE-2023-25809).
-fn attrs_of(given: &Given<'_>, foreign: bool, options: &Options) -> Attrs {
+fn attrs_of(given: &Given<'_>, options: &Options) -> Attrs {
     let mut attrs = options.attrs;
-    if foreign && !given.namespaces.has(Kind::Cgroup) {
+    if given.foreign_cgroups && !given.namespaces.has(Kind::Cgroup) {
         attrs.set(attr::RDONLY);
     }
     attrs
@@ -101,7 +106,7 @@ fn v1(
             let optional = given.rootless && hierarchy.options.is_empty();
             Source::Bind(Bind { source, recursive: true, idmap: None, from_parent: false, optional })
         };
-        let mut attrs = attrs_of(given, given.foreign_cgroups, options);
+        let mut attrs = attrs_of(given, options);
         if given.namespaces.has(Kind::Cgroup) {
             attrs.set(hard);
         }

@@ -156,15 +156,15 @@ fn cgroup_v1_shows_the_containers_own_directories() {
 }
 
 #[test]
-fn cgroup_v2_is_mounted_in_any_namespace() {
-    let want = "mount #0 cgroup2 on /sys/fs/cgroup (ro,nosuid,nodev,noexec)\n";
-    for namespaces in [&["mount", "cgroup"][..], &["mount"]] {
-        let case = Case { namespaces, cgroups: Cgroups::V2(Some("/sys/fs/cgroup/c".into())), foreign: false };
-        assert_eq!(mounts(&case, CGROUP), want);
-    }
+fn cgroup_v2_is_mounted_or_bound() {
+    let cgroups = || Cgroups::V2(Some("/sys/fs/cgroup/c".into()));
+    let own = Case { namespaces: &["mount", "cgroup"], cgroups: cgroups(), foreign: false };
+    assert_eq!(mounts(&own, CGROUP), "mount #0 cgroup2 on /sys/fs/cgroup (ro,nosuid,nodev,noexec)\n");
+    let shared = Case { namespaces: &["mount"], cgroups: cgroups(), foreign: false };
+    let want = "mount #0 bind /sys/fs/cgroup/c on /sys/fs/cgroup (ro,nosuid,nodev,noexec)\n";
+    assert_eq!(mounts(&shared, CGROUP), want);
     // CVE-2023-25809: those of the user who runs the container.
-    let cgroups = Cgroups::V2(Some("/sys/fs/cgroup/c".into()));
-    let foreign = Case { namespaces: &["mount"], cgroups, foreign: true };
+    let foreign = Case { namespaces: &["mount"], cgroups: cgroups(), foreign: true };
     let writable = CGROUP.replace("\"ro\",", "");
     assert_ne!(writable, CGROUP);
     assert_eq!(mounts(&foreign, &writable), want);
