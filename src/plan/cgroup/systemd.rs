@@ -210,7 +210,7 @@ pub struct Now {
 /// Makes the writes what systemd can hold as well, so that unit and files agree and a reload of systemd changes
 /// nothing; says what was ignored.
 ///
-/// A quota is rounded up as in [`bandwidth`]. Of a weight and idle systemd keeps one, and so does the kernel, which
+/// A quota is rounded up as in `bandwidth`. Of a weight and idle systemd keeps one, and so does the kernel, which
 /// refuses a weight while the cgroup is idle.
 pub fn settle(writes: &mut Vec<Write>, version: u32, v2: bool, now: &Now) -> Vec<String> {
     let (quota, period) = asked(writes);
