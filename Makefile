@@ -129,8 +129,10 @@ test-soak: build
 lint: unsafe
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt $(CRI) --check
+	$(CARGO) fmt --manifest-path tests/sweeps/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy $(CRI_BUILD) --all-targets -- -D warnings
+	$(CARGO) clippy $(SWEEPS) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 # `unsafe` stands only in src/sys/; every other source file forbids it itself.

@@ -76,6 +76,8 @@
 //! * **User, lookup of the program and working directory come before `created`; capabilities, seccomp and
 //!   execve after `start`.** So `create` reports what it can, and the filter is loaded as the very last thing:
 //!   without startContainer hooks it has to allow nothing of ours but execve and, without no_new_privs, capset.
+//!   A filter that notifies an agent is the exception: agents expect its descriptor of `create`, as from runc, so it
+//!   comes right before `created` and has to let init's accept4, recvmsg and sendmsg pass, or the agent has to.
 //! * **startContainer hooks run when init is confined as the process will be**, filter included: their programs
 //!   are the container's, so they get no right that it has not ([`launch::init`]).
 //! * **Resource limits are set last, and raised by the parent before**, which has the privilege to.

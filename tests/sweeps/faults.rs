@@ -16,10 +16,27 @@ fn errors(call: Sysno) -> &'static [Errno] {
     use Errno::*;
     match call {
         // Those that never fail, or whose failure is not told by an errno.
-        Sysno::exit | Sysno::exit_group | Sysno::rt_sigreturn | Sysno::brk | Sysno::getpid | Sysno::gettid
-        | Sysno::getppid | Sysno::getuid | Sysno::geteuid | Sysno::getgid | Sysno::getegid | Sysno::umask
-        | Sysno::set_tid_address | Sysno::set_robust_list | Sysno::rseq | Sysno::arch_prctl | Sysno::restart_syscall
-        | Sysno::sched_yield | Sysno::munmap | Sysno::futex | Sysno::alarm => &[],
+        Sysno::exit
+        | Sysno::exit_group
+        | Sysno::rt_sigreturn
+        | Sysno::brk
+        | Sysno::getpid
+        | Sysno::gettid
+        | Sysno::getppid
+        | Sysno::getuid
+        | Sysno::geteuid
+        | Sysno::getgid
+        | Sysno::getegid
+        | Sysno::umask
+        | Sysno::set_tid_address
+        | Sysno::set_robust_list
+        | Sysno::rseq
+        | Sysno::arch_prctl
+        | Sysno::restart_syscall
+        | Sysno::sched_yield
+        | Sysno::munmap
+        | Sysno::futex
+        | Sysno::alarm => &[],
         Sysno::open | Sysno::openat => &[EINTR, EMFILE, ENOMEM, EACCES, EIO],
         Sysno::openat2 => &[EINTR, EAGAIN, EMFILE, ENOMEM, EACCES, EIO],
         Sysno::read | Sysno::pread64 | Sysno::readv => &[EINTR, EIO, ENOMEM],
@@ -27,21 +44,56 @@ fn errors(call: Sysno) -> &'static [Errno] {
         Sysno::clone | Sysno::clone3 | Sysno::fork | Sysno::vfork => &[EAGAIN, ENOMEM, EPERM, ENOSPC],
         Sysno::execve | Sysno::execveat => &[EACCES, ENOMEM, E2BIG],
         Sysno::mmap | Sysno::mprotect | Sysno::mremap | Sysno::madvise => &[ENOMEM],
-        Sysno::mkdir | Sysno::mkdirat | Sysno::rename | Sysno::renameat | Sysno::renameat2 | Sysno::symlink
-        | Sysno::symlinkat | Sysno::link | Sysno::linkat | Sysno::mknod | Sysno::mknodat => &[ENOSPC, EPERM, EIO, ENOMEM],
+        Sysno::mkdir
+        | Sysno::mkdirat
+        | Sysno::rename
+        | Sysno::renameat
+        | Sysno::renameat2
+        | Sysno::symlink
+        | Sysno::symlinkat
+        | Sysno::link
+        | Sysno::linkat
+        | Sysno::mknod
+        | Sysno::mknodat => &[ENOSPC, EPERM, EIO, ENOMEM],
         Sysno::rmdir | Sysno::unlink | Sysno::unlinkat => &[EBUSY, EPERM, EIO, ENOMEM],
-        Sysno::mount | Sysno::move_mount | Sysno::open_tree | Sysno::fsopen | Sysno::fsconfig | Sysno::fsmount
-        | Sysno::mount_setattr | Sysno::umount2 | Sysno::pivot_root => &[EPERM, ENOMEM, EBUSY, EIO, EMFILE],
+        Sysno::mount
+        | Sysno::move_mount
+        | Sysno::open_tree
+        | Sysno::fsopen
+        | Sysno::fsconfig
+        | Sysno::fsmount
+        | Sysno::mount_setattr
+        | Sysno::umount2
+        | Sysno::pivot_root => &[EPERM, ENOMEM, EBUSY, EIO, EMFILE],
         Sysno::setns | Sysno::unshare => &[EPERM, ENOMEM, ENOSPC],
-        Sysno::socket | Sysno::socketpair | Sysno::pipe2 | Sysno::epoll_create1 | Sysno::eventfd2 | Sysno::signalfd4
-        | Sysno::memfd_create | Sysno::pidfd_open | Sysno::dup | Sysno::inotify_init1 | Sysno::timerfd_create => {
-            &[EMFILE, ENFILE, ENOMEM]
-        }
-        Sysno::accept | Sysno::accept4 | Sysno::connect | Sysno::recvmsg | Sysno::recvfrom | Sysno::sendmsg
+        Sysno::socket
+        | Sysno::socketpair
+        | Sysno::pipe2
+        | Sysno::epoll_create1
+        | Sysno::eventfd2
+        | Sysno::signalfd4
+        | Sysno::memfd_create
+        | Sysno::pidfd_open
+        | Sysno::dup
+        | Sysno::inotify_init1
+        | Sysno::timerfd_create => &[EMFILE, ENFILE, ENOMEM],
+        Sysno::accept
+        | Sysno::accept4
+        | Sysno::connect
+        | Sysno::recvmsg
+        | Sysno::recvfrom
+        | Sysno::sendmsg
         | Sysno::sendto => &[EINTR, ENOMEM, ECONNRESET, EPERM],
         Sysno::bind | Sysno::listen => &[ENOMEM, EACCES, EADDRINUSE],
-        Sysno::poll | Sysno::ppoll | Sysno::epoll_wait | Sysno::epoll_pwait | Sysno::wait4 | Sysno::waitid
-        | Sysno::flock | Sysno::nanosleep | Sysno::clock_nanosleep => &[EINTR, ENOMEM],
+        Sysno::poll
+        | Sysno::ppoll
+        | Sysno::epoll_wait
+        | Sysno::epoll_pwait
+        | Sysno::wait4
+        | Sysno::waitid
+        | Sysno::flock
+        | Sysno::nanosleep
+        | Sysno::clock_nanosleep => &[EINTR, ENOMEM],
         Sysno::fcntl => &[EMFILE, EPERM, EINVAL],
         Sysno::close | Sysno::close_range => &[EINTR, EIO],
         Sysno::copy_file_range | Sysno::sendfile => &[EINTR, EIO, ENOSPC, EINVAL],
@@ -106,6 +158,8 @@ fn judge(scene: &Scene, point: Point, errno: Errno, traced: &Traced, told: &str)
 /// The lines that only one of two texts has.
 fn difference(one: &str, other: &str) -> String {
     let (a, b): (HashSet<_>, HashSet<_>) = (one.lines().collect(), other.lines().collect());
-    let only = |x: &HashSet<&str>, y: &HashSet<&str>| x.difference(y).take(3).copied().collect::<Vec<_>>().join(" | ");
+    let only = |x: &HashSet<&str>, y: &HashSet<&str>| {
+        x.difference(y).take(3).copied().collect::<Vec<_>>().join(" | ")
+    };
     format!("-{} +{}", only(&a, &b), only(&b, &a))
 }

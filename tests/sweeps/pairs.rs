@@ -110,7 +110,8 @@ fn unexpected(out: &Out) -> Vec<String> {
 }
 
 fn number(variable: &str, otherwise: usize) -> usize {
-    std::env::var(variable).map_or(otherwise, |v| v.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
+    std::env::var(variable)
+        .map_or(otherwise, |v| v.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
 }
 
 fn meet(pair: &Pair, rounds: usize) {
@@ -141,7 +142,13 @@ fn meet(pair: &Pair, rounds: usize) {
             Legal::Any => true,
         };
         if !legal {
-            wrong.push(format!("they gave {:?} ({}) and {:?} ({})", first.code, first.stderr(), second.code, second.stderr()));
+            wrong.push(format!(
+                "they gave {:?} ({}) and {:?} ({})",
+                first.code,
+                first.stderr(),
+                second.code,
+                second.stderr()
+            ));
         }
         if let Legal::One = pair.legal
             && t.rt(&["state", &t.id]).go().code != Some(0)
@@ -154,7 +161,11 @@ fn meet(pair: &Pair, rounds: usize) {
             scrub(&t);
         }
     }
-    println!("{:<26} {rounds} rounds, {} violations; (first, second) succeeded: {ends:?}", pair.name, violations.len());
+    println!(
+        "{:<26} {rounds} rounds, {} violations; (first, second) succeeded: {ends:?}",
+        pair.name,
+        violations.len()
+    );
     for line in violations.iter().take(10) {
         println!("    {line}");
     }
@@ -202,7 +213,21 @@ fn many_at_once() {
     }
     let seconds = u64::try_from(number("SWEEP_SECONDS", 120)).unwrap();
     let end = Instant::now() + Duration::from_secs(seconds);
-    let commands = [CREATE, CREATE, START, START, EXEC, EXEC, PAUSE, &["resume", "ID"], KILL, STATE, LIST, UPDATE, FORCE];
+    let commands = [
+        CREATE,
+        CREATE,
+        START,
+        START,
+        EXEC,
+        EXEC,
+        PAUSE,
+        &["resume", "ID"],
+        KILL,
+        STATE,
+        LIST,
+        UPDATE,
+        FORCE,
+    ];
     let (done, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for seed in 1..=8 {

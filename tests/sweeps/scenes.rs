@@ -1,6 +1,6 @@
 //! The commands that the sweeps go over: what has to be there before each, and what must be true after it was hurt.
 
-use crate::harness::{Run, Test, patiently, processes_marked, wait_for, SECONDS_5};
+use crate::harness::{Run, SECONDS_5, Test, patiently, processes_marked, wait_for};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::fs;
@@ -28,13 +28,20 @@ pub const SCENES: [Scene; 12] = {
         Scene { creates: true, ..scene("create", nothing, &["create", "--bundle", "BUNDLE", "ID"]) },
         Scene { wakes_init: true, ..scene("start", created, &["start", "ID"]) },
         Scene { creates: true, ..scene("run", short, &["run", "--bundle", "BUNDLE", "ID"]) },
-        Scene { creates: true, ..scene("run --detach", nothing, &["run", "--detach", "--bundle", "BUNDLE", "ID"]) },
+        Scene {
+            creates: true,
+            ..scene("run --detach", nothing, &["run", "--detach", "--bundle", "BUNDLE", "ID"])
+        },
         scene("exec", running, &["exec", "ID", "true"]),
         scene("exec --detach", running, &["exec", "--detach", "ID", "sleep", "1000"]),
         scene("kill", running, &["kill", "ID", "KILL"]),
         scene("pause", running, &["pause", "ID"]),
         scene("resume", paused, &["resume", "ID"]),
-        scene("update", running, &["update", "--pids-limit", "100", "--memory", "67108864", "--cpu-shares", "512", "ID"]),
+        scene(
+            "update",
+            running,
+            &["update", "--pids-limit", "100", "--memory", "67108864", "--cpu-shares", "512", "ID"],
+        ),
         scene("delete", stopped, &["delete", "ID"]),
         scene("delete --force", running, &["delete", "--force", "ID"]),
     ]
@@ -144,7 +151,12 @@ pub fn aftermath(t: &Test, listing: &str) -> Vec<String> {
         }
         let delete = t.rt(&["delete", "--force", &t.id]).go();
         if delete.code != Some(0) || delete.took > patiently(Duration::from_secs(2)) {
-            wrong.push(format!("delete --force gave {:?} after {:?}: {}", delete.code, delete.took, delete.stderr().trim()));
+            wrong.push(format!(
+                "delete --force gave {:?} after {:?}: {}",
+                delete.code,
+                delete.took,
+                delete.stderr().trim()
+            ));
         }
         wrong.extend(left(t));
     }

@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test panics to fail")]
 #![allow(clippy::disallowed_methods, reason = "the tests write only into their own directories")]
 
+mod faults; // a call fails
 #[path = "../harness.rs"]
 #[allow(dead_code, reason = "a part of it")]
 mod harness;
-mod faults; // a call fails
 mod pairs; // two commands at once, and many
 mod scenes; // the commands
 mod soak; // thousands of lifecycles

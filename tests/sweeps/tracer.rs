@@ -151,7 +151,9 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
         });
         let mut signal = None;
         match status {
-            WaitStatus::Exited(..) | WaitStatus::Signaled(..) if pid == root => return (points, reached, status),
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) if pid == root => {
+                return (points, reached, status);
+            }
             WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
                 tracees.remove(&pid);
                 continue;
