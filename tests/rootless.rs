@@ -8,7 +8,7 @@ use crate::pty::FdSocket;
 use crate::{requires, rrun_only};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The id of the guest's `tester`, if their systemd runs.
@@ -805,5 +805,62 @@ fn rootless_podman_works() {
     stop.extend("systemctl --user stop podman-pause-*.scope".split(' '));
     let stop = by_user(&stop, "");
     assert!(Command::new(&stop[0]).args(&stop[1..]).status().unwrap().success());
+    t.nothing_left();
+}
+
+/// Cgroups of v1 that a user was given, and none of the v2 hierarchy beside them.
+struct Given(Vec<PathBuf>);
+
+impl Given {
+    fn new(name: &str) -> Self {
+        let all = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+        let v1 = all.filter(|dir| dir.join("tasks").exists() && !dir.is_symlink());
+        let given = Self(v1.map(|dir| dir.join(name)).collect());
+        for dir in &given.0 {
+            fs::create_dir(dir).unwrap();
+            for file in ["cpuset.cpus", "cpuset.mems"].map(|file| dir.join(file)) {
+                if file.exists() {
+                    let above = fs::read(dir.parent().unwrap().join(file.file_name().unwrap())).unwrap();
+                    fs::write(file, above).unwrap();
+                }
+            }
+            for path in [dir.clone(), dir.join("cgroup.procs"), dir.join("tasks")] {
+                std::os::unix::fs::chown(path, Some(uid()), Some(uid())).unwrap();
+            }
+        }
+        given
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+#[test]
+fn given_cgroups_of_v1_limit_without_the_v2_beside_them() {
+    requires!(root);
+    requires!(Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists(), "needs cgroup v2 beside v1");
+    let t = limited("given");
+    let name = format!("given-{}", t.id);
+    let given = Given::new(&name);
+    t.edit(|c| c["linux"]["cgroupsPath"] = json!(format!("/{name}/{}", t.id)));
+    let out = t
+        .sh("cd /sys/fs/cgroup; cat pids/pids.max memory/memory.limit_in_bytes; ls -d unified || :")
+        .bundle_command("run", &[]);
+    let out = out.without_session().go().ok().stdout();
+    assert_eq!(out, "20\n50003968\n", "nothing of the hierarchy without a cgroup of the container's");
+    t.sh("exec sleep 1000");
+    t.bundle_command("run", &["-d"]).without_session().go().ok();
+    for args in [&["pause"][..], &["resume"], &["update", "--pids-limit", "30"], &["ps"]] {
+        let mut args = args.to_vec();
+        args.push(&t.id);
+        rt(&t, &args).ok();
+    }
+    rt(&t, &["delete", "--force", &t.id]).ok();
+    drop(given);
     t.nothing_left();
 }

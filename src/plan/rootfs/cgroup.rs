@@ -93,7 +93,10 @@ fn v1(
     ops.push(top);
     for hierarchy in hierarchies {
         let at = format!("{destination}/{}", hierarchy.name);
-        let source = if given.namespaces.has(Kind::Cgroup) {
+        // Of the v2 one a user may not have been given a part ([`crate::cgroup`]): a mount would show the caller's cgroup
+        // and what is below, which may be everything, while the container's own is not there to be bound.
+        let optional = given.rootless && hierarchy.options.is_empty();
+        let source = if given.namespaces.has(Kind::Cgroup) && !optional {
             let (typ, source) = match hierarchy.name.as_str() {
                 _ if hierarchy.options.is_empty() => ("cgroup2", "cgroup2"),
                 "systemd" => ("cgroup", "systemd"),
@@ -102,8 +105,6 @@ fn v1(
             Source::New(filesystem(typ, source, std::slice::from_ref(&hierarchy.options))?)
         } else {
             let source = cstring("linux.cgroupsPath", &hierarchy.path.to_string_lossy())?;
-            // The v2 one is left out where it is not the user's to make ([`crate::cgroup`]).
-            let optional = given.rootless && hierarchy.options.is_empty();
             Source::Bind(Bind { source, recursive: true, idmap: None, from_parent: false, optional })
         };
         let mut attrs = attrs_of(given, options);
