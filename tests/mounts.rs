@@ -4,7 +4,10 @@ use crate::harness::Test;
 use crate::{requires, rrun_only};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 
 fn tmpfs(options: &[&str]) -> Value {
     json!({ "destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": options })
@@ -237,6 +240,63 @@ fn an_idmapped_source_may_be_an_earlier_mount() {
         assert_eq!(t.output("stat -c %u:%g /final/file"), want);
         t.nothing_left();
     }
+}
+
+/// A file system in user space, of one empty directory: without `allow_other` it answers nobody but root of the host.
+fn serve_fuse(mut device: fs::File) {
+    let mut request = vec![0_u8; 1 << 17];
+    let reply = |device: &mut fs::File, unique: &[u8], error: i32, body: &[u8]| {
+        let length = u32::try_from(16 + body.len()).unwrap();
+        device.write_all(&[&length.to_le_bytes(), &error.to_le_bytes(), unique, body].concat())
+    };
+    // Until it is unmounted. The head of a request (linux/fuse.h): length, opcode, unique.
+    while let Ok(16..) = device.read(&mut request) {
+        let unique = request[8..16].to_vec();
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let _ = match u32::from_le_bytes(request[4..8].try_into().unwrap()) {
+            // FUSE_INIT: version 7.31, and what is not asked for.
+            26 => {
+                reply(&mut device, &unique, 0, &words(&[7, 31, 0, 0, 0, 4096, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]))
+            }
+            // FUSE_GETATTR: valid for no time, inode 1, a directory of root's.
+            3 => {
+                let (times, inode) = ([0; 9], [1, 0, 0, 0, 0, 0]);
+                let owner = [0o40755, 2, 0, 0, 0, 4096, 0];
+                reply(&mut device, &unique, 0, &words(&[&[0; 4][..], &inode, &times, &owner].concat()))
+            }
+            // FUSE_FORGET and FUSE_BATCH_FORGET have no reply.
+            2 | 42 => Ok(()),
+            _ => reply(&mut device, &unique, -38, &[]),
+        };
+    }
+}
+
+/// The container's root is nobody there, and may not even look what it is.
+#[test]
+fn a_user_namespace_gets_a_bind_of_the_hosts_fuse() {
+    requires!(root);
+    requires!(call "open_tree");
+    requires!(Path::new("/dev/fuse").exists(), "needs FUSE");
+    let t = Test::new("fuse");
+    let source = t.dir.join("source");
+    for directory in [&source, &t.rootfs.join("mnt")] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let device = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+    let options = std::ffi::CString::new(options).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("fuse", &source, "fuse", flags, options.as_c_str()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| serve_fuse(device));
+        t.add_mount(json!({ "destination": "/mnt", "source": source, "options": ["bind", "ro"] }));
+        t.map_users();
+        let out = t.sh("grep ' /mnt ' /proc/self/mountinfo").run();
+        rustix::mount::unmount(&source, rustix::mount::UnmountFlags::DETACH).unwrap();
+        let line = out.ok().stdout();
+        assert!(line.contains(" fuse ") && line.contains(" ro,"), "{line}");
+    });
+    t.nothing_left();
 }
 
 #[test]

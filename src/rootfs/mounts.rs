@@ -13,7 +13,7 @@ use crate::sys::{Named, SysError};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 type Made<T> = Result<T, Fault>;
 
@@ -63,8 +63,7 @@ impl Rootfs {
             origin => origin?,
         };
         let (Origin::Tree(node) | Origin::Node(node)) = &origin;
-        let st = fstat(node).named("fstat").map_err(|e| fault(e, ""))?;
-        let make = if FileType::from_raw_mode(st.st_mode).is_dir() { Make::Dir } else { Make::File };
+        let make = if self.is_directory(node).map_err(|e| fault(e, ""))? { Make::Dir } else { Make::File };
         let (destination, _) = self.destination_of(mount, make, Links::Follow, is_proc(node))?;
         match origin {
             Origin::Tree(tree) => {
@@ -85,6 +84,21 @@ impl Rootfs {
                 self.attributes(mount, &fd)?;
                 self.settle(mount, &fd, false)
             }
+        }
+    }
+
+    /// Also of what does not let the container's root look: FUSE without `allow_other` answers nobody but the user who
+    /// mounted it, while what is a directory the kernel knows by itself.
+    fn is_directory(&self, node: &OwnedFd) -> Result<bool, SysError> {
+        match (fstat(node).named("fstat"), &self.proc_self) {
+            (Err(SysError { errno: Errno::ACCESS, .. }), Some(proc)) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                match openat(proc, format!("fd/{}", node.as_raw_fd()), flags, Mode::empty()) {
+                    Err(Errno::NOTDIR) => Ok(false),
+                    opened => opened.named("openat").map(|_| true),
+                }
+            }
+            (st, _) => st.map(|st| FileType::from_raw_mode(st.st_mode).is_dir()),
         }
     }
 
