@@ -17,6 +17,7 @@ ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 .PHONY: all build demo test test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri \
+        test-attacks-vm test-sweeps-vm \
         test-cri-vm conformance conformance-vm test-kill test-faults test-concurrency test-soak packages lint unsafe \
         install uninstall clean
 
@@ -68,6 +69,10 @@ test-attacks: packages build
 	RRUN="$(RRUN)" tests/unchanged tests/second-try \
 	  $(CARGO) test --locked --test attacks -- --show-output --test-threads=$(TEST_THREADS); \
 	status=$$?; tests/attacks/table "$$RRUN_ATTACKS" docs/security.md; exit $$status
+
+# The same in the guest: cgroup v2 and another kernel. T=NAME... as for test-vm.
+test-attacks-vm: packages build
+	tests/vm/suite --attacks "$(RRUN)" $(T)
 
 # tests/cri is a package of its own; `--target` keeps the static flags off its procedural macros.
 CRI = --manifest-path tests/cri/Cargo.toml
@@ -125,6 +130,9 @@ test-concurrency: build
 	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=1 at_once
 test-soak: build
 	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture lifecycles
+# In the guest: T=killed, T=refused::start and so on. SWEEP_SAMPLE=N takes every Nth point.
+test-sweeps-vm: packages build
+	RRUN_VM_SECONDS=$${RRUN_VM_SECONDS:-5400} tests/vm/suite --sweeps "$(RRUN)" $(T)
 
 lint: unsafe
 	$(CARGO) fmt --all --check
