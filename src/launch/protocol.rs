@@ -49,7 +49,8 @@ use std::mem::MaybeUninit;
 
 /// Fds in one message; the kernel's most is 253 (SCM_MAX_FD).
 pub const FDS_PER_MESSAGE: usize = 128;
-const SIZE: usize = 512;
+/// Bytes of every message.
+pub const SIZE: usize = 512;
 const CALL: usize = 24;
 const HEAD: usize = 12;
 
@@ -105,8 +106,9 @@ impl From<Fault> for Report {
 }
 
 impl Message {
-    /// tag u8, step u8, index u16, value i32, count u32, then text or indices.
-    fn encode(&self) -> [u8; SIZE] {
+    /// As it is sent: tag u8, step u8, index u16, value i32, count u32, then text or indices. What does not fit is
+    /// cut off.
+    pub fn encode(&self) -> [u8; SIZE] {
         let mut out = [0; SIZE];
         let (tag, value) = match self {
             Self::Pid(pid) => (1, *pid as i32),
@@ -139,7 +141,8 @@ impl Message {
         out
     }
 
-    fn decode(bytes: &[u8; SIZE]) -> Option<Self> {
+    /// What was sent; `None` for what no message looks like. The sender may be a container's process.
+    pub fn decode(bytes: &[u8; SIZE]) -> Option<Self> {
         let value = i32::from_le_bytes(bytes[4..8].try_into().ok()?);
         Some(match bytes[0] {
             1 => Self::Pid(u32::try_from(value).ok()?),
@@ -160,7 +163,7 @@ impl Message {
                 step: Step::from_u8(bytes[1])?,
                 index: u16::from_le_bytes([bytes[2], bytes[3]]),
                 call: text(&bytes[HEAD..HEAD + CALL]),
-                errno: Errno::from_raw_os_error(value),
+                errno: errno(value)?,
                 note: text(&bytes[HEAD + CALL..]),
             }),
             12 => Self::Idmap(u16::try_from(value).ok()?),
@@ -169,8 +172,15 @@ impl Message {
     }
 }
 
+/// The kernel's are 1 to 4095 (include/linux/err.h); rustix takes others for an error of ours.
+fn errno(number: i32) -> Option<Errno> {
+    (1..4096).contains(&number).then(|| Errno::from_raw_os_error(number))
+}
+
 fn copy_text(into: &mut [u8], from: &str) {
-    for (slot, byte) in into.iter_mut().zip(from.bytes()) {
+    // A part of a character would come out as another one.
+    let end = from.floor_char_boundary(into.len());
+    for (slot, byte) in into.iter_mut().zip(from.bytes().take(end)) {
         *slot = byte;
     }
 }
@@ -224,7 +234,7 @@ pub fn receive(socket: impl AsFd) -> Result<(Message, Vec<OwnedFd>), Lost> {
     let got = match got {
         Ok(got) if got.bytes == 0 => return Err(Lost::Closed),
         Err(Errno::CONNRESET) => return Err(Lost::Closed),
-        Ok(got) if got.bytes != SIZE || got.flags.contains(ReturnFlags::CTRUNC) => {
+        Ok(got) if got.bytes != SIZE || got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) => {
             return Err(Lost::Broken(Errno::PROTO));
         }
         other => other.map_err(Lost::Broken)?,
@@ -267,10 +277,11 @@ pub fn write(socket: impl AsFd, message: &Message) -> Result<(), Errno> {
 /// # Errors
 /// [`Lost`].
 pub fn receive_by_read(socket: impl AsFd) -> Result<Message, Lost> {
-    let mut bytes = [0; SIZE];
+    // One more than a message has: read(2) does not tell that it cuts a longer one.
+    let mut bytes = [0; SIZE + 1];
     match retry(|| rustix::io::read(&socket, &mut bytes)).map_err(Lost::Broken)? {
         0 => Err(Lost::Closed),
-        SIZE => Message::decode(&bytes).ok_or(Lost::Broken(Errno::PROTO)),
+        SIZE => bytes.first_chunk().and_then(Message::decode).ok_or(Lost::Broken(Errno::PROTO)),
         _ => Err(Lost::Broken(Errno::PROTO)),
     }
 }
@@ -339,8 +350,29 @@ mod tests {
         let (a, b) = pair().expect("socketpair");
         rustix::net::send(&a, &[1, 2, 3], SendFlags::empty()).expect("send");
         assert_eq!(receive(&b).map(|_| ()), Err(Lost::Broken(Errno::PROTO)));
+        // A message with more behind it, which would else be cut off without a word.
+        let mut longer = Message::Go.encode().to_vec();
+        longer.push(0);
+        for _ in 0..2 {
+            rustix::net::send(&a, &longer, SendFlags::empty()).expect("send");
+        }
+        assert_eq!(receive(&b).map(|_| ()), Err(Lost::Broken(Errno::PROTO)));
+        assert_eq!(receive_by_read(&b), Err(Lost::Broken(Errno::PROTO)));
         drop(a);
         assert_eq!(receive(&b).map(|_| ()), Err(Lost::Closed));
+    }
+
+    #[test]
+    fn an_errno_that_the_kernel_cannot_give_is_junk() {
+        let report =
+            |errno| Report { step: Step::Root, index: 0, call: "x".into(), errno, note: String::new() };
+        let mut bytes = Message::Fault(report(Errno::IO)).encode();
+        for (number, taken) in
+            [(1, true), (4095, true), (0, false), (4096, false), (-5, false), (i32::MIN, false)]
+        {
+            bytes[4..8].copy_from_slice(&i32::to_le_bytes(number));
+            assert_eq!(Message::decode(&bytes).is_some(), taken, "{number}");
+        }
     }
 
     #[test]
@@ -357,5 +389,12 @@ mod tests {
         };
         assert_eq!(back.call.len(), CALL);
         assert!(back.note.starts_with("éé"));
+        for note in ["x".to_owned() + &"é".repeat(999), "\u{fffd}".repeat(999)] {
+            let sent = Report { step: Step::Rootfs, index: 1, call: String::new(), errno: Errno::IO, note };
+            let Some(Message::Fault(got)) = Message::decode(&Message::Fault(sent.clone()).encode()) else {
+                panic!("not a fault");
+            };
+            assert!(sent.note.starts_with(&got.note) && got.note.len() > 470, "{got:?}");
+        }
     }
 }
