@@ -16,7 +16,7 @@ const ANNOTATION: &str = "run.oci.delegate-cgroup";
 /// has a cgroup namespace of its own and the cgroup file system is mounted for writing.
 pub fn owner(spec: &Spec, namespaces: &Namespaces, ids: &Ids) -> Option<u32> {
     let writable = spec.mounts.iter().any(|mount| {
-        let readonly = mount.options.iter().any(|option| option == "ro");
+        let readonly = mount.options.iter().any(|option| option == "ro" || option == "rro");
         mount.source == "cgroup" && clean(&mount.destination) == "/sys/fs/cgroup" && !readonly
     });
     if !writable || !namespaces.creates(Kind::Cgroup) {

@@ -156,6 +156,21 @@ fn cgroup_v1_shows_the_containers_own_directories() {
 }
 
 #[test]
+fn recursive_options_of_a_cgroup_mount_hold_for_each_of_its_mounts() {
+    let v2 = Case {
+        namespaces: &["mount"],
+        cgroups: Cgroups::V2(Some("/sys/fs/cgroup/c".into())),
+        foreign: false,
+    };
+    for case in [v1(&["mount"]), v1(&["mount", "cgroup"]), v2] {
+        assert_eq!(mounts(&case, &CGROUP.replace("\"ro\"", "\"rro\"")), mounts(&case, CGROUP));
+        let withdrawn = CGROUP.replace("\"ro\"", "\"ro\",\"rrw\"");
+        let writable = mounts(&case, &withdrawn).replace("rw,", "");
+        assert_eq!(writable, mounts(&case, &CGROUP.replace("\"ro\",", "")));
+    }
+}
+
+#[test]
 fn cgroup_v2_is_mounted_or_bound() {
     let cgroups = || Cgroups::V2(Some("/sys/fs/cgroup/c".into()));
     let own = Case { namespaces: &["mount", "cgroup"], cgroups: cgroups(), foreign: false };
