@@ -33,7 +33,7 @@ pub fn below(spec: &Spec, only_v2: bool) -> Result<Option<String>> {
     let Some(path) = spec.annotations.get(ANNOTATION).filter(|path| !path.is_empty()) else {
         return Ok(None);
     };
-    let at = format!("annotations[{ANNOTATION:?}]");
+    let at = format!("annotations.{ANNOTATION:?}");
     if path.split('/').any(|part| part == "..") {
         return Err(Error::config(at, format!("{path:?} leaves the container's cgroup")));
     }
