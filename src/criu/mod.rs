@@ -300,7 +300,9 @@ fn explain(failure: Failure, log: Option<&Path>) -> Error {
     let words = log.and_then(logged_error);
     let words = words.or_else(|| Some(response.message).filter(|words| !words.is_empty()));
     let words = words.or_else(|| {
-        (response.errno > 0).then(|| crate::error::strerror(Errno::from_raw_os_error(response.errno)))
+        // Others are none of the kernel's, which rustix takes for an error of ours.
+        let known = (1..4096).contains(&response.errno);
+        known.then(|| crate::error::strerror(Errno::from_raw_os_error(response.errno)))
     });
     if let Some(words) = words {
         text = format!("{text}: {words}");
