@@ -18,7 +18,7 @@ FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 .PHONY: all build demo test test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri \
         test-attacks-vm test-sweeps-vm \
-        test-cri-vm conformance conformance-vm test-kill test-faults test-concurrency test-soak packages lint unsafe \
+        test-cri-vm conformance conformance-vm test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install uninstall clean
 
 all: build
@@ -50,8 +50,10 @@ packages:
 guest-image: packages
 	[ "$$(uname -m)" != x86_64 ] || tests/vm/build-image
 
+# With the corpus of the fuzzers, which takes a second.
 unit:
 	$(CARGO) test --workspace --locked --lib --bins
+	$(CARGO) test --locked --test fuzzed
 
 # The runtime is tested as it is shipped: the release binary, unless RRUN names another runtime.
 # The host is compared before and after the whole suite, and the comparison runs even when a test failed.
@@ -134,10 +136,16 @@ test-soak: build
 test-sweeps-vm: packages build
 	RRUN_VM_SECONDS=$${RRUN_VM_SECONDS:-5400} tests/vm/suite --sweeps "$(RRUN)" $(T)
 
+# Each fuzzer for SECONDS, or those that T names, until one finds something. Needs rustup, and a C++ compiler.
+SECONDS = 60
+fuzz:
+	fuzz/run $(SECONDS) $(T)
+
 lint: unsafe
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt $(CRI) --check
 	$(CARGO) fmt --manifest-path tests/sweeps/Cargo.toml --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy $(CRI_BUILD) --all-targets -- -D warnings
 	$(CARGO) clippy $(SWEEPS) --all-targets -- -D warnings

@@ -373,8 +373,7 @@ impl Slot {
     /// # Errors
     /// ENOSPC and its like.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).map_err(|e| Error::new(format!("state.json: {e}")))?;
-        self.replace(STATE, &text)
+        self.replace(STATE, &record.encode()?)
     }
 
     /// Keeps the bundle's config.json.
@@ -407,11 +406,8 @@ impl Slot {
     /// # Errors
     /// `container does not exist` if the directory has been removed meanwhile.
     pub fn read(&self) -> Result<Record> {
-        let blank = || Record { phase: "creating".into(), id: self.id.clone(), ..Record::default() };
         match self.read_file(STATE) {
-            Ok(text) => {
-                Ok(document::<Record>(&text).ok().filter(|r| !r.phase.is_empty()).unwrap_or_else(blank))
-            }
+            Ok(text) => Ok(Record::parse(&text, &self.id)),
             Err(Errno::NOENT) => {
                 if rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0) {
                     return Err(Error::kind(
@@ -419,7 +415,7 @@ impl Slot {
                         format!("container does not exist: {}", self.id),
                     ));
                 }
-                Ok(blank())
+                Ok(Record::intent(&self.id))
             }
             Err(e) => Err(Error::sys(format!("open {}/{STATE}", self.id), e)),
         }
@@ -495,6 +491,23 @@ pub fn boot_id() -> String {
 }
 
 impl Record {
+    /// The text of state.json.
+    ///
+    /// # Errors
+    /// None that is known: every field can be written.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Error::new(format!("state.json: {e}")))
+    }
+
+    /// What the text of state.json says; a broken one is the intent that names nothing, of the container `id`.
+    pub fn parse(text: &[u8], id: &str) -> Self {
+        document::<Self>(text).ok().filter(|r| !r.phase.is_empty()).unwrap_or_else(|| Self::intent(id))
+    }
+
+    fn intent(id: &str) -> Self {
+        Self { phase: "creating".into(), id: id.to_owned(), ..Self::default() }
+    }
+
     /// A pidfd of init, if init lives: of this boot, of this start time, and not a zombie.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
     }
     let mut resources = match &args.resources {
         Some(path) => read(path)?,
-        None => typed(args),
+        None => resources(args),
     };
     let layout = Layout::read()?;
     let mut cgroup = container.cgroup()?;
@@ -104,7 +104,8 @@ fn read(path: &Path) -> Result<Resources> {
         .map_err(|e| Error::kind(Kind::Config, format!("{}: {e}", path.display())))
 }
 
-fn typed(args: &Update) -> Resources {
+/// What the flags of `update` say, as the object that `--resources` would be.
+pub fn resources(args: &Update) -> Resources {
     Resources {
         memory: Some(Memory {
             limit: args.memory,

@@ -8,7 +8,7 @@
 
 mod cgroup;
 mod devices;
-mod options;
+pub mod options;
 pub mod paths;
 
 pub use cgroup::{Cgroups, Hierarchy};

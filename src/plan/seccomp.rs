@@ -10,7 +10,7 @@
 mod compile;
 #[cfg(test)]
 mod interpret;
-mod table;
+pub mod table;
 #[cfg(test)]
 mod tests;
 
@@ -127,7 +127,11 @@ pub fn build(seccomp: &spec::Seccomp) -> Result<Option<Filter>> {
     build_for(seccomp, NATIVE)
 }
 
-fn build_for(seccomp: &spec::Seccomp, native: &str) -> Result<Option<Filter>> {
+/// As [`build`], for a machine whose own ABI is `native`, one of [`archs`].
+///
+/// # Errors
+/// As [`build`].
+pub fn build_for(seccomp: &spec::Seccomp, native: &str) -> Result<Option<Filter>> {
     if seccomp.default_action.is_empty() && seccomp.syscalls.is_empty() {
         return Ok(None);
     }

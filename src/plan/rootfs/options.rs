@@ -194,26 +194,31 @@ pub const NAMES: [&str; 64] = [
 
 /// The options of one mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Options {
-    pub(super) attrs: Attrs,
-    pub(super) recursive: Attrs,
+pub struct Options {
+    /// Of the mount.
+    pub attrs: Attrs,
+    /// Of the mount and those below it.
+    pub recursive: Attrs,
     /// `MS_*` that belong to the file system rather than to the mount.
-    pub(super) superblock: u32,
+    pub superblock: u32,
     /// `MS_SHARED` and its like, with or without `MS_REC`, in order.
-    pub(super) propagation: Vec<u32>,
+    pub propagation: Vec<u32>,
     /// Some(recursive) for a bind.
-    pub(super) bind: Option<bool>,
-    pub(super) remount: bool,
-    pub(super) copy_up: bool,
+    pub bind: Option<bool>,
+    /// The mount that is there already is meant.
+    pub remount: bool,
+    /// Contents of the destination are copied into it.
+    pub copy_up: bool,
     /// Some(recursive) for an idmapped mount.
-    pub(super) idmap: Option<bool>,
-    pub(super) data: Vec<String>,
+    pub idmap: Option<bool>,
+    /// What is left for the file system, in order.
+    pub data: Vec<String>,
     /// Something was said about the mount itself, which for a bind then is all that holds ([`Options::of_bind`]).
     named: bool,
 }
 
 /// Propagation flags by name.
-pub(super) fn propagation(name: &str) -> Option<u32> {
+pub fn propagation(name: &str) -> Option<u32> {
     let flag = |name: &str| {
         Some(match name {
             "shared" => libc::MS_SHARED,
@@ -248,7 +253,7 @@ fn superblock(name: &str) -> Option<(u32, bool)> {
 
 impl Options {
     /// Reads the table; the last of contradictory options wins, an unknown one is data.
-    pub(super) fn parse(options: &[String]) -> Self {
+    pub fn parse(options: &[String]) -> Self {
         let mut this = Self::default();
         for name in options {
             this.one(name);
@@ -262,7 +267,7 @@ impl Options {
     /// whole set: `mount --bind -o nosuid` of a read-only source can be written. Only access times stay without a
     /// word about them, and of those that a user namespace locks, what is not asked to go (config.md, "Mounts": the
     /// options are mount(8)'s, which does either, <https://github.com/util-linux/util-linux/issues/2433>).
-    pub(super) fn of_bind(&self) -> (Attrs, u64) {
+    pub fn of_bind(&self) -> (Attrs, u64) {
         let mut attrs = self.attrs;
         if !self.named {
             return (attrs, 0);
