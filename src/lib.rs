@@ -47,7 +47,7 @@
 //! * `state` never says `created` before init waits for `start`; a killed rrun leaves nothing that
 //!   `delete --force` cannot remove.
 //! * Waiting is on events: pidfds, sockets, signalfds, cgroup.events. Where the kernel has none (cgroup v1's
-//!   freezer, the last moments of an rmdir, a lock that `delete --force` waits for) it is asked again, with a bound.
+//!   freezer, the last moments of an rmdir) it is asked again, with a bound.
 //! * Nothing assumes x86_64 outside `sys` and the tables of system calls.
 //! * The words are the specification's and the kernel's.
 //!

@@ -20,16 +20,22 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Call as _, Error, Kind, Result};
+use crate::launch::protocol::retry;
 use crate::mount_namespace::SharedMounts;
 use crate::spec::Spec;
 use crate::spec::read::{document, record};
 use crate::spec::write::writes;
+use crate::sys::launch::{Cloned, clone3, exit_now};
+use crate::sys::spawn::Exit;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where containers are recorded by root, unless `--root` says otherwise.
 pub const SYSTEM_ROOT: &str = "/run/rrun";
@@ -59,10 +65,6 @@ record! {
         rootfs: String = "rootfs",
         /// When, RFC 3339 with nanoseconds.
         created: String = "created",
-        /// The rrun that makes it, while it is being made.
-        maker: u32 = "maker",
-        /// Its start time.
-        maker_start_time: u64 = "makerStartTime",
         /// User that created it.
         owner: u32 = "owner",
         /// Annotations of config.json.
@@ -94,8 +96,6 @@ writes!(Record {
     bundle = "bundle",
     rootfs = "rootfs",
     created = "created",
-    maker = "maker",
-    maker_start_time = "makerStartTime",
     owner = "owner",
     annotations = "annotations",
     cgroups = "cgroups",
@@ -188,7 +188,7 @@ impl Root {
     /// flock(2).
     pub fn lock(self) -> Result<OwnedFd> {
         let flock = || rustix::fs::flock(&self.dir, FlockOperation::LockExclusive);
-        crate::launch::protocol::retry(flock).call(|| format!("flock {}", self.path.display()))?;
+        retry(flock).call(|| format!("flock {}", self.path.display()))?;
         Ok(self.dir)
     }
 
@@ -359,6 +359,65 @@ impl Slot {
         }
     }
 
+    /// Waits for the lock, and says whether it was free in time.
+    ///
+    /// flock(2) waits without end, so it is a child that calls it: what the child locks is the file that it has open
+    /// together with us.
+    ///
+    /// # Errors
+    /// clone3, poll, flock.
+    pub fn lock_within(&self, limit: Duration) -> Result<bool> {
+        let here = rustix::process::getpid();
+        let Cloned::Parent(_, child) = clone3(0, None)? else {
+            let _ = crate::sys::task::set_parent_death_signal(libc::SIGKILL);
+            // Whom we would outlive is gone already.
+            if rustix::process::getppid() != Some(here) {
+                exit_now(0);
+            }
+            let locked = retry(|| rustix::fs::flock(&self.dir, FlockOperation::LockExclusive));
+            exit_now(locked.map_or_else(Errno::raw_os_error, |()| 0))
+        };
+        let limit = Timespec::try_from(limit).unwrap_or_default();
+        let ended =
+            retry(|| poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&limit))).call(|| "poll")? > 0;
+        if !ended {
+            let _ = rustix::process::pidfd_send_signal(&child, rustix::process::Signal::KILL);
+        }
+        match crate::sys::spawn::wait(child.as_fd())? {
+            Exit::Code(0) => Ok(true),
+            Exit::Code(errno) => {
+                let errno = Errno::from_raw_os_error(errno.into());
+                Err(Error::sys(format!("flock {}", self.id), errno))
+            }
+            Exit::Signal(_) => Ok(false),
+        }
+    }
+
+    /// A pidfd of the process that has taken the lock, as the kernel tells in /proc/locks.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn holder(&self) -> Result<Option<OwnedFd>> {
+        let stat = rustix::fs::fstat(&self.dir).call(|| format!("fstat {}", self.id))?;
+        let same = |path: &Path| {
+            rustix::fs::stat(path).is_ok_and(|s| (s.st_dev, s.st_ino) == (stat.st_dev, stat.st_ino))
+        };
+        let locks = std::fs::read_to_string("/proc/locks").call(|| "open /proc/locks")?;
+        for pid in locks.lines().filter_map(|line| locker(line, stat.st_ino)) {
+            // Opened before the check. The number of a file system is not the same there as in stat(2) everywhere
+            // (Btrfs), and the number of the process may be another's by now: it must be one that has this open.
+            let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+                Err(Errno::SRCH | Errno::INVAL) => continue,
+                pidfd => pidfd.call(|| format!("pidfd_open {}", pid.as_raw_nonzero()))?,
+            };
+            let fds = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
+            if fds.into_iter().flatten().flatten().any(|fd| same(&fd.path())) {
+                return Ok(Some(pidfd));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether another rrun holds the lock.
     pub fn is_locked(&self) -> bool {
         let Ok(again) = rustix::fs::openat(&self.dir, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -460,6 +519,17 @@ impl Slot {
     }
 }
 
+/// Who holds the lock of this line of /proc/locks, if it is flock(2)'s for writing on this inode. An arrow stands before
+/// those who wait.
+fn locker(line: &str, inode: u64) -> Option<Pid> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let lock = [fields.next()?, fields.next()?, fields.next()?];
+    let (pid, file) = (fields.next()?, fields.next()?);
+    let is_it = file.rsplit(':').next()?.parse() == Ok(inode);
+    let pid = (lock == ["FLOCK", "ADVISORY", "WRITE"] && is_it).then_some(pid)?;
+    Pid::from_raw(pid.parse().ok()?)
+}
+
 /// Identity of a process that no recycled pid shares.
 ///
 /// # Errors
@@ -516,7 +586,7 @@ impl Record {
         if self.boot_id != boot_id() {
             return Ok(None);
         }
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) else {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);
         };
         // Opened before the check, so that it is this very process that the check is about.
@@ -599,6 +669,7 @@ fn start_address(slot: &Slot) -> Result<rustix::net::SocketAddrUnix, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fd::AsRawFd as _;
 
     fn root(name: &str) -> (PathBuf, Root) {
         let path = std::env::temp_dir().join(format!("rrun-state-{}-{name}", std::process::id()));
@@ -686,6 +757,36 @@ mod tests {
         assert_eq!(slot.read().expect("read").phase, "creating");
         slot.remove().expect("remove");
         std::fs::remove_dir(path).expect("nothing is left");
+    }
+
+    #[test]
+    fn a_held_lock_is_waited_for_and_its_holder_is_known() {
+        let (path, root) = root("holder");
+        let held = root.reserve("a").expect("reserve");
+        let slot = root.slot("a").expect("open");
+        assert!(!slot.lock_within(Duration::from_millis(1)).expect("lock"));
+        let holder = slot.holder().expect("holder").expect("somebody");
+        let own =
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", holder.as_raw_fd())).expect("fdinfo");
+        assert!(own.contains(&format!("\nPid:\t{}\n", std::process::id())), "{own}");
+        let held = held.keep().expect("keep");
+        drop(held);
+        assert!(slot.holder().expect("holder").is_none());
+        assert!(slot.lock_within(Duration::from_secs(60)).expect("lock"));
+        assert!(root.slot("a").expect("open").is_locked(), "the child's lock is ours");
+        slot.remove().expect("remove");
+        std::fs::remove_dir(path).expect("nothing is left");
+    }
+
+    #[test]
+    fn the_holder_stands_in_the_line_of_its_lock() {
+        let of = |line: &str| locker(line, 77).map(|pid| pid.as_raw_nonzero().get());
+        assert_eq!(of("1: FLOCK  ADVISORY  WRITE 12 00:1a:77 0 EOF"), Some(12));
+        assert_eq!(of("1: FLOCK  ADVISORY  WRITE 12 00:1a:78 0 EOF"), None);
+        assert_eq!(of("1: -> FLOCK  ADVISORY  WRITE 12 00:1a:77 0 EOF"), None);
+        assert_eq!(of("2: FLOCK  ADVISORY  READ  12 00:1a:77 0 EOF"), None);
+        assert_eq!(of("3: OFDLCK ADVISORY  WRITE -1 00:1a:77 0 EOF"), None);
+        assert_eq!(of("4: POSIX  ADVISORY  WRITE 12 00:1a:77 0 EOF"), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! checkpoint and restore: where they cannot succeed, one line and a container that is as it was; where CRIU
 //! knows the kernel, that the processes go on, flag by flag.
 
-use crate::harness::{Out, Run, SECONDS_5, Test, has_systemd, program, script, wait_for};
+use crate::harness::{Out, Run, SECONDS_5, Test, has_systemd, patiently, program, script, wait_for};
 use crate::pty::{FdSocket, Pty};
-use crate::requires;
+use crate::{requires, rrun_only};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -100,6 +101,48 @@ fn a_process_that_criu_cannot_dump_goes_on() {
     tracer.wait().unwrap();
     t.exec(&["true"]).ok();
     t.end();
+}
+
+/// As one that waits for somebody to fetch the pages (`--lazy-pages`): it traces the processes, so that these do not end
+/// without it, and rrun waits for it and holds the lock.
+#[test]
+fn delete_force_ends_a_checkpoint_whose_criu_hangs() {
+    requires!(root);
+    requires!(program "strace");
+    rrun_only!("runc has no lock");
+    let t = Test::new("criuhangs");
+    t.detached("sleep 1000 & wait");
+    // strace under the name of CRIU; stopped, it reaps nobody.
+    let (real, bin) = (t.dir.join("real"), t.dir.join("bin"));
+    fs::create_dir(&real).unwrap();
+    fs::create_dir(&bin).unwrap();
+    fs::copy(program("strace").unwrap(), real.join("criu")).unwrap();
+    let pids = wait_for("two processes", SECONDS_5, || {
+        let pids: Vec<u32> = processes(&t).lines().map(|pid| pid.parse().unwrap()).collect();
+        (pids.len() == 2).then_some(pids)
+    });
+    let traced: String = pids.iter().map(|pid| format!(" -p {pid}")).collect();
+    let log = t.dir.join("strace");
+    let line = format!("#!/bin/sh\nexec {}/criu -o {}{traced}\n", real.display(), log.display());
+    script(&bin.join("criu"), &line);
+    let images = t.dir.join("images");
+    let checkpoint = t
+        .rt(&["checkpoint", "--lazy-pages", "--image-path", images.to_str().unwrap(), &t.id])
+        .env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
+        .spawn();
+    let tracer = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let tracer = status.lines().find_map(|l| l.strip_prefix("TracerPid:")?.trim().parse().ok()).unwrap();
+        Pid::from_raw(tracer)
+    };
+    let criu = wait_for("the tracer", SECONDS_5, || {
+        pids.iter().map(tracer).collect::<Option<Vec<_>>>().map(|tracers| tracers[0])
+    });
+    rustix::process::kill_process(criu, Signal::STOP).unwrap();
+    t.end();
+    let out = checkpoint.wait();
+    out.fails("criu ended without an answer").one_line();
+    assert!(out.took < patiently(Duration::from_secs(5)), "{out:?}");
 }
 
 #[test]

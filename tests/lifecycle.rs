@@ -1,6 +1,6 @@
 //! runtime.md, Lifecycle and Operations: each operation in each state.
 
-use crate::harness::{SECONDS_5, Test, wait_for};
+use crate::harness::{SECONDS_5, Test, patiently, processes_marked, wait_for};
 use crate::{requires, rrun_only};
 use serde_json::json;
 use std::fs;
@@ -159,6 +159,24 @@ fn delete_force_of_a_paused_container_ends_it() {
     t.detached("exec sleep 1000");
     t.rt(&["pause", &t.id]).go().ok();
     t.end();
+}
+
+/// `run` has the lock and does not end with the container: its hook does not.
+#[test]
+fn delete_force_ends_a_run_that_waits_for_its_hook() {
+    requires!(root);
+    let t = Test::new("hookhangs");
+    t.sh("exec sleep 1000").edit(|c| {
+        c["hooks"] = json!({ "poststart": [{ "path": "/bin/sleep", "args": ["sleep", "1001"] }] });
+    });
+    let run = t.bundle_command("run", &["--detach"]).spawn();
+    wait_for("the hook", SECONDS_5, || {
+        processes_marked(&t.id).iter().any(|(_, name)| name == "sleep").then_some(())
+    });
+    wait_for("running", SECONDS_5, || (t.status() == "running").then_some(()));
+    t.end();
+    let run = run.wait();
+    assert!(run.code != Some(0) && run.took < patiently(Duration::from_secs(15)), "{run:?}");
 }
 
 #[test]

@@ -294,8 +294,6 @@ pub(super) fn intent(plan: &Plan, host: &Host) -> Record {
         boot_id: state::boot_id(),
         bundle: plan.bundle.display().to_string(),
         rootfs: plan.rootfs.path.display().to_string(),
-        maker: std::process::id(),
-        maker_start_time: state::start_time(std::process::id()).unwrap_or(0),
         owner: host.euid,
         annotations: plan.annotations.clone(),
         cgroups: paths(Cgroup::planned(&plan.cgroup)),

@@ -6,9 +6,9 @@ use crate::cli::{Delete, Global, Kill};
 use crate::container::{Container, default_root};
 use crate::error::{Call as _, Error, Kind, Result};
 use crate::state::{Root, Status};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use std::time::Duration;
 
 /// `kill`.
 ///
@@ -45,7 +45,7 @@ fn left_behind(container: &Container) -> bool {
 fn kill_every(container: &Container, signal: i32) -> Result<()> {
     let cgroup = container.cgroup()?;
     if signal == libc::SIGKILL {
-        return cgroup.kill(rustix::process::Signal::KILL);
+        return cgroup.kill(Signal::KILL);
     }
     for pid in cgroup.procs()? {
         let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
@@ -79,8 +79,9 @@ pub fn delete(global: &Global, args: &Delete) -> Result<()> {
 
 fn one(global: &Global, id: &str, force: bool) -> Result<()> {
     let mut container = Container::open(global.root.as_deref(), id)?;
-    if let Err(e) = container.slot.lock() {
-        container = if force { seize(global, id)? } else { return Err(e) };
+    match container.slot.lock() {
+        Err(_) if force => seize(&mut container)?,
+        other => other?,
     }
     // Read again under the lock.
     container.record = container.slot.read()?;
@@ -112,45 +113,34 @@ fn discard(container: Container) -> Result<()> {
     container.slot.remove()
 }
 
-/// Locks a container that another rrun works on: a create is stopped, a delete is waited for.
-fn seize(global: &Global, id: &str) -> Result<Container> {
-    let moment = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-    let mut rounds = 10_000;
-    loop {
-        let container = Container::open(global.root.as_deref(), id)?;
-        interrupt(&container)?;
-        // Its maker has cleaned up, or was killed and has left it to us.
-        match container.slot.lock() {
-            Ok(()) => return Ok(container),
-            Err(e) if rounds == 0 => return Err(e),
-            // The kernel has no event for a lock that becomes free.
-            Err(_) => poll(&mut [], Some(&moment)).unwrap_or_default(),
-        };
-        rounds -= 1;
-    }
-}
-
-/// Stops the create that is at work on this container, if it is one, and waits for its end.
-fn interrupt(container: &Container) -> Result<()> {
-    let pid = container.record.maker;
-    // None on record yet, or it has finished: then it is not the maker who has the lock.
-    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
-    let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
-        Err(Errno::SRCH | Errno::INVAL) => return Ok(()),
-        pidfd => pidfd.call(|| format!("pidfd_open {pid}"))?,
-    };
-    if container.record.phase != "creating"
-        || container.record.boot_id != crate::state::boot_id()
-        || crate::state::start_time(pid) != Ok(container.record.maker_start_time)
-    {
+/// Locks a container that another rrun works on, within seconds, whatever that one does.
+///
+/// Most are about to be done. Without the container they come to their end: `run` waits for it, and `checkpoint` loses
+/// the processes. A CRIU may go on, as one that serves their pages until somebody fetches them (`--lazy-pages`), but
+/// not without being their tracer. What then is left is stopped: a create, a restore, what waits for a hook.
+fn seize(container: &mut Container) -> Result<()> {
+    let slot = &container.slot;
+    if slot.lock_within(Duration::from_millis(100))? {
         return Ok(());
     }
-    let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
-    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    match crate::launch::protocol::retry(|| poll(&mut fds, Some(&limit))).call(|| "poll")? {
-        0 => Err(Error::new(format!("rrun {pid}, which makes this container, does not end"))),
-        _ => Ok(()),
+    container.record = slot.read()?;
+    if container.record.phase == "created" {
+        // What fails here fails again under the lock.
+        let _ = container.kill(libc::SIGKILL, None);
+        if slot.lock_within(Duration::from_secs(1))? {
+            return Ok(());
+        }
+        crate::criu::kill_tracer(container.record.pid);
+        if slot.lock_within(Duration::from_secs(5))? {
+            return Ok(());
+        }
+    }
+    if let Some(holder) = slot.holder()? {
+        let _ = rustix::process::pidfd_send_signal(&holder, Signal::KILL);
+    }
+    match slot.lock_within(Duration::from_secs(10))? {
+        true => Ok(()),
+        false => Err(Error::new(format!("another rrun works on container {} and does not end", slot.id()))),
     }
 }
 

@@ -254,6 +254,8 @@ impl Criu {
             let mut parts = [IoSliceMut::new(&mut buffer)];
             match rustix::net::recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
+                // It ended before it had read what we sent.
+                Err(Errno::CONNRESET) => break 0,
                 other => break other.call(|| "criu: recvmsg")?.bytes,
             }
         };
