@@ -406,20 +406,23 @@ impl Launched {
 }
 
 /// Replaces the relay by the process that it has made, which is rrun's child too.
-fn after_relay(relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<Launched> {
-    let pid = match protocol::receive(&relay.socket) {
+fn after_relay(mut relay: Launched, failed: impl Fn(&Report) -> Error) -> Result<Launched> {
+    // Its last act is to say the pid. No end of file tells that it was killed before: the other has the socket too.
+    let fd = relay.pidfd.as_fd();
+    let reaped = protocol::retry(|| rustix::process::waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED));
+    // ECHILD: our caller ignores SIGCHLD, so it has ended all the same.
+    let ended = matches!(reaped, Ok(_) | Err(Errno::CHILD));
+    relay.armed = !ended;
+    let said = if ended { protocol::receive_now(&relay.socket) } else { protocol::receive(&relay.socket) };
+    let pid = match said {
         Ok((Message::Pid(pid), _)) => pid,
         Ok((Message::Fault(report), _)) => return Err(failed(&report)),
         Ok((other, _)) => return Err(protocol::unexpected(&other)),
-        Err(_) => return Err(Error::new("the process that enters the user namespace has died")),
+        Err(_) => return Err(Error::new("the process that enters the namespaces was killed")),
     };
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
     let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).call(|| "pidfd_open")?;
     let socket = relay.socket.try_clone().call(|| "fcntl")?;
-    // The relay has ended by itself, or is about to.
-    let _ = relay.reap();
-    let mut relay = relay;
-    relay.armed = false;
     Ok(Launched { pid, pidfd, console: None, socket, tree: None, armed: true })
 }
 

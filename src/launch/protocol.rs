@@ -220,6 +220,18 @@ pub enum Lost {
 /// # Errors
 /// [`Lost`].
 pub fn receive(socket: impl AsFd) -> Result<(Message, Vec<OwnedFd>), Lost> {
+    receive_with(socket, RecvFlags::empty())
+}
+
+/// As [`receive`], for a message that must have come by now.
+///
+/// # Errors
+/// [`Lost`].
+pub fn receive_now(socket: impl AsFd) -> Result<(Message, Vec<OwnedFd>), Lost> {
+    receive_with(socket, RecvFlags::DONTWAIT)
+}
+
+fn receive_with(socket: impl AsFd, flags: RecvFlags) -> Result<(Message, Vec<OwnedFd>), Lost> {
     let mut bytes = [0; SIZE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -228,7 +240,7 @@ pub fn receive(socket: impl AsFd) -> Result<(Message, Vec<OwnedFd>), Lost> {
             &socket,
             &mut [IoSliceMut::new(&mut bytes)],
             &mut control,
-            RecvFlags::CMSG_CLOEXEC,
+            flags | RecvFlags::CMSG_CLOEXEC,
         )
     });
     let got = match got {
