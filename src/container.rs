@@ -118,6 +118,14 @@ impl Container {
         ))
     }
 
+    /// What a failure means if the container has ended meanwhile: a `delete` takes its cgroups away.
+    pub fn or_ended(&self, e: Error) -> Error {
+        match self.record.init() {
+            Ok(None) => Error::kind(Kind::State, "container not running"),
+            _ => e,
+        }
+    }
+
     /// Sends a signal to init, or to every process where init's end does not end the others.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ use std::time::Instant;
 pub fn pause(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
     match container.status()? {
-        Status::Running | Status::Created => container.cgroup()?.freeze(),
+        Status::Running | Status::Created => container.cgroup()?.freeze().map_err(|e| container.or_ended(e)),
         status => {
             let text = format!("container not running or created: {}", status.name());
             Err(Error::kind(Kind::State, text))
@@ -40,7 +40,7 @@ pub fn pause(global: &Global, id: &str) -> Result<()> {
 pub fn resume(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
     container.require(&[Status::Paused])?;
-    container.cgroup()?.thaw()
+    container.cgroup()?.thaw().map_err(|e| container.or_ended(e))
 }
 
 /// `update`: only what is given changes.
@@ -65,7 +65,7 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
     }
     let source = args.resources.as_ref().map_or_else(|| "update".into(), |path| path.display().to_string());
     let writes = crate::plan::cgroup::update(&resources, &layout).map_err(|e| e.in_file(&source))?;
-    for ignored in cgroup.update(writes)? {
+    for ignored in cgroup.update(writes).map_err(|e| container.or_ended(e))? {
         crate::log::warning(&ignored);
     }
     Ok(())
@@ -159,11 +159,11 @@ pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8>
         out.write_all(&line).and_then(|()| out.flush()).call(|| "write standard output")
     };
     if args.stats {
-        say("stats", Some(cgroup.stats()?))?;
+        say("stats", Some(cgroup.stats().map_err(|e| container.or_ended(e))?))?;
         return Ok(0);
     }
     let init = container.init()?;
-    let mut watch = cgroup.watch_oom()?;
+    let mut watch = cgroup.watch_oom().map_err(|e| container.or_ended(e))?;
     let mut next = Instant::now();
     loop {
         let now = Instant::now();
