@@ -31,7 +31,9 @@ pub fn is_rrun() -> bool {
     static IS: OnceLock<bool> = OnceLock::new();
     *IS.get_or_init(|| {
         let out = Command::new(runtime()).arg("--version").output().unwrap();
-        !["runc version", "crun version"].iter().any(|v| out.stdout.starts_with(v.as_bytes()))
+        !["runc version", "crun version", "youki version"]
+            .iter()
+            .any(|v| out.stdout.starts_with(v.as_bytes()))
     })
 }
 
