@@ -40,7 +40,7 @@ pub const SCENES: [Scene; 12] = {
         scene(
             "update",
             running,
-            &["update", "--pids-limit", "100", "--memory", "67108864", "--cpu-shares", "512", "ID"],
+            &["update", "--pids-limit", "100", "--memory", "67108864", "--cpu-share", "512", "ID"],
         ),
         scene("delete", stopped, &["delete", "ID"]),
         scene("delete --force", running, &["delete", "--force", "ID"]),

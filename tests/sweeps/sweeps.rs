@@ -14,6 +14,7 @@ mod soak; // thousands of lifecycles
 mod tracer; // ptrace
 
 use harness::{Test, is_rrun};
+use nix::sys::signal::Signal;
 use scenes::{SCENES, Scene, aftermath, left, scrub};
 use tracer::{Deed, Point, trace};
 
@@ -61,6 +62,12 @@ fn rehearse(scene: &Scene, t: &Test) -> (Vec<Point>, String, String) {
     (traced.points, t.rootfs_listing(), traced.stdout)
 }
 
+/// Every one of `SWEEP_SAMPLE` (1, all of them): what there is time for beside other tests.
+fn sampled<T>(all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    let every = std::env::var("SWEEP_SAMPLE").map_or(1, |n| n.parse().expect("SWEEP_SAMPLE: a number"));
+    all.step_by(every)
+}
+
 /// Which processes of a command are hurt.
 #[derive(Clone, Copy)]
 enum Victim {
@@ -77,7 +84,7 @@ fn kills(name: &str, victim: Victim) {
         Victim::Runtime => point.process == 0,
         Victim::Child => point.process > 0,
     };
-    for &point in points.iter().filter(wanted) {
+    for &point in sampled(points.iter().filter(wanted)) {
         scene.prepare(&t);
         let traced = trace(&t, scene.command(&t), scene.init(&t), Some((point, Deed::Kill)));
         let mut wrong = Vec::new();
@@ -101,6 +108,29 @@ fn kills(name: &str, victim: Victim) {
         tally.add(&point.to_string(), traced.reached, wrong);
     }
     tally.tell(if let Victim::Runtime = victim { "kill" } else { "init" }, scene);
+}
+
+/// The signals by which callers end a runtime, one after the other along its calls. It may heed them or not.
+fn signals(name: &str) {
+    let scene = SCENES.iter().find(|scene| scene.name == name).unwrap();
+    let t = scene.bundle();
+    let (points, listing, _) = rehearse(scene, &t);
+    let mut tally = Tally::default();
+    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().cycle();
+    for (&point, signal) in sampled(points.iter().filter(|point| point.process == 0).zip(signals)) {
+        scene.prepare(&t);
+        let traced = trace(&t, scene.command(&t), scene.init(&t), Some((point, Deed::Signal(signal))));
+        let mut wrong = complaint(&traced.stderr);
+        if traced.hung {
+            wrong.push("it hung".to_owned());
+        }
+        wrong.extend(aftermath(&t, &listing));
+        if !wrong.is_empty() {
+            scrub(&t);
+        }
+        tally.add(&format!("{signal} at {point}"), traced.reached, wrong);
+    }
+    tally.tell("signal", scene);
 }
 
 /// What is wrong with an error message, if there is one.
@@ -137,6 +167,8 @@ each!(killed, crate::killed_itself:
     kill "kill", pause "pause", resume "resume", update "update", delete "delete", delete_force "delete --force");
 each!(init_killed, crate::child_killed:
     create "create", start "start", run "run", run_detach "run --detach", exec "exec", exec_detach "exec --detach");
+each!(signalled, crate::signals:
+    create "create", start "start", run "run", run_detach "run --detach", exec "exec", delete_force "delete --force");
 each!(refused, crate::faults::sweep:
     create "create", start "start", run "run", run_detach "run --detach", exec "exec", exec_detach "exec --detach",
     kill "kill", pause "pause", resume "resume", update "update", delete "delete", delete_force "delete --force");

@@ -49,6 +49,8 @@ impl fmt::Display for Point {
 pub enum Deed {
     /// SIGKILL to the process before the call is made.
     Kill,
+    /// Another signal to the process, which makes the call.
+    Signal(Signal),
     /// The call is not made and gives this errno.
     Fail(Errno),
 }
@@ -189,6 +191,9 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
                                     Deed::Kill => {
                                         let _ = kill(pid, Signal::SIGKILL);
                                         continue;
+                                    }
+                                    Deed::Signal(signal) => {
+                                        let _ = kill(pid, signal);
                                     }
                                     Deed::Fail(errno) => {
                                         tracee.fails = Some(errno);
