@@ -253,9 +253,7 @@ impl Root {
                 let root = rustix::io::fcntl_dupfd_cloexec(&self.dir, 3).call(|| "fcntl")?;
                 Ok(Slot { id: id.to_owned(), root, dir })
             }
-            Err(Errno::NOENT | Errno::NOTDIR) => {
-                Err(Error::kind(Kind::NoContainer, format!("container does not exist: {id}")))
-            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(no_container(id)),
             Err(e) => Err(Error::sys(format!("open {}/{id}", self.path.display()), e)),
         }
     }
@@ -279,6 +277,10 @@ impl Root {
         ids.sort_unstable();
         Ok(ids)
     }
+}
+
+fn no_container(id: &str) -> Error {
+    Error::kind(Kind::NoContainer, format!("container does not exist: {id}"))
 }
 
 fn refused(path: &Path, e: Error) -> Error {
@@ -468,11 +470,8 @@ impl Slot {
         match self.read_file(STATE) {
             Ok(text) => Ok(Record::parse(&text, &self.id)),
             Err(Errno::NOENT) => {
-                if rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0) {
-                    return Err(Error::kind(
-                        Kind::NoContainer,
-                        format!("container does not exist: {}", self.id),
-                    ));
+                if self.is_removed() {
+                    return Err(no_container(&self.id));
                 }
                 Ok(Record::intent(&self.id))
             }
@@ -483,12 +482,19 @@ impl Slot {
     /// The kept config.json.
     ///
     /// # Errors
-    /// Those of open(2), or of its content, which was good at create.
+    /// `container does not exist` if a delete is at work; those of open(2), or of its content, which was good at create.
     pub fn read_config(&self) -> Result<Spec> {
-        let text = self.read_file(CONFIG).call(|| format!("open {}/{CONFIG}", self.id))?;
+        let text = match self.read_file(CONFIG) {
+            Err(Errno::NOENT) if self.is_locked() || self.is_removed() => return Err(no_container(&self.id)),
+            text => text.call(|| format!("open {}/{CONFIG}", self.id))?,
+        };
         let mut spec = document(&text).map_err(|e| Error::new(format!("{}/{CONFIG}: {e}", self.id)))?;
         crate::plan::annotations::apply(&mut spec);
         Ok(spec)
+    }
+
+    fn is_removed(&self) -> bool {
+        rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     /// Removes start.sock: `start` has succeeded.
@@ -787,6 +793,23 @@ mod tests {
         assert_eq!(of("2: FLOCK  ADVISORY  READ  12 00:1a:77 0 EOF"), None);
         assert_eq!(of("3: OFDLCK ADVISORY  WRITE -1 00:1a:77 0 EOF"), None);
         assert_eq!(of("4: POSIX  ADVISORY  WRITE 12 00:1a:77 0 EOF"), None);
+    }
+
+    #[test]
+    fn a_config_that_a_delete_takes_away_is_no_container() {
+        let (path, root) = root("config");
+        let held = root.reserve("a").expect("reserve");
+        let slot = root.slot("a").expect("open");
+        assert_eq!(slot.read_config().expect_err("locked").what(), Kind::NoContainer);
+        held.slot().expect("slot").write_config(b"{}").expect("write");
+        slot.read_config().expect("there");
+        let held = held.keep().expect("keep");
+        rustix::fs::unlinkat(held.dir(), CONFIG, AtFlags::empty()).expect("unlink");
+        drop(held);
+        assert_eq!(slot.read_config().expect_err("damaged").errno(), Some(Errno::NOENT));
+        root.slot("a").expect("open").remove().expect("remove");
+        assert_eq!(slot.read_config().expect_err("removed").what(), Kind::NoContainer);
+        std::fs::remove_dir(path).expect("nothing is left");
     }
 
     #[test]
