@@ -1,6 +1,6 @@
 //! The commands that the sweeps go over: what has to be there before each, and what must be true after it was hurt.
 
-use crate::harness::{Run, SECONDS_5, Test, patiently, processes_marked, wait_for};
+use crate::harness::{Run, SECONDS_5, Test, is_rrun, patiently, processes_marked, wait_for};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::fs;
@@ -135,7 +135,7 @@ pub fn aftermath(t: &Test, listing: &str) -> Vec<String> {
         if !status.as_ref().is_ok_and(|status| legal.iter().any(|legal| status == legal)) {
             wrong.push(format!("state says {status:?}"));
         }
-    } else if !state.stderr().contains("does not exist") {
+    } else if !is_unknown(&state.stderr()) {
         wrong.push(format!("state: {}", state.stderr().trim()));
     }
     let list = t.rt(&["list"]).go();
@@ -164,6 +164,11 @@ pub fn aftermath(t: &Test, listing: &str) -> Vec<String> {
         wrong.push("the rootfs has changed".into());
     }
     wrong
+}
+
+/// crun names the file that it does not find.
+fn is_unknown(stderr: &str) -> bool {
+    stderr.contains("does not exist") || !is_rrun() && stderr.contains("No such file")
 }
 
 /// What is still there after the time that the kernel takes to end a process.
