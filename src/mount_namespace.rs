@@ -74,7 +74,8 @@ impl SharedMounts {
         let mut shared = Self { namespace: namespace.unwrap_or_default(), root, ..Self::default() };
         let there = open(shared.path(), OFlags::RDONLY).context(|| "linux.namespaces: mount")?;
         shared.inode = rustix::fs::fstat(&there).call(|| "fstat")?.st_ino;
-        shared.below = shared.visit(&there, || open(&shared.root, OFlags::PATH).map(mount_id))?;
+        shared.below =
+            shared.visit(&there, || open(&shared.root, OFlags::PATH).and_then(|fd| Ok(mount_id(fd)?)))?;
         // statx tells it since Linux 5.8; without it they could not be told from the engine's afterwards.
         if shared.below == 0 {
             return Err(Error::config(
@@ -102,7 +103,7 @@ impl SharedMounts {
         self.visit(&there, || {
             let id = match open(&self.root, OFlags::PATH) {
                 Err(e) if e.errno() == Some(Errno::NOENT) => return Ok(()),
-                root => mount_id(root?),
+                root => mount_id(root?)?,
             };
             if id == self.below {
                 return Ok(());

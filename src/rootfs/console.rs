@@ -50,7 +50,7 @@ impl Rootfs {
 
     fn put_on_console(&self, slave: &OwnedFd) -> Result<(), Fault> {
         let (dir, name) = self.parent_of(c"/dev/console")?;
-        let at = if self.is_own(&dir) {
+        let at = if self.is_own(&dir)? {
             resolve::make_file(&dir, &name)
         } else {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

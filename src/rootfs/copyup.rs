@@ -44,7 +44,7 @@ fn directory(from: &OwnedFd, to: &OwnedFd, depth: usize, buffer: &mut [u8]) -> R
                 let source = openat(from, name, LIST, Mode::empty()).named("openat")?;
                 let target = openat(to, name, LIST, Mode::empty()).named("openat")?;
                 // What is mounted there stays behind, covered.
-                if mount_id(&source) == mount_id(from) {
+                if mount_id(&source)? == mount_id(from)? {
                     directory(&source, &target, depth - 1, buffer)?;
                 }
                 finish(target.as_fd(), &st)?;

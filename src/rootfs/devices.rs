@@ -33,7 +33,7 @@ fn matches(st: &Stat, device: &Device) -> bool {
 impl Rootfs {
     pub(super) fn device(&self, device: &Device) -> std::result::Result<(), Fault> {
         let (dir, name) = self.parent_of(&device.path)?;
-        let own = self.is_own(&dir);
+        let own = self.is_own(&dir)?;
         if !own && is_below(&device.path.to_string_lossy(), "/dev") {
             return Err(not_own(&device.path));
         }
@@ -136,13 +136,16 @@ impl Rootfs {
             return Ok(());
         }
         let (dir, name) = self.parent_of(&link.path)?;
-        if link.in_dev && !self.is_own(&dir) {
+        if link.in_dev && !self.is_own(&dir)? {
             return Err(not_own(&link.path));
         }
         if link.replace {
             match readlinkat(&dir, &name, Vec::new()) {
                 Ok(target) if target == link.target => return Ok(()),
                 Err(Errno::NOENT) => {}
+                Err(errno) if errno != Errno::INVAL => {
+                    return Err(fault(SysError { call: "readlinkat", errno }, ""));
+                }
                 _ => unlinkat(&dir, &name, AtFlags::empty()).named("unlinkat").map_err(|e| fault(e, ""))?,
             }
         }
@@ -163,8 +166,8 @@ impl Rootfs {
 
     /// Whether a directory lies on the root's own mount or a file system made for the container, and not on a
     /// volume that belongs to the host or is shared with others.
-    pub(super) fn is_own(&self, dir: &OwnedFd) -> bool {
-        self.own.contains(&resolve::mount_id(dir))
+    pub(super) fn is_own(&self, dir: &OwnedFd) -> std::result::Result<bool, Fault> {
+        Ok(self.own.contains(&resolve::mount_id(dir).map_err(|e| fault(e, ""))?))
     }
 }
 

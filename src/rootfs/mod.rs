@@ -66,7 +66,7 @@ impl Rootfs {
     /// # Errors
     /// [`Step::Root`], with the call.
     pub fn enter(plan: &RootfsPlan) -> Result<Self, Fault> {
-        let proc_self = host_proc_self();
+        let proc_self = host_proc_self().at(Step::Root)?;
         let root = open(&plan.path, DIR, Mode::empty()).named("open").at(Step::Root)?;
         let mut this = Self {
             root,
@@ -76,7 +76,7 @@ impl Rootfs {
             null: None,
             own: Vec::new(),
             late: Vec::new(),
-            kcore: statat(CWD, "/proc/kcore", AtFlags::SYMLINK_NOFOLLOW).is_ok(),
+            kcore: has_kcore().at(Step::Root)?,
             umask: rustix::process::umask(Mode::empty()),
         };
         if plan.jail != Jail::Chroot {
@@ -86,8 +86,8 @@ impl Rootfs {
             this.bind_root(plan).at(Step::Root)?;
             this.null = host_null().at(Step::Root)?;
         }
-        this.own.push(resolve::mount_id(&this.root));
-        this.root_path = this.link_of(this.root.as_fd()).unwrap_or_default();
+        this.own.push(resolve::mount_id(&this.root).at(Step::Root)?);
+        this.root_path = this.link_of(this.root.as_fd()).at(Step::Root)?.unwrap_or_default();
         Ok(this)
     }
 
@@ -137,7 +137,7 @@ impl Rootfs {
         for (destination, id) in &self.late {
             let fd = resolve::open(self.root.as_fd(), destination, OFlags::PATH, Links::Follow)
                 .at(Step::RootReadonly)?;
-            if resolve::mount_id(&fd) != *id {
+            if resolve::mount_id(&fd).at(Step::RootReadonly)? != *id {
                 let note = format!("{} was moved meanwhile", destination.to_string_lossy());
                 return Err(Fault { step: Step::RootReadonly, ..tree::refuse(Errno::STALE, note) });
             }
@@ -165,9 +165,11 @@ impl Rootfs {
         self.proc_self.as_ref().map(|fd| Proc(fd.as_fd()))
     }
 
-    fn link_of(&self, fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    /// The path of what an fd refers to; none without /proc.
+    fn link_of(&self, fd: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, SysError> {
+        let Some(proc_self) = &self.proc_self else { return Ok(None) };
         let name = format!("fd/{}", fd.as_raw_fd());
-        Some(readlinkat(self.proc_self.as_ref()?, name, Vec::new()).ok()?.into_bytes())
+        readlinkat(proc_self, name, Vec::new()).named("readlinkat").map(|path| Some(path.into_bytes()))
     }
 
     /// `/` becomes a slave of the host's mounts, or private, and the root a mount that is neither shared nor
@@ -213,7 +215,7 @@ impl Rootfs {
 
     /// Finds the mount that the root is on by asking upwards: only a mount's root has a propagation (EINVAL).
     fn privatize_parent(&self) -> Result<(), SysError> {
-        let path = self.link_of(self.root.as_fd());
+        let path = self.link_of(self.root.as_fd())?;
         let path = path.ok_or(SysError { call: "open /proc/self", errno: Errno::NOENT })?;
         let path = std::path::Path::new(std::ffi::OsStr::from_bytes(&path));
         for dir in path.ancestors() {
@@ -368,7 +370,7 @@ impl Rootfs {
             return stamp.put(fd.as_fd());
         }
         if let Some(null) = &self.null {
-            let null = null.try_clone().named_io("dup")?;
+            let null = null.try_clone().named_io("fcntl")?;
             return stamp.insert(Stamp::new(null)).put(fd.as_fd());
         }
         // Without open_tree the host's cannot be brought here: the container's, by an fd that was looked at.
@@ -392,13 +394,25 @@ impl<T> NamedIo<T> for std::io::Result<T> {
     }
 }
 
-fn is_proc(fd: impl AsFd) -> bool {
+fn is_proc(fd: impl AsFd) -> Result<bool, SysError> {
     // f_type is signed on some architectures.
-    fstatfs(fd).is_ok_and(|st| st.f_type as u64 == PROC_MAGIC)
+    fstatfs(fd).named("fstatfs").map(|st| st.f_type as u64 == PROC_MAGIC)
 }
 
-fn host_proc_self() -> Option<OwnedFd> {
-    open("/proc/self", DIR, Mode::empty()).ok().filter(|fd| is_proc(fd))
+/// None on a host without /proc, where some things cannot be done.
+fn host_proc_self() -> Result<Option<OwnedFd>, SysError> {
+    match open("/proc/self", DIR, Mode::empty()) {
+        Ok(fd) => Ok(is_proc(&fd)?.then_some(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(errno) => Err(SysError { call: "open", errno }),
+    }
+}
+
+fn has_kcore() -> Result<bool, SysError> {
+    match statat(CWD, "/proc/kcore", AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(false),
+        other => other.named("fstatat").map(|_| true),
+    }
 }
 
 /// A clone of the host's /dev/null, as CVE-2025-31133 is about taking the container's; none where open_tree(2) is
@@ -408,7 +422,7 @@ fn host_null() -> Result<Option<OwnedFd>, SysError> {
         Ok(fd) if devices::is_char(&fd, 1, 3)? => Ok(Some(fd)),
         Ok(_) => Err(SysError { call: "open /dev/null", errno: Errno::NODEV }),
         Err(e) if unavailable(e.errno) => Ok(None),
-        Err(e) => Err(e),
+        Err(e) => Err(SysError { call: "open_tree /dev/null", ..e }),
     }
 }
 
@@ -426,7 +440,10 @@ fn empty_dir(label: Option<&CStr>) -> Result<OwnedFd, SysError> {
     let attrs = Attrs { set: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, clear: 0 };
     tree::create(&empty_tmpfs(label, c"1"), attrs)
         // Ubuntu's 5.4 refuses a tmpfs with a single inode.
-        .or_else(|_| tree::create(&empty_tmpfs(label, c"2"), attrs))
+        .or_else(|fault| match fault.errno {
+            Errno::INVAL => tree::create(&empty_tmpfs(label, c"2"), attrs),
+            _ => Err(fault),
+        })
         .map_err(|fault| SysError { call: fault.call, errno: fault.errno })
 }
 

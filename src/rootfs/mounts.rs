@@ -64,7 +64,8 @@ impl Rootfs {
         };
         let (Origin::Tree(node) | Origin::Node(node)) = &origin;
         let make = if self.is_directory(node).map_err(|e| fault(e, ""))? { Make::Dir } else { Make::File };
-        let (destination, _) = self.destination_of(mount, make, Links::Follow, is_proc(node))?;
+        let procfs = is_proc(node).map_err(|e| fault(e, ""))?;
+        let (destination, _) = self.destination_of(mount, make, Links::Follow, procfs)?;
         match origin {
             Origin::Tree(tree) => {
                 let late = match self.detached_attributes(mount, &tree) {
@@ -204,14 +205,15 @@ impl Rootfs {
     /// What follows once it is in place. `made`: a file system of the container's own.
     fn settle(&mut self, mount: &Mount, fd: &OwnedFd, made: bool) -> Made<()> {
         if made {
-            self.own.push(resolve::mount_id(fd));
+            self.own.push(resolve::mount_id(fd).map_err(|e| fault(e, ""))?);
             tree::set_attrs(fd.as_fd(), true, mount.recursive).map_err(|e| fault(e, ""))?;
         }
         for flags in &mount.propagation {
             self.propagate(fd.as_fd(), *flags).map_err(|e| fault(e, ""))?;
         }
         if mount.late_readonly {
-            self.late.push((mount.destination.clone(), resolve::mount_id(fd)));
+            let id = resolve::mount_id(fd).map_err(|e| fault(e, ""))?;
+            self.late.push((mount.destination.clone(), id));
         }
         Ok(())
     }
@@ -220,7 +222,8 @@ impl Rootfs {
     fn reopen(&self, mount: &Mount, covered: &OwnedFd) -> Made<OwnedFd> {
         let fd = resolve::open(self.root.as_fd(), &mount.destination, OFlags::PATH, Links::Follow)
             .map_err(|e| fault(e, ""))?;
-        let (now, before) = (resolve::mount_id(&fd), resolve::mount_id(covered));
+        let id = |fd| resolve::mount_id(fd).map_err(|e| fault(e, ""));
+        let (now, before) = (id(&fd)?, id(covered)?);
         if now == before && now != 0 {
             return Err(refuse(Errno::STALE, "the destination was moved meanwhile"));
         }
@@ -257,7 +260,7 @@ impl Rootfs {
     /// A symbolic link may have led elsewhere than the plan, which judged the text, could see.
     fn judge(&self, mount: &Mount, fd: &OwnedFd, procfs: bool) -> Made<()> {
         let planned = in_proc(&mount.destination.to_string_lossy());
-        let real = self.link_of(fd.as_fd()).and_then(|path| {
+        let real = self.link_of(fd.as_fd()).map_err(|e| fault(e, ""))?.and_then(|path| {
             let below = path.strip_prefix(self.root_path.as_slice())?.to_vec();
             Some(String::from_utf8_lossy(&below).into_owned())
         });

@@ -166,11 +166,15 @@ pub(super) fn parent(root: BorrowedFd<'_>, path: &CStr) -> Result<(OwnedFd, CStr
 }
 
 /// The id of the mount that an fd is on (kernel 5.8), 0 where the kernel does not tell.
-pub fn mount_id(fd: impl AsFd) -> u64 {
+///
+/// # Errors
+/// Those of statx(2): what cannot be told must not pass for the same mount, nor for another.
+pub fn mount_id(fd: impl AsFd) -> Result<u64> {
     // STATX_MNT_ID of linux/stat.h.
     let wanted = StatxFlags::from_bits_retain(0x1000);
     match statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, wanted) {
-        Ok(st) if st.stx_mask & 0x1000 != 0 => st.stx_mnt_id,
-        _ => 0,
+        Ok(st) if st.stx_mask & 0x1000 != 0 => Ok(st.stx_mnt_id),
+        Ok(_) | Err(Errno::NOSYS) => Ok(0),
+        Err(errno) => Err(SysError { call: "statx", errno }),
     }
 }
