@@ -63,23 +63,10 @@ pub fn read_json(dir: &OwnedFd, name: &Path) -> Result<Vec<u8>> {
         FileType::Fifo => rustix::io::ioctl_fionbio(&file, false).call(|| "ioctl FIONBIO")?,
         _ => return Err(Error::new(format!("{}: neither a file nor a pipe", name.display()))),
     }
-    let text = read_to_end(file).call(|| format!("read {}", name.display()))?;
+    let text = crate::file::read_to_end(file).call(|| format!("read {}", name.display()))?;
     if text.trim_ascii() == b"null" {
         return Err(Error::kind(Kind::Config, format!("{}: must not be null", name.display())));
     }
-    Ok(text)
-}
-
-/// Reads a file to its end.
-///
-/// # Errors
-/// Those of read(2).
-pub fn read_to_end(file: OwnedFd) -> Result<Vec<u8>, Errno> {
-    use std::io::Read as _;
-    let mut text = Vec::new();
-    std::fs::File::from(file)
-        .read_to_end(&mut text)
-        .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     Ok(text)
 }
 

@@ -224,7 +224,7 @@ fn machine() -> Vec<Item> {
     let filesystems = read("/proc/filesystems");
     let overlay = filesystems.lines().any(|line| line.split_whitespace().next_back() == Some("overlay"));
     let resctrl = crate::rdt::mount_point();
-    let user = crate::cgroup::systemd::is_user();
+    let user = crate::cgroup::systemd::is_user().unwrap_or(false);
     let systemd = crate::cgroup::systemd::Connection::open(user).and_then(|mut systemd| systemd.facts());
     let found =
         systemd.as_ref().ok().map(|s| format!("{}{}", s.version, if user { ", of the user" } else { "" }));

@@ -30,19 +30,26 @@ pub struct Container {
     pub record: Record,
 }
 
-/// Where containers are recorded unless `--root` says otherwise.
-pub fn default_root() -> PathBuf {
+/// Where containers are recorded: where `--root` says, or the default.
+///
+/// # Errors
+/// Those of [`crate::host::in_user_namespace`].
+pub fn root(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     // A user who is root only in a user namespace, as under podman unshare, cannot write to /run; the root of a
     // system container, who can, has that name as well as number.
-    let unprivileged = || {
-        !rustix::process::geteuid().is_root()
-            || crate::host::in_user_namespace() && std::env::var_os("USER").is_none_or(|name| name != "root")
+    let unprivileged = || -> Result<bool> {
+        Ok(!rustix::process::geteuid().is_root()
+            || crate::host::in_user_namespace()?
+                && std::env::var_os("USER").is_none_or(|name| name != "root"))
     };
-    match runtime {
-        Some(dir) if unprivileged() => Path::new(&dir).join("rrun"),
+    Ok(match runtime {
+        Some(dir) if unprivileged()? => Path::new(&dir).join("rrun"),
         _ => PathBuf::from(crate::state::SYSTEM_ROOT),
-    }
+    })
 }
 
 impl Container {
@@ -50,10 +57,9 @@ impl Container {
     ///
     /// # Errors
     /// `container does not exist`.
-    pub fn open(root: Option<&Path>, id: &str) -> Result<Self> {
+    pub fn open(named: Option<&Path>, id: &str) -> Result<Self> {
         crate::cli::id(id)?;
-        let path = root.map_or_else(default_root, Path::to_owned);
-        let root = match Root::open(&path) {
+        let root = match Root::open(&root(named)?) {
             Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => {
                 return Err(Error::kind(Kind::NoContainer, format!("container does not exist: {id}")));
             }
@@ -71,13 +77,13 @@ impl Container {
     pub fn status(&self) -> Result<Status> {
         Ok(match self.record.status(&self.slot)? {
             // A frozen init answers no `start`, so that is no `created` either.
-            Status::Running | Status::Created if self.is_frozen() => Status::Paused,
+            Status::Running | Status::Created if self.is_frozen()? => Status::Paused,
             status => status,
         })
     }
 
-    fn is_frozen(&self) -> bool {
-        self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+    fn is_frozen(&self) -> Result<bool> {
+        self.cgroup()?.is_frozen()
     }
 
     /// Its cgroups.
@@ -126,13 +132,14 @@ impl Container {
         }
     }
 
-    /// Sends a signal to init, or to every process where init's end does not end the others.
+    /// Sends a signal to init, or to every process where init's end does not end the others or, without `spec`, that
+    /// is not known.
     ///
     /// # Errors
     /// `container not running`; those of kill(2).
     pub fn kill(&self, signal: i32, spec: Option<&Spec>) -> Result<()> {
         let kills = signal == libc::SIGKILL;
-        let shares_pids = spec.is_some_and(|spec| !has_own_pids(spec));
+        let shares_pids = spec.is_none_or(|spec| !has_own_pids(spec));
         if kills && shares_pids && !self.record.cgroups.is_empty() {
             // Nothing but the cgroup tells which processes of a shared pid namespace are the container's.
             let cgroup = self.cgroup()?;
@@ -204,20 +211,18 @@ impl Container {
     /// # Errors
     /// A cgroup or file that cannot be removed: the record stays, so that `delete` can be repeated.
     pub fn destroy(self) -> Result<Vec<Error>> {
-        let spec = self.slot.read_config().ok();
+        let spec = self.slot.read_config();
         self.cgroup()?.remove()?;
         let groups: Vec<PathBuf> = self.record.rdt.iter().map(PathBuf::from).collect();
         crate::rdt::remove(&groups)?;
         self.remove_mounts()?;
         let state = crate::oci_state::of_record(&self.record, Status::Stopped);
-        let hooks = spec
-            .as_ref()
-            .map(|spec| Hooks::build(&spec.hooks))
-            .transpose()
-            .ok()
-            .flatten()
-            .unwrap_or_default();
+        let hooks = spec.and_then(|spec| Hooks::build(&spec.hooks));
         self.slot.remove()?;
+        let hooks = match hooks {
+            Ok(hooks) => hooks,
+            Err(e) => return Ok(vec![e.context("poststop hooks are left out")]),
+        };
         if hooks.poststop.is_empty() {
             return Ok(Vec::new());
         }

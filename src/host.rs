@@ -4,6 +4,7 @@
 
 use crate::cgroup::layout::Layout;
 use crate::error::Result;
+use crate::file;
 use crate::plan::cgroup::systemd::Systemd;
 use crate::spec::Spec;
 
@@ -32,7 +33,7 @@ impl Host {
     /// Reads what a plan for `spec` needs.
     ///
     /// # Errors
-    /// Those of the cgroup hierarchies.
+    /// Those of reading /proc and of the cgroup hierarchies.
     pub fn read(spec: &Spec) -> Result<Self> {
         let process = spec.process.as_deref();
         let profile = process.is_some_and(|process| !process.apparmor_profile.is_empty());
@@ -41,11 +42,11 @@ impl Host {
         Ok(Self {
             euid: rustix::process::geteuid().as_raw(),
             egid: rustix::process::getegid().as_raw(),
-            in_user_namespace: in_user_namespace(),
+            in_user_namespace: in_user_namespace()?,
             cgroup: Layout::read()?,
             systemd: None,
-            bounding: bounding(),
-            apparmor: profile && starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
+            bounding: bounding()?,
+            apparmor: profile && starts_with("/sys/module/apparmor/parameters/enabled", "Y")?,
             selinux: label && std::path::Path::new("/sys/fs/selinux/enforce").exists(),
         })
     }
@@ -57,19 +58,23 @@ impl Host {
 }
 
 /// The bounding set, in one read instead of a prctl(2) for each capability.
-fn bounding() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+fn bounding() -> Result<u64> {
+    let status = file::read_if_there("/proc/self/status")?.unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or_else(crate::sys::task::bounding)
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    Ok(set.unwrap_or_else(crate::sys::task::bounding))
 }
 
-fn starts_with(path: &str, text: &str) -> bool {
-    std::fs::read_to_string(path).is_ok_and(|content| content.starts_with(text))
+fn starts_with(path: &str, text: &str) -> Result<bool> {
+    Ok(file::read_if_there(path)?.is_some_and(|content| content.starts_with(text)))
 }
 
 /// Whether this process is in a user namespace other than the initial one, which maps all ids to themselves
 /// (user_namespaces(7)).
-pub fn in_user_namespace() -> bool {
-    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
-    map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
+///
+/// # Errors
+/// Those of open(2) and read(2): a container must not be given more because this cannot be told.
+pub fn in_user_namespace() -> Result<bool> {
+    let map = file::read_if_there("/proc/self/uid_map")?;
+    Ok(map.is_some_and(|map| map.split_ascii_whitespace().ne(["0", "0", "4294967295"])))
 }

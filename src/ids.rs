@@ -24,7 +24,7 @@ pub fn write(plan: &Plan, pid: u32) -> Result<()> {
         Ids::Join { expected: Some((uid, gid)) } => {
             for (file, expected) in [("uid_map", uid), ("gid_map", gid)] {
                 let path = format!("/proc/{pid}/{file}");
-                let text = std::fs::read_to_string(&path).call(|| format!("read {path}"))?;
+                let text = crate::file::read(&path)?;
                 if !IdMap::parse(&text).is_some_and(|map| map.same(expected)) {
                     return Err(Error::config("linux.uidMappings", MISMATCH));
                 }
@@ -96,7 +96,7 @@ fn by_program(pid: u32, name: &str, map: &IdMap) -> Result<()> {
     let mut child =
         spawn(&Program { path: &path, argv: &argv, envp: &[], cwd: None, fds: &fds, group: false })?;
     drop(write);
-    let said = crate::bundle::read_to_end(read).call(|| "read")?;
+    let said = crate::file::read_to_end(read).call(|| "read")?;
     let end = child.wait()?;
     if end.success() {
         return Ok(());

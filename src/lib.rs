@@ -104,6 +104,7 @@ pub mod default_spec;
 pub mod error;
 pub mod exe;
 pub mod features;
+pub mod file;
 pub mod hooks;
 pub mod host;
 pub mod ids;

@@ -23,8 +23,7 @@ pub fn mount_point() -> Result<PathBuf> {
     if rustix::fs::statfs(usual).is_ok_and(|info| info.f_type as u64 == RESCTRL_MAGIC) {
         return Ok(usual.to_owned());
     }
-    let text =
-        fs::read_to_string("/proc/thread-self/mountinfo").call(|| "read /proc/thread-self/mountinfo")?;
+    let text = crate::file::read("/proc/thread-self/mountinfo")?;
     find_mount(&text).ok_or_else(|| {
         Error::config("linux.intelRdt", "intelRdt is specified in config, but Intel RDT is not enabled")
             .remedy("no resctrl file system is mounted: mount -t resctrl resctrl /sys/fs/resctrl")
@@ -156,7 +155,7 @@ fn agree(group: &Path, given: &[String]) -> Result<()> {
         return Ok(());
     }
     let file = group.join("schemata");
-    let text = fs::read_to_string(&file).call(|| format!("read {}", file.display()))?;
+    let text = crate::file::read(&file)?;
     for line in given {
         let Some((resource, values)) = line.split_once(':') else {
             return Err(Error::new(format!("{line:?} is no schema")));

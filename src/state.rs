@@ -19,7 +19,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Call as _, Error, Kind, Result};
+use crate::error::{Call as _, Context as _, Error, Kind, Result};
+use crate::file;
 use crate::launch::protocol::retry;
 use crate::mount_namespace::SharedMounts;
 use crate::spec::Spec;
@@ -27,13 +28,13 @@ use crate::spec::read::{document, record};
 use crate::spec::write::writes;
 use crate::sys::launch::{Cloned, clone3, exit_now};
 use crate::sys::spawn::Exit;
+use crate::sys::{self, Named as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -351,11 +352,13 @@ impl Slot {
         // Who only looks, in `is_locked`, holds a shared lock for an instant; that must not fail a create.
         let mut tries = 0;
         loop {
-            match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) if tries < 1000 && !self.is_locked() => tries += 1,
-                other => {
-                    return other.call(|| format!("flock: another rrun works on container {}", self.id));
+            match retry(|| rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive)) {
+                Err(Errno::WOULDBLOCK) if tries < 1000 && !self.is_locked()? => tries += 1,
+                Err(Errno::WOULDBLOCK) => {
+                    let text = format!("flock: another rrun works on container {}", self.id);
+                    return Err(Error::sys(text, Errno::WOULDBLOCK));
                 }
+                other => return other.call(|| format!("flock {}", self.id)),
             }
             rustix::thread::sched_yield();
         }
@@ -421,12 +424,20 @@ impl Slot {
     }
 
     /// Whether another rrun holds the lock.
-    pub fn is_locked(&self) -> bool {
-        let Ok(again) = rustix::fs::openat(&self.dir, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        else {
-            return false;
+    ///
+    /// # Errors
+    /// openat(2), flock(2).
+    pub fn is_locked(&self) -> Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let again = match rustix::fs::openat(&self.dir, ".", flags, Mode::empty()) {
+            // Removed meanwhile.
+            Err(Errno::NOENT) => return Ok(false),
+            again => again.call(|| format!("open {}", self.id))?,
         };
-        rustix::fs::flock(&again, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+        match retry(|| rustix::fs::flock(&again, FlockOperation::NonBlockingLockShared)) {
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            other => other.map(|()| false).call(|| format!("flock {}", self.id)),
+        }
     }
 
     /// Replaces state.json as a whole.
@@ -452,14 +463,15 @@ impl Slot {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(&self.dir, &half, flags, Mode::from_raw_mode(0o600))
             .call(|| format!("open {}/{half}", self.id))?;
-        std::fs::File::from(file).write_all(text).call(|| format!("write {}/{half}", self.id))?;
+        file::write_all(file, text).call(|| format!("write {}/{half}", self.id))?;
         rustix::fs::renameat(&self.dir, &half, &self.dir, name).call(|| format!("rename {}/{half}", self.id))
     }
 
-    fn read_file(&self, name: &str) -> Result<Vec<u8>, Errno> {
+    fn read_file(&self, name: &str) -> Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty())?;
-        crate::bundle::read_to_end(file)
+        let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty())
+            .call(|| format!("open {}/{name}", self.id))?;
+        file::read_to_end(file).call(|| format!("read {}/{name}", self.id))
     }
 
     /// state.json; a missing or broken one reads as an intent that names nothing.
@@ -469,13 +481,13 @@ impl Slot {
     pub fn read(&self) -> Result<Record> {
         match self.read_file(STATE) {
             Ok(text) => Ok(Record::parse(&text, &self.id)),
-            Err(Errno::NOENT) => {
-                if self.is_removed() {
+            Err(e) if e.errno() == Some(Errno::NOENT) => {
+                if self.is_removed()? {
                     return Err(no_container(&self.id));
                 }
                 Ok(Record::intent(&self.id))
             }
-            Err(e) => Err(Error::sys(format!("open {}/{STATE}", self.id), e)),
+            Err(e) => Err(e),
         }
     }
 
@@ -485,16 +497,18 @@ impl Slot {
     /// `container does not exist` if a delete is at work; those of open(2), or of its content, which was good at create.
     pub fn read_config(&self) -> Result<Spec> {
         let text = match self.read_file(CONFIG) {
-            Err(Errno::NOENT) if self.is_locked() || self.is_removed() => return Err(no_container(&self.id)),
-            text => text.call(|| format!("open {}/{CONFIG}", self.id))?,
+            Err(e) if e.errno() == Some(Errno::NOENT) && (self.is_locked()? || self.is_removed()?) => {
+                return Err(no_container(&self.id));
+            }
+            text => text?,
         };
         let mut spec = document(&text).map_err(|e| Error::new(format!("{}/{CONFIG}: {e}", self.id)))?;
         crate::plan::annotations::apply(&mut spec);
         Ok(spec)
     }
 
-    fn is_removed(&self) -> bool {
-        rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0)
+    fn is_removed(&self) -> Result<bool> {
+        Ok(rustix::fs::fstat(&self.dir).call(|| format!("fstat {}", self.id))?.st_nlink == 0)
     }
 
     /// Removes start.sock: `start` has succeeded.
@@ -540,30 +554,30 @@ fn locker(line: &str, inode: u64) -> Option<Pid> {
 ///
 /// # Errors
 /// ENOENT or ESRCH if there is no such process.
-pub fn start_time(pid: u32) -> Result<u64, Errno> {
+pub fn start_time(pid: u32) -> Result<u64> {
     stat(pid).map(|(_, time)| time)
 }
 
 /// State letter and start time of a process (proc_pid_stat(5), fields 3 and 22).
-fn stat(pid: u32) -> Result<(u8, u64), Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty())?;
-    let mut text = [0; 1024];
-    let length = rustix::io::read(&file, &mut text)?;
-    let text = String::from_utf8_lossy(&text[..length]);
+fn stat(pid: u32) -> Result<(u8, u64)> {
+    let path = format!("/proc/{pid}/stat");
+    let text = file::read(&path)?;
+    let unknown = || Error::new(format!("{path}: cannot understand {text:?}"));
     // The second field is the name in brackets, which may itself hold brackets and blanks.
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next().and_then(|field| field.bytes().next()).ok_or(Errno::INVAL)?;
-    let time = fields.nth(18).and_then(|field| field.parse().ok()).ok_or(Errno::INVAL)?;
+    let state = fields.next().and_then(|field| field.bytes().next()).ok_or_else(unknown)?;
+    let time = fields.nth(18).and_then(|field| field.parse().ok()).ok_or_else(unknown)?;
     Ok((state, time))
 }
 
-/// The id of this boot.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
+/// The id of this boot; empty where the kernel does not tell.
+///
+/// # Errors
+/// Those of open(2) and read(2): a container of this boot must not pass for one of another, which has ended.
+pub fn boot_id() -> Result<String> {
+    let id = file::read_if_there("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.unwrap_or_default().trim().to_owned())
 }
 
 impl Record {
@@ -589,7 +603,7 @@ impl Record {
     /// # Errors
     /// pidfd_open, open: what cannot be told must not pass for an ended container, which `delete` removes.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
-        if self.boot_id != boot_id() {
+        if self.boot_id != boot_id()? {
             return Ok(None);
         }
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
@@ -602,9 +616,10 @@ impl Record {
             pidfd => pidfd.call(|| format!("pidfd_open {}", self.pid))?,
         };
         match stat(self.pid) {
-            Ok((b'Z' | b'X', _)) | Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+            Ok((b'Z' | b'X', _)) => Ok(None),
             Ok((_, time)) => Ok((time == self.start_time).then_some(pidfd)),
-            Err(e) => Err(Error::sys(format!("read /proc/{}/stat", self.pid), e)),
+            Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::SRCH)) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -614,7 +629,7 @@ impl Record {
     /// Those of [`Record::init`], and of connecting to start.sock.
     pub fn status(&self, slot: &Slot) -> Result<Status> {
         if self.phase != "created" {
-            return Ok(if slot.is_locked() { Status::Creating } else { Status::Stopped });
+            return Ok(if slot.is_locked()? { Status::Creating } else { Status::Stopped });
         }
         if self.init()?.is_none() {
             return Ok(Status::Stopped);
@@ -627,10 +642,12 @@ impl Record {
 fn waits(slot: &Slot) -> Result<bool> {
     match connect(slot) {
         Ok(_) => Ok(true),
-        // A full backlog is one of other callers that found it waiting.
-        Err(Errno::AGAIN) => Ok(true),
-        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(false),
-        Err(e) => Err(Error::sys(format!("connect {}/{START}", slot.id), e)),
+        Err(e) => match e.errno {
+            // A full backlog is one of other callers that found it waiting.
+            Errno::AGAIN => Ok(true),
+            Errno::NOENT | Errno::CONNREFUSED => Ok(false),
+            _ => Err(Error::from(e).context(format!("{}/{START}", slot.id))),
+        },
     }
 }
 
@@ -638,14 +655,16 @@ fn waits(slot: &Slot) -> Result<bool> {
 ///
 /// # Errors
 /// ENOENT or ECONNREFUSED once the process runs.
-pub fn connect(slot: &Slot) -> Result<OwnedFd, Errno> {
+pub fn connect(slot: &Slot) -> sys::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     // Looked up first: a running container, the common case, costs one call.
-    rustix::fs::statat(&slot.dir, START, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::statat(&slot.dir, START, AtFlags::SYMLINK_NOFOLLOW).named("fstatat")?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    rustix::net::connect(&socket, &start_address(slot)?)?;
-    rustix::io::ioctl_fionbio(&socket, false)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    let socket = socket.named("socket")?;
+    let address = start_address(slot).named("connect")?;
+    retry(|| rustix::net::connect(&socket, &address)).named("connect")?;
+    rustix::io::ioctl_fionbio(&socket, false).named("ioctl FIONBIO")?;
     Ok(socket)
 }
 
@@ -655,15 +674,16 @@ pub fn connect(slot: &Slot) -> Result<OwnedFd, Errno> {
 /// Those of bind(2).
 pub fn listen(slot: &Slot) -> Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let make = || -> Result<OwnedFd, Errno> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        rustix::net::bind(&socket, &start_address(slot)?)?;
-        rustix::fs::chmodat(&slot.dir, START, Mode::from_raw_mode(0o600), AtFlags::empty())?;
-        rustix::net::listen(&socket, 16)?;
-        Ok(socket)
-    };
-    make().call(|| format!("bind {}/{START}", slot.id))
+    let what = || format!("{}/{START}", slot.id);
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    let socket = socket.call(|| "socket").context(what)?;
+    let address = start_address(slot).call(|| "bind").context(what)?;
+    rustix::net::bind(&socket, &address).call(|| "bind").context(what)?;
+    let mode = Mode::from_raw_mode(0o600);
+    rustix::fs::chmodat(&slot.dir, START, mode, AtFlags::empty()).call(|| "fchmodat").context(what)?;
+    rustix::net::listen(&socket, 16).call(|| "listen").context(what)?;
+    Ok(socket)
 }
 
 /// By way of the directory's fd, as a whole path may not fit in the 108 bytes of an address (unix(7)).
@@ -715,7 +735,7 @@ mod tests {
             phase: "created".into(),
             pid,
             start_time: start_time(pid).expect("own start time"),
-            boot_id: boot_id(),
+            boot_id: boot_id().expect("boot id"),
             ..Record::default()
         };
         assert!(record.init().expect("init").is_some());
@@ -734,7 +754,7 @@ mod tests {
             phase: "created".into(),
             pid,
             start_time: start_time(pid).expect("own start time"),
-            boot_id: boot_id(),
+            boot_id: boot_id().expect("boot id"),
             ..Record::default()
         };
         let socket = listen(&slot).expect("listen");

@@ -68,8 +68,6 @@ fn record(bytes: &mut Bytes<'_>) -> Record {
         bundle: bytes.text(),
         rootfs: bytes.text(),
         created: bytes.text(),
-        maker: bytes.u32(),
-        maker_start_time: bytes.u64(),
         owner: bytes.u32(),
         annotations: (0..list(bytes)).map(|_| (bytes.text(), bytes.text())).collect(),
         cgroups: (0..list(bytes))

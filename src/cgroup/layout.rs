@@ -6,9 +6,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Call, Error, Result};
+use crate::error::{Call as _, Error, Result};
+use crate::file;
 use rustix::fs::statfs;
-use std::fs;
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -61,7 +62,7 @@ impl Layout {
     /// # Errors
     /// /proc/self/cgroup cannot be read or understood. A machine without any cgroup mount has an empty layout.
     pub fn read() -> Result<Self> {
-        let memberships = fs::read_to_string("/proc/self/cgroup").call(|| "read /proc/self/cgroup")?;
+        let memberships = file::read("/proc/self/cgroup")?;
         let mut mounts = Mountinfo::default();
         let mut hierarchies = Vec::new();
         for (controllers, own) in memberships.lines().map(membership).collect::<Result<Vec<_>>>()? {
@@ -111,10 +112,10 @@ fn locate(
     mounts: &mut Mountinfo,
 ) -> Result<Option<(PathBuf, String)>> {
     for mount in usual(version, controllers) {
-        if magic(&mount) == Some(version.magic()) {
+        if magic(&mount)? == Some(version.magic()) {
             // Inside a container that shares the host's cgroup namespace, the mount shows only a part of the
             // hierarchy, and the path of /proc/self/cgroup does not begin there.
-            if own == "/" || magic(&mount.join(own.trim_start_matches('/'))).is_some() {
+            if own == "/" || magic(&mount.join(own.trim_start_matches('/')))?.is_some() {
                 return Ok(Some((mount, own.to_owned())));
             }
             break;
@@ -154,14 +155,19 @@ impl Version {
     }
 }
 
-fn magic(path: &Path) -> Option<u64> {
-    // The type of f_type differs between architectures.
-    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
-    statfs(path).ok().map(|fs| fs.f_type as u64)
+/// The type of the file system; none for what is not there. That it cannot be told must not pass for that: the
+/// container would go without the limits of the hierarchy.
+fn magic(path: &Path) -> Result<Option<u64>> {
+    match statfs(path) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::PERM) => Ok(None),
+        // The type of f_type differs between architectures.
+        #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+        other => other.map(|fs| Some(fs.f_type as u64)).call(|| format!("statfs {}", path.display())),
+    }
 }
 
 fn words(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).call(|| format!("read {}", path.display()))?;
+    let text = file::read(path)?;
     Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
@@ -179,7 +185,7 @@ struct Mount {
 impl Mountinfo {
     fn find(&mut self, version: Version, controllers: &[String]) -> Result<Option<&Mount>> {
         if self.0.is_none() {
-            let text = fs::read_to_string("/proc/self/mountinfo").call(|| "read /proc/self/mountinfo")?;
+            let text = file::read("/proc/self/mountinfo")?;
             self.0 = Some(text.lines().filter_map(cgroup_mount).collect());
         }
         Ok(self.0.iter().flatten().find(|mount| {
@@ -239,7 +245,11 @@ mod tests {
     fn this_machine_has_a_layout() {
         let layout = Layout::read().expect("read");
         for hierarchy in &layout.hierarchies {
-            assert_eq!(magic(&hierarchy.mount), Some(hierarchy.version.magic()), "{hierarchy:?}");
+            assert_eq!(
+                magic(&hierarchy.mount).expect("statfs"),
+                Some(hierarchy.version.magic()),
+                "{hierarchy:?}"
+            );
         }
     }
 }

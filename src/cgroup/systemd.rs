@@ -42,9 +42,12 @@ pub struct Connection {
 ///
 /// That is so without root's power over the host; root of a user namespace with a systemd of its own, as in a
 /// system container, has the ordinary one.
-pub fn is_user() -> bool {
+///
+/// # Errors
+/// Those of [`crate::host::in_user_namespace`].
+pub fn is_user() -> Result<bool> {
     let own = || std::fs::metadata("/run/systemd/system").is_ok_and(|dir| dir.uid() == 0);
-    !rustix::process::geteuid().is_root() || (crate::host::in_user_namespace() && !own())
+    Ok(!rustix::process::geteuid().is_root() || (crate::host::in_user_namespace()? && !own()))
 }
 
 /// Where systemd listens, best first: where the environment says; its own socket, which needs no message bus, as

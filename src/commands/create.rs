@@ -8,7 +8,7 @@ use crate::cgroup::systemd::Connection;
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{Create, Global, Manager, Rootless};
 use crate::console::Receiver;
-use crate::container::{Container, default_root};
+use crate::container::{self, Container};
 use crate::error::{Call as _, Context as _, Error, Result};
 use crate::host::Host;
 use crate::launch::parent::Launched;
@@ -66,7 +66,7 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     let asked = bundle.spec.annotations.get(annotations::PIDFD_RECEIVER).map(Path::new);
     let pidfd_socket = args.pidfd_socket.as_deref().or(asked).map(Receiver::connect).transpose()?;
 
-    let path = global.root.clone().unwrap_or_else(default_root);
+    let path = container::root(global.root.as_deref())?;
     let environment = surroundings(&mut bundle.spec, &path, &args.id);
     let mut host = Host::read(&bundle.spec)?;
     let driver = driver(global);
@@ -114,7 +114,7 @@ fn establish(
 ) -> Result<(Container, OwnedFd, Option<OwnedFd>)> {
     let slot = reserved.slot()?;
     let mut shared = Undo(SharedMounts::of(plan)?);
-    slot.write(&Record { shared_mounts: shared.0.clone(), ..intent(plan, host) })?;
+    slot.write(&Record { shared_mounts: shared.0.clone(), ..intent(plan, host)? })?;
     slot.write_config(config)?;
     let mut cgroup = cgroup()?;
     let resctrl = plan.intel_rdt.as_ref().map(|_| crate::rdt::mount_point()).transpose()?;
@@ -126,7 +126,7 @@ fn establish(
     let made =
         || groups.iter().flat_map(|groups| &groups.remove).map(|path| path.display().to_string()).collect();
     let listener = |launched: &Launched, number| {
-        let record = Record { pid: launched.pid, ..intent(plan, host) };
+        let record = Record { pid: launched.pid, ..intent(plan, host)? };
         let process = (launched.pidfd.as_fd(), launched.pid);
         hand_listener_over(plan.seccomp.as_ref(), &record, Status::Creating, process, number)
     };
@@ -188,7 +188,7 @@ pub(super) fn connect(driver: Driver, host: &mut Host) -> Result<Option<Connecti
     if driver != Driver::Systemd {
         return Ok(None);
     }
-    let user = cgroup::systemd::is_user();
+    let user = cgroup::systemd::is_user()?;
     let mut systemd = Connection::open(user)?;
     host.systemd = Some(match systemd.facts() {
         Ok(facts) => facts,
@@ -286,12 +286,12 @@ pub(super) fn check_terminal(spec: &Spec, detached: bool, socket: bool) -> Resul
     Ok(())
 }
 
-pub(super) fn intent(plan: &Plan, host: &Host) -> Record {
-    Record {
+pub(super) fn intent(plan: &Plan, host: &Host) -> Result<Record> {
+    Ok(Record {
         phase: "creating".into(),
         oci_version: plan.oci_version.clone(),
         id: plan.id.clone(),
-        boot_id: state::boot_id(),
+        boot_id: state::boot_id()?,
         bundle: plan.bundle.display().to_string(),
         rootfs: plan.rootfs.path.display().to_string(),
         owner: host.euid,
@@ -302,17 +302,17 @@ pub(super) fn intent(plan: &Plan, host: &Host) -> Record {
         user_unit: plan.cgroup.unit.as_ref().is_some_and(|unit| unit.user),
         rootless: plan.rootless,
         ..Record::default()
-    }
+    })
 }
 
 pub(super) fn record(plan: &Plan, host: &Host, cgroup: &Cgroup, pid: u32) -> Result<Record> {
     Ok(Record {
         phase: "created".into(),
         pid,
-        start_time: state::start_time(pid).call(|| format!("read /proc/{pid}/stat"))?,
+        start_time: state::start_time(pid)?,
         created: crate::log::now_with_nanoseconds(),
         cgroups: paths(cgroup.paths()),
-        ..intent(plan, host)
+        ..intent(plan, host)?
     })
 }
 

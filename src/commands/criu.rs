@@ -18,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::cgroup::systemd::Connection;
 use crate::cli::{self, Checkpoint, Create, Global, ManageCgroups, Restore};
 use crate::console::{Receiver, Relay, Terminal};
-use crate::container::{Container, default_root};
+use crate::container::{self, Container};
 use crate::criu::{self, CgroupMode, NetworkLock, Notify, Options, Subject};
 use crate::error::{Call as _, Context as _, Error, Kind, Result};
 use crate::host::Host;
@@ -150,7 +150,7 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
     }
     check_terminal(&bundle.spec, args.detach, args.console_socket.is_some())?;
     let console_socket = args.console_socket.as_deref().map(Receiver::connect).transpose()?;
-    let state = state_directory(global, &args.criu.id);
+    let state = state_directory(global, &args.criu.id)?;
     if wants_notification() {
         bundle.spec.mounts.push(notification(&state));
     }
@@ -160,7 +160,7 @@ fn make(global: &Global, args: &Restore) -> Result<Restored> {
     let plan = Plan::build(&bundle.spec, &request(global, driver, &create, &bundle, &[]), &host)?;
     let options = restore_options(args)?;
 
-    let reserved = Root::open_or_make(&root_directory(global))?.reserve(&args.criu.id)?;
+    let reserved = Root::open_or_make(&root_directory(global)?)?.reserve(&args.criu.id)?;
     if wants_notification() {
         notify::prepare(&state)?;
     }
@@ -184,10 +184,10 @@ fn bring_back(
     socket: Option<&Receiver>,
 ) -> Result<Restored> {
     let slot = reserved.slot()?;
-    slot.write(&intent(plan, host))?;
+    slot.write(&intent(plan, host)?)?;
     slot.write_config(&bundle.text)?;
     let mut cgroup = cgroups(plan, systemd)?;
-    slot.write(&Record { phase: "restoring".into(), ..intent(plan, host) })?;
+    slot.write(&Record { phase: "restoring".into(), ..intent(plan, host)? })?;
     let resctrl = resctrl(plan)?;
     let state = real_path(slot)?;
     // systemd makes them with the first process.
@@ -304,12 +304,12 @@ fn real_path(slot: &Slot) -> Result<PathBuf> {
     Ok(PathBuf::from(std::ffi::OsString::from_vec(path.into_bytes())))
 }
 
-fn root_directory(global: &Global) -> PathBuf {
-    global.root.clone().unwrap_or_else(default_root)
+fn root_directory(global: &Global) -> Result<PathBuf> {
+    container::root(global.root.as_deref())
 }
 
-fn state_directory(global: &Global, id: &str) -> PathBuf {
-    root_directory(global).join(id)
+fn state_directory(global: &Global, id: &str) -> Result<PathBuf> {
+    Ok(root_directory(global)?.join(id))
 }
 
 fn namespaces(spec: &Spec) -> Result<Namespaces> {

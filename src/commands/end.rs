@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::cli::{Delete, Global, Kill};
-use crate::container::{Container, default_root};
+use crate::container::{self, Container};
 use crate::error::{Call as _, Error, Kind, Result};
 use crate::state::{Root, Status};
 use rustix::io::Errno;
@@ -24,6 +24,7 @@ pub fn kill(global: &Global, args: &Kill) -> Result<()> {
             Err(_) if args.signal == libc::SIGKILL && left_behind(&container) => Ok(()),
             Err(e) => Err(e),
         };
+        // Without it, SIGKILL goes to all that is in the cgroup.
         let spec = container.slot.read_config().ok();
         let killed = ended().and_then(|()| match args.all {
             true => kill_every(&container, args.signal),
@@ -149,7 +150,7 @@ fn ids(global: &Global, id: &str, regex: bool) -> Result<Vec<String>> {
     if !regex {
         return Ok(vec![crate::cli::id(id)?.to_owned()]);
     }
-    let root = Root::open(&global.root.clone().unwrap_or_else(default_root))?;
+    let root = Root::open(&container::root(global.root.as_deref())?)?;
     // Like regexec(3), unanchored; the crate's patterns take linear time.
     let pattern =
         regex_lite::Regex::new(id).map_err(|e| Error::kind(Kind::Usage, format!("--regex: {e}")))?;

@@ -4,7 +4,7 @@
 
 use super::print;
 use crate::cli::{Global, List, OutputFormat, Ps};
-use crate::container::{Container, default_root};
+use crate::container::{self, Container};
 use crate::error::{Call as _, Context as _, Error, Kind, Result};
 use crate::oci_state::Listed;
 use crate::state::Root;
@@ -49,7 +49,7 @@ fn user_name(uid: u32) -> String {
 /// A root that was named and cannot be read; the default one need not exist.
 #[inline(never)]
 pub fn list(global: &Global, args: &List, out: &mut dyn Write) -> Result<u8> {
-    let path = global.root.clone().unwrap_or_else(default_root);
+    let path = container::root(global.root.as_deref())?;
     let ids = match Root::open(&path) {
         Ok(root) => root.ids()?,
         Err(e) if global.root.is_none() && e.errno() == Some(rustix::io::Errno::NOENT) => Vec::new(),
@@ -157,7 +157,7 @@ fn run_ps(args: &[String]) -> Result<String> {
     let fds = [null.as_fd(), write.as_fd(), stderr];
     let mut child = spawn(&Program { path, argv: &argv, envp: &env, cwd: None, fds: &fds, group: false })?;
     drop(write);
-    let text = crate::bundle::read_to_end(read).call(|| "read")?;
+    let text = crate::file::read_to_end(read).call(|| "read")?;
     let end = child.wait()?;
     if !end.success() {
         return Err(Error::new(end.to_string()));

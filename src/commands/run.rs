@@ -7,9 +7,10 @@ use super::start::{begin, proxy};
 use crate::cli::{Global, Run};
 use crate::console::{Relay, Terminal};
 use crate::container::Container;
-use crate::error::{Call as _, Error, Result};
+use crate::error::{Call as _, Error, Kind, Result};
 use crate::sys::signal::Signals;
 use rustix::fd::AsFd as _;
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 /// `run`; returns the process's status, or 0 if detached.
@@ -102,19 +103,29 @@ pub(super) fn attend(global: &Global, container: Container, mut relay: Relay<'_>
     drop(container);
     let end = relay.run();
     drop(relay);
+    // Also where waiting has failed: nobody is left who would remove it at its end.
+    let removed = if keep { Ok(()) } else { remove(global, &id, pid) };
     let end = end?;
-    if !keep
-        && let Ok(mut container) = Container::open(global.root.as_deref(), &id)
-        // Somebody else's delete that is at work does all of this.
-        && container.slot.lock().is_ok()
-        && let Ok(record) = container.slot.read()
-        && record.pid == pid
-    {
-        container.record = record;
-        container.kill_all()?;
-        for failure in container.destroy()? {
-            crate::log::warning(failure);
-        }
-    }
+    removed?;
     Ok(end.status())
+}
+
+/// Removes the container of this init, unless somebody else's delete has done so or is at work.
+fn remove(global: &Global, id: &str, pid: u32) -> Result<()> {
+    let locked = || -> Result<Container> {
+        let mut container = Container::open(global.root.as_deref(), id)?;
+        container.slot.lock()?;
+        container.record = container.slot.read()?;
+        Ok(container)
+    };
+    let container = match locked() {
+        Err(e) if e.what() == Kind::NoContainer || e.errno() == Some(Errno::WOULDBLOCK) => return Ok(()),
+        Ok(container) if container.record.pid != pid => return Ok(()),
+        container => container?,
+    };
+    container.kill_all()?;
+    for failure in container.destroy()? {
+        crate::log::warning(failure);
+    }
+    Ok(())
 }

@@ -58,7 +58,7 @@ pub fn proxy(global: &Global, id: &str) -> Result<Option<Proxy>> {
     let Some(host) = std::env::var("NOTIFY_SOCKET").ok().filter(|host| !host.is_empty()) else {
         return Ok(None);
     };
-    let root = global.root.clone().unwrap_or_else(crate::container::default_root);
+    let root = crate::container::root(global.root.as_deref())?;
     let directory = root.join(id);
     if !directory.join("notify").exists() {
         return Ok(None);

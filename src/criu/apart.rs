@@ -111,7 +111,7 @@ fn prepare(base: &Path) -> Result<()> {
 fn fill_yard(yard: &Path) -> Result<()> {
     make_directory(yard)?;
     let path = "/proc/self/cgroup";
-    let text = std::fs::read_to_string(path).call(|| format!("read {path}"))?;
+    let text = crate::file::read(path)?;
     let layout = Layout::read()?;
     for line in text.lines() {
         let mut fields = line.splitn(3, ':').skip(1);

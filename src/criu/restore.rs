@@ -5,7 +5,7 @@
 use super::apart::Apart;
 use super::rpc::{self, Kind, Message, opt};
 use super::{Criu, DESCRIPTORS, NetworkLock, Notify, Options, Stderr, Subject};
-use crate::container::default_root;
+use crate::container;
 use crate::error::{Call, Context, Error, Result};
 use crate::plan;
 use crate::state::Root;
@@ -113,7 +113,7 @@ type Inherited = Vec<(plan::Kind, OwnedFd)>;
 ///
 /// The lock is on the default root directory, whatever `--root` says; nobody else can open that and hold it.
 fn turn() -> Result<OwnedFd> {
-    Root::open_or_make(&default_root())?.lock().context(|| "wait for other restores")
+    Root::open_or_make(&container::root(None)?)?.lock().context(|| "wait for other restores")
 }
 
 /// Tells CRIU which namespaces to take from where, and opens those that it inherits, from fd 4 on.
@@ -203,7 +203,7 @@ fn inherit_pipes(images: &OwnedFd, opts: &mut Message) -> Result<()> {
 /// Maps the cgroups of the dump onto those that CRIU itself was put into.
 fn cgroup_roots(criu: u32, opts: &mut Message) -> Result<()> {
     let path = format!("/proc/{criu}/cgroup");
-    let text = std::fs::read_to_string(&path).call(|| format!("read {path}"))?;
+    let text = crate::file::read(&path)?;
     for line in text.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         if let (Some(controllers), Some(cgroup)) = (parts.next(), parts.next()) {

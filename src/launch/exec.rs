@@ -55,9 +55,7 @@ fn enter(plan: &ExecPlan, child: &Child) -> Result<Infallible, Fault> {
         if plan.shown {
             crate::console::keep_lines(console.master.as_fd()).named("ioctl TCSETS").at(Step::Console)?;
         }
-        protocol::send(&child.socket, &Message::Console, &[console.master.as_fd()])
-            .named("sendmsg")
-            .at(Step::Console)?;
+        protocol::send(&child.socket, &Message::Console, &[console.master.as_fd()]).at(Step::Console)?;
         drop(console.master);
         steps::attach_terminal(&console.slave)?;
     }

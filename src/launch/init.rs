@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::fault::{At, Fault, Step};
-use super::protocol::{self, Message};
+use super::protocol::{self, Lost, Message};
 use super::{Child, steps};
 use crate::plan::{Kind, Plan};
 use crate::rootfs::{Rootfs, Sources};
@@ -30,6 +30,9 @@ pub fn main(plan: &Plan, child: Child, listener: OwnedFd) -> ! {
     let _ = protocol::write(&connection, &Message::Fault(fault.into()));
     sys::launch::exit_now(status)
 }
+
+/// How often what lacks memory or descriptors is tried again where nobody would hear of it.
+const TRIES: usize = 100;
 
 /// What `create` leaves for `start`.
 struct Prepared {
@@ -68,7 +71,11 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     steps::session(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
     if plan.namespaces.creates(Kind::Network) {
         // The loopback of a new network namespace is down; every runtime brings it up.
-        let _ = sys::netlink::loopback_up();
+        match sys::netlink::loopback_up() {
+            // A filter around rrun itself; a kernel without networks.
+            Err(e) if matches!(e.errno, Errno::PERM | Errno::ACCESS | Errno::NODEV | Errno::NOSYS) => {}
+            done => done.at_index(Step::Namespace, Kind::Network as usize)?,
+        }
     }
 
     let mut rootfs = Rootfs::enter(&plan.rootfs)?;
@@ -82,9 +89,7 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
 
     if plan.process.terminal {
         let console = rootfs.console(plan.process.console_size)?;
-        protocol::send(&child.socket, &Message::Console, &[console.master.as_fd()])
-            .named("sendmsg")
-            .at(Step::Console)?;
+        protocol::send(&child.socket, &Message::Console, &[console.master.as_fd()]).at(Step::Console)?;
         drop(console.master);
         steps::attach_terminal(&console.slave)?;
     }
@@ -124,9 +129,22 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     if has_agent(plan) {
         confine(plan, &proc, child.socket.as_fd())?;
     }
-    protocol::send(&child.socket, &Message::Ready, &[]).named("send").at(Step::Protocol)?;
-    child.expect(&Message::Committed)?;
+    protocol::send(&child.socket, &Message::Ready, &[]).at(Step::Protocol)?;
+    committed(child)?;
     Ok(Prepared { proc, program, envp })
+}
+
+/// Waits until the container is on record. Who has put it there does not hear of a failure any more, so what may pass
+/// is tried again.
+fn committed(child: &Child) -> Result<(), Fault> {
+    let mut tries = 0;
+    loop {
+        match child.expect(&Message::Committed) {
+            Err(fault) if fault.errno != Errno::PROTO && tries < TRIES => tries += 1,
+            other => return other,
+        }
+        rustix::thread::sched_yield();
+    }
 }
 
 /// Whether a filter notifies an agent. Agents, and contest of youki's, expect the descriptor of `create`, as from runc
@@ -168,18 +186,30 @@ fn lets_a_user_in(plan: &Plan) -> bool {
 
 /// Waits for a caller that says Start: one that only looks, as `state` does, goes away again.
 fn accept(listener: &OwnedFd) -> OwnedFd {
+    let mut tries = 0;
     loop {
-        let connection =
-            match protocol::retry(|| rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)) {
-                Ok(connection) => connection,
-                // The caller was gone before it was served.
-                Err(Errno::CONNABORTED) => continue,
-                Err(_) => sys::launch::exit_now(1),
-            };
-        if matches!(protocol::receive(&connection), Ok((Message::Start, _)))
-            && protocol::send(&connection, &Message::Accepted, &[]).is_ok()
-        {
-            return connection;
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let connection = match protocol::retry(|| rustix::net::accept_with(listener, flags)) {
+            Ok(connection) => connection,
+            // The caller was gone before it was served.
+            Err(Errno::CONNABORTED) => continue,
+            // Of memory or descriptors there may be more in a moment. The caller hears of it when the socket closes.
+            Err(_) if tries == TRIES => sys::launch::exit_now(1),
+            Err(_) => {
+                tries += 1;
+                rustix::thread::sched_yield();
+                continue;
+            }
+        };
+        let answer = match protocol::receive(&connection) {
+            Ok((Message::Start, _)) => protocol::send(&connection, &Message::Accepted, &[]),
+            Ok(_) | Err(Lost::Closed) => continue,
+            Err(Lost::Broken(errno)) => Err(SysError { call: "recvmsg", errno }),
+        };
+        match answer.at(Step::Protocol) {
+            Ok(()) => return connection,
+            // That start has failed; there may be another.
+            Err(fault) => drop(protocol::send(&connection, &Message::Fault(fault.into()), &[])),
         }
     }
 }

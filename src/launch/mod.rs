@@ -22,7 +22,7 @@ pub use fault::{At, Fault, Step};
 
 use crate::plan::Kind;
 use crate::sys::launch::{Cloned, clone3};
-use crate::sys::{self, Named as _, SysError};
+use crate::sys::{self, SysError};
 use protocol::{Lost, Message};
 use rustix::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
@@ -126,7 +126,7 @@ impl Child {
     /// # Errors
     /// Those of the socket.
     pub fn ask_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), Fault> {
-        protocol::send(&self.socket, message, fds).named("sendmsg").at(Step::Protocol)?;
+        protocol::send(&self.socket, message, fds).at(Step::Protocol)?;
         self.expect(&Message::Go)
     }
 

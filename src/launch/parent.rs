@@ -13,6 +13,7 @@ use crate::plan::process::RlimitPlan;
 use crate::plan::{Kind, Plan};
 use crate::rdt::Groups;
 use crate::state::Slot;
+use crate::sys::SysError;
 use crate::sys::launch::{Cloned, namespace_kind, setns};
 use crate::sys::signal::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,6 +23,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::cell::Cell;
 use std::path::Path;
+
+/// How long a process may take to end once it has closed its socket.
+const MOMENT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A process that was started and is not yet handed over: dropping it kills and reaps it.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct Launched {
     socket: OwnedFd,
     /// A detached mount that waits for its id map.
     tree: Option<OwnedFd>,
+    /// How it showed that the process hears nothing any more.
+    unheard: Option<SysError>,
     armed: bool,
 }
 
@@ -63,17 +69,20 @@ impl Launched {
         // Before the word that cannot be taken back.
         let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
         protocol::send(&self.socket, &Message::Committed, &[])
-            .call(|| "send")
             .context(|| "the container's first process has died")?;
         self.armed = false;
         Ok((self.pid, pidfd, self.console.take()))
     }
 
-    fn send(&self, message: &Message) -> Result<()> {
-        // A child that has failed has said why before it closed its end.
+    fn send(&mut self, message: &Message) -> Result<()> {
         match protocol::send(&self.socket, message, &[]) {
-            Ok(()) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
-            Err(e) => Err(Error::sys("sendmsg", e)),
+            // A child that has failed has said why before it closed its end. One that lives hears of the end by this.
+            Err(e) if matches!(e.errno, Errno::PIPE | Errno::CONNRESET) => {
+                self.unheard = Some(e);
+                let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+                Ok(())
+            }
+            other => Ok(other?),
         }
     }
 
@@ -90,18 +99,31 @@ impl Launched {
                     return Ok(Some(message));
                 }
                 Err(Lost::Closed) => return Ok(None),
-                Err(Lost::Broken(e)) => return Err(Error::sys("recvmsg", e)),
+                Err(Lost::Broken(errno)) if errno == Errno::CONNRESET => {
+                    self.unheard = Some(SysError { call: "recvmsg", errno });
+                    return Ok(None);
+                }
+                Err(Lost::Broken(errno)) => return Err(Error::sys("recvmsg", errno)),
             }
         }
     }
 
     /// The process has ended without a word.
     fn died(&mut self, cgroup: &Cgroup) -> Error {
-        let signal = self.reap();
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let ended = protocol::retry(|| poll(&mut fds, Some(&MOMENT))).is_ok_and(|ready| ready > 0);
+        if !ended {
+            let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        }
+        let signal = self.reap().filter(|_| ended);
         self.armed = false;
-        out_of_memory(cgroup).unwrap_or_else(|| match signal {
-            Some(signal) => Error::new(format!("container init was killed by signal {signal}")),
-            None => Error::new("container init ended before it was ready"),
+        let words = match signal {
+            Some(signal) => format!("container init was killed by signal {signal}"),
+            None => "container init ended before it was ready".to_owned(),
+        };
+        out_of_memory(cgroup).unwrap_or_else(|| match self.unheard {
+            Some(e) => Error::from(e).context(words),
+            None => Error::new(words),
         })
     }
 }
@@ -178,7 +200,7 @@ pub fn init(
         init::main(plan, child, listener)
     };
     drop((child, listener, by_relay));
-    let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, armed: true };
+    let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, unheard: None, armed: true };
     if let Some(own) = own_pid_namespace {
         setns(&own, Kind::Pid.flag()).context(|| "return to the runtime's pid namespace")?;
     }
@@ -193,14 +215,14 @@ pub fn init(
     if !applied {
         cgroup.apply(&plan.cgroup)?;
     }
-    prepare(plan, &launched, groups)?;
+    prepare(plan, &mut launched, groups)?;
     let launched = converse(plan, launched, cgroup, hand_over)?;
     cgroup.delegate(&plan.cgroup, launched.pid, plan.ids.host_uid(0).unwrap_or(0))?;
     Ok(launched)
 }
 
 /// What needs rrun's own privileges, done before init goes on.
-fn prepare(plan: &Plan, launched: &Launched, groups: Option<(&Groups, &Path)>) -> Result<()> {
+fn prepare(plan: &Plan, launched: &mut Launched, groups: Option<(&Groups, &Path)>) -> Result<()> {
     let pid = launched.pid;
     crate::ids::write(plan, pid)?;
     if let Some(score) = plan.process.oom_score_adj {
@@ -314,7 +336,7 @@ pub fn exec(
         cgroup.add_exec(launched.pid, &sub, init)?;
     }
     // A delete that killed what was in the cgroup just before this process came waits for nobody to be left.
-    if has_ended(&target) {
+    if has_ended(&target)? {
         return Err(Error::kind(ErrorKind::State, "cannot exec in a stopped container"));
     }
     match &plan.process.exec_affinity.last {
@@ -387,7 +409,7 @@ fn spawn_exec(
         exec::main(plan, &child)
     };
     drop(child);
-    let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, armed: true };
+    let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, unheard: None, armed: true };
     if relayed {
         launched = after_relay(launched, |report| {
             full.set(entered && report.errno == Errno::AGAIN);
@@ -418,12 +440,18 @@ fn after_relay(mut relay: Launched, failed: impl Fn(&Report) -> Error) -> Result
         Ok((Message::Pid(pid), _)) => pid,
         Ok((Message::Fault(report), _)) => return Err(failed(&report)),
         Ok((other, _)) => return Err(protocol::unexpected(&other)),
-        Err(_) => return Err(Error::new("the process that enters the namespaces was killed")),
+        // Nothing, though the other is there and would say more: it was killed before.
+        Err(Lost::Closed | Lost::Broken(Errno::WOULDBLOCK)) => {
+            return Err(Error::new("the process that enters the namespaces was killed"));
+        }
+        Err(Lost::Broken(errno)) => {
+            return Err(Error::sys("recvmsg", errno).context("the process that enters the namespaces"));
+        }
     };
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
     let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).call(|| "pidfd_open")?;
     let socket = relay.socket.try_clone().call(|| "fcntl")?;
-    Ok(Launched { pid, pidfd, console: None, socket, tree: None, armed: true })
+    Ok(Launched { pid, pidfd, console: None, socket, tree: None, unheard: None, armed: true })
 }
 
 /// Opens every namespace to join, once: the fd that was checked is the one that is entered.
@@ -527,14 +555,15 @@ fn send_sources(plan: &Plan, launched: &Launched) -> Result<()> {
     for part in sources.chunks(protocol::FDS_PER_MESSAGE) {
         let indices = part.iter().map(|(index, _)| *index).collect();
         let fds: Vec<_> = part.iter().map(|(_, fd)| fd.as_fd()).collect();
-        protocol::send(&launched.socket, &Message::Sources(indices), &fds).call(|| "sendmsg")?;
+        protocol::send(&launched.socket, &Message::Sources(indices), &fds)?;
     }
     Ok(())
 }
 
-fn has_ended(pidfd: &OwnedFd) -> bool {
+fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(protocol::retry(|| poll(&mut fds, Some(&now))).call(|| "poll")? > 0)
 }
 
 fn set_affinity(pid: u32, cpus: &Bitmask) -> Result<()> {

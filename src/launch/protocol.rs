@@ -38,6 +38,7 @@
 
 use super::fault::{Fault, Step};
 use crate::error::{Call as _, Error, Result};
+use crate::sys::{self, Named as _};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -194,15 +195,16 @@ fn text(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// EPIPE or ECONNRESET if the other side is gone.
-pub fn send(socket: impl AsFd, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+pub fn send(socket: impl AsFd, message: &Message, fds: &[BorrowedFd<'_>]) -> sys::Result<()> {
     let bytes = message.encode();
     if fds.is_empty() {
-        return retry(|| rustix::net::send(&socket, &bytes, SendFlags::NOSIGNAL)).map(drop);
+        return retry(|| rustix::net::send(&socket, &bytes, SendFlags::NOSIGNAL)).named("sendto").map(drop);
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(fds));
     retry(|| rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL))
+        .named("sendmsg")
         .map(drop)
 }
 
@@ -211,7 +213,8 @@ pub fn send(socket: impl AsFd, message: &Message, fds: &[BorrowedFd<'_>]) -> Res
 pub enum Lost {
     /// The other side closed the socket: it died, or its execve succeeded.
     Closed,
-    /// The receive failed, or what came was no message.
+    /// The receive failed, or what came was no message; `ECONNRESET` if the other side closed the socket before it had
+    /// read all.
     Broken(Errno),
 }
 
@@ -235,23 +238,26 @@ fn receive_with(socket: impl AsFd, flags: RecvFlags) -> Result<(Message, Vec<Own
     let mut bytes = [0; SIZE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = retry(|| {
-        rustix::net::recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            flags | RecvFlags::CMSG_CLOEXEC,
-        )
-    });
-    let got = match got {
+    let mut next = || {
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        retry(|| rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags))
+    };
+    let got = match next() {
+        // The kernel tells this first, and what the other side said before it closed only then.
+        Err(Errno::CONNRESET) => match next() {
+            Ok(got) if got.bytes == 0 => return Err(Lost::Broken(Errno::CONNRESET)),
+            other => other,
+        },
+        other => other,
+    };
+    match got {
         Ok(got) if got.bytes == 0 => return Err(Lost::Closed),
-        Err(Errno::CONNRESET) => return Err(Lost::Closed),
         Ok(got) if got.bytes != SIZE || got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) => {
             return Err(Lost::Broken(Errno::PROTO));
         }
-        other => other.map_err(Lost::Broken)?,
-    };
-    let _ = got;
+        Ok(_) => {}
+        Err(errno) => return Err(Lost::Broken(errno)),
+    }
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -280,8 +286,8 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// Those of write(2).
-pub fn write(socket: impl AsFd, message: &Message) -> Result<(), Errno> {
-    retry(|| rustix::io::write(&socket, &message.encode())).map(drop)
+pub fn write(socket: impl AsFd, message: &Message) -> sys::Result<()> {
+    retry(|| rustix::io::write(&socket, &message.encode())).named("write").map(drop)
 }
 
 /// As [`receive`], by read(2), for a process that a filter confines; without fds.
@@ -345,6 +351,21 @@ mod tests {
             send(&a, &message, &[]).expect("send");
             assert_eq!(receive(&b).expect("receive").0, message);
         }
+    }
+
+    #[test]
+    fn what_was_said_before_a_reset_is_heard() {
+        let (a, b) = pair().expect("socketpair");
+        send(&a, &Message::Go, &[]).expect("send");
+        send(&b, &Message::Ready, &[]).expect("send");
+        // Closed before it has read Go.
+        drop(b);
+        assert_eq!(receive(&a).expect("receive").0, Message::Ready);
+        assert_eq!(receive(&a).map(|_| ()), Err(Lost::Closed));
+        let (a, b) = pair().expect("socketpair");
+        send(&a, &Message::Go, &[]).expect("send");
+        drop(b);
+        assert_eq!(receive(&a).map(|_| ()), Err(Lost::Broken(Errno::CONNRESET)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::plan::Kind;
 use crate::sys::launch::{Cloned, clone3, exit_now, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 /// Enters namespaces: those of a pidfd at once, if they go at once. One that belongs to the host's user namespace,
 /// as a pod's network may, needs our capabilities and so comes before the user namespace; one that the host may not
@@ -54,15 +55,20 @@ pub fn through(
         enter(namespaces)?;
         clone3(create | libc::CLONE_PARENT as u32, None).at(Step::Namespace)
     })();
-    match made {
-        Ok(Cloned::Child) => {}
-        Ok(Cloned::Parent(pid, _)) => {
-            let _ = protocol::send(socket, &Message::Pid(pid), &[]);
-            exit_now(0)
-        }
-        Err(fault) => {
-            let _ = protocol::send(socket, &Message::Fault(fault.into()), &[]);
-            exit_now(1)
-        }
+    let told = match made {
+        Ok(Cloned::Child) => Ok(()),
+        Ok(Cloned::Parent(pid, pidfd)) => match protocol::send(socket, &Message::Pid(pid), &[]) {
+            Ok(()) => exit_now(0),
+            // Nobody would ever tell that process to go on.
+            Err(e) => {
+                let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+                Err(e).at(Step::Protocol)
+            }
+        },
+        Err(fault) => Err(fault),
+    };
+    if let Err(fault) = told {
+        let _ = protocol::send(socket, &Message::Fault(fault.into()), &[]);
+        exit_now(1)
     }
 }

@@ -4,7 +4,7 @@
 
 use super::fault::Step;
 use super::protocol::{self, Lost, Message, Report};
-use crate::error::{Call as _, Error, Kind, Result};
+use crate::error::{Call as _, Context as _, Error, Kind, Result};
 use crate::state::{Slot, connect};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -36,10 +36,14 @@ pub fn start(slot: &Slot) -> Result<(), Failed> {
     let running = || Error::kind(Kind::State, "cannot start an already running container");
     let socket: OwnedFd = match connect(slot) {
         Ok(socket) => socket,
-        Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(running().into()),
-        Err(e) => return Err(Error::sys("connect to start.sock", e).into()),
+        Err(e) if matches!(e.errno, Errno::NOENT | Errno::CONNREFUSED) => return Err(running().into()),
+        Err(e) => return Err(Error::from(e).context("start.sock").into()),
     };
-    protocol::send(&socket, &Message::Start, &[]).call(|| "send to init")?;
+    match protocol::send(&socket, &Message::Start, &[]) {
+        // It may have said why before it closed its end.
+        Err(e) if matches!(e.errno, Errno::PIPE | Errno::CONNRESET) => {}
+        sent => sent.context(|| "tell init to start")?,
+    }
     // An init that waits answers at once; one that was stopped by a signal, never.
     let mut ready = [PollFd::new(&socket, PollFlags::IN)];
     if protocol::retry(|| poll(&mut ready, Some(&PATIENCE))).call(|| "poll")? == 0 {
@@ -47,9 +51,10 @@ pub fn start(slot: &Slot) -> Result<(), Failed> {
     }
     match protocol::receive(&socket) {
         Ok((Message::Accepted, _)) => {}
+        Ok((Message::Fault(report), _)) => return Err(Failed::Reported(report)),
         // Init has accepted another start and closed the socket behind it.
-        Ok(_) | Err(Lost::Closed) => return Err(running().into()),
-        Err(Lost::Broken(e)) => return Err(Error::sys("receive from init", e).into()),
+        Ok(_) | Err(Lost::Closed | Lost::Broken(Errno::CONNRESET)) => return Err(running().into()),
+        Err(Lost::Broken(e)) => return Err(Error::sys("recvmsg", e).context("hear from init").into()),
     }
     match protocol::receive(&socket) {
         Ok((Message::Fault(report), _)) => Err(Failed::Reported(report)),
@@ -59,7 +64,7 @@ pub fn start(slot: &Slot) -> Result<(), Failed> {
             slot.started();
             Ok(())
         }
-        Err(Lost::Broken(e)) => Err(Error::sys("receive from init", e).into()),
+        Err(Lost::Broken(e)) => Err(Error::sys("recvmsg", e).context("hear from init").into()),
     }
 }
 

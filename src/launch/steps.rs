@@ -109,11 +109,14 @@ pub fn attach_terminal(slave: &OwnedFd) -> Result<(), Fault> {
 pub fn own_stdio(process: &ProcessPlan) -> Result<(), Fault> {
     let uid = rustix::process::Uid::from_raw(process.user.uid);
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        let Ok(stat) = rustix::fs::fstat(fd) else { continue };
+        let stat = match rustix::fs::fstat(fd) {
+            Err(Errno::BADF) => continue,
+            stat => stat.named("fstat").at(Step::Stdio)?,
+        };
         let null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
             && stat.st_rdev == rustix::fs::makedev(1, 3);
         if null {
-            reopen_null(fd);
+            reopen_null(fd).at(Step::Stdio)?;
             continue;
         }
         if stat.st_uid == process.user.uid {
@@ -127,29 +130,35 @@ pub fn own_stdio(process: &ProcessPlan) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Puts the container's /dev/null in the place of one of our standard fds; without one the host's stays.
-fn reopen_null(fd: BorrowedFd<'_>) {
-    let open = |flags| rustix::fs::open(c"/dev/null", flags | OFlags::CLOEXEC, Mode::empty());
-    let is_null = |file: &OwnedFd| {
-        rustix::fs::fstat(file).is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-                && stat.st_rdev == rustix::fs::makedev(1, 3)
-        })
+/// Puts the container's /dev/null in the place of one of our standard fds; without one that may be opened the host's
+/// stays.
+fn reopen_null(fd: BorrowedFd<'_>) -> sys::Result<()> {
+    // None where the image has none, or something else.
+    let open = |flags| match rustix::fs::open(c"/dev/null", flags | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => {
+            let stat = rustix::fs::fstat(&file).named("fstat")?;
+            let null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == rustix::fs::makedev(1, 3);
+            Ok(Some(file).filter(|_| null))
+        }
+        // These are rrun's own trouble; any other answer is about what the image has there.
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::IO)) => {
+            Err(SysError { call: "open", errno })
+        }
+        Err(_) => Ok(None),
     };
     // Looked at before it is opened: opening another device may have effects.
-    if !open(OFlags::PATH | OFlags::NOFOLLOW).is_ok_and(|file| is_null(&file)) {
-        return;
+    if open(OFlags::PATH | OFlags::NOFOLLOW)?.is_none() {
+        return Ok(());
     }
-    let Ok(file) = open(OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY) else { return };
     // Somebody who shares the directory may have put another file there meanwhile (CVE-2026-88265).
-    if !is_null(&file) {
-        return;
-    }
-    let _ = match fd.as_raw_fd() {
+    let Some(file) = open(OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY)? else { return Ok(()) };
+    match fd.as_raw_fd() {
         0 => rustix::stdio::dup2_stdin(&file),
         1 => rustix::stdio::dup2_stdout(&file),
         _ => rustix::stdio::dup2_stderr(&file),
-    };
+    }
+    .named("dup2")
 }
 
 /// Scheduler, I/O priority, execution domain and memory policy; the index tells which.
@@ -262,31 +271,32 @@ fn make_directories(path: &CStr) -> Result<(), Errno> {
 
 /// Finds the program as execvp(3) would, before anything irrevocable, with the user's rights.
 pub fn look_up(process: &ProcessPlan) -> Result<CString, Fault> {
-    let mut first = Errno::NOENT;
+    let mut first = SysError { call: "stat", errno: Errno::NOENT };
     for path in &process.candidates {
         match executable(path) {
             Ok(()) => return Ok(path.clone()),
-            Err(Errno::NOENT | Errno::NOTDIR) if process.candidates.len() > 1 => {}
+            Err(e) if matches!(e.errno, Errno::NOENT | Errno::NOTDIR) && process.candidates.len() > 1 => {}
             // A hit without permission is remembered, but a later directory may have a good one.
-            Err(errno) if first == Errno::NOENT => first = errno,
+            Err(e) if first.errno == Errno::NOENT => first = e,
             Err(_) => {}
         }
     }
-    Err(SysError { call: "stat", errno: first }).at(Step::Lookup)
+    Err(first).at(Step::Lookup)
 }
 
-fn executable(path: &CStr) -> Result<(), Errno> {
-    let stat = rustix::fs::statat(CWD, path, AtFlags::empty())?;
+fn executable(path: &CStr) -> sys::Result<()> {
+    let stat = rustix::fs::statat(CWD, path, AtFlags::empty()).named("stat")?;
+    let refused = |errno| Err(SysError { call: "stat", errno });
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => return Err(Errno::ISDIR),
+        FileType::Directory => return refused(Errno::ISDIR),
         FileType::RegularFile => {}
-        _ => return Err(Errno::ACCESS),
+        _ => return refused(Errno::ACCESS),
     }
     // faccessat2 (Linux 5.8) judges the effective ids and capabilities; older kernels judge the mode alone.
     match rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS) {
         Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) if stat.st_mode & 0o111 != 0 => Ok(()),
-        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Err(Errno::ACCESS),
-        other => other,
+        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => refused(Errno::ACCESS),
+        other => other.named("faccessat"),
     }
 }
 
@@ -377,8 +387,7 @@ fn load(seccomp: Option<&Filter>, channel: BorrowedFd<'_>) -> Result<(), Fault> 
     };
     // write and read and no socket call: filters notify about sendmsg, and the answer of such a
     // notification waits for the agent that does not have the fd yet.
-    let told = protocol::write(channel, &Message::Listener(listener.as_raw_fd()));
-    told.named("write").at(Step::Seccomp)?;
+    protocol::write(channel, &Message::Listener(listener.as_raw_fd())).at(Step::Seccomp)?;
     match protocol::receive_by_read(channel) {
         Ok(Message::Go) => Ok(()),
         _ => Err(SysError { call: "read", errno: Errno::CONNABORTED }).at(Step::Seccomp),
@@ -405,7 +414,7 @@ fn passwd() -> Option<Vec<u8>> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size > 16 << 20 {
         return None;
     }
-    crate::bundle::read_to_end(file).ok()
+    crate::file::read_to_end(file).ok()
 }
 
 /// Writes a kernel parameter below the /proc/sys that was opened before any mount of the container's: by

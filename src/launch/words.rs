@@ -67,14 +67,14 @@ pub fn of_exec(plan: &ExecPlan, report: &Report) -> Error {
 pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
     let name = process.argv.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
     let doing = match report.step {
-        Step::Lookup => return not_found(&name, report.errno),
+        Step::Lookup => return not_found(&name, report),
         Step::Exec => {
             return with_note(report, Error::sys(format!("exec {name}"), report.errno));
         }
         Step::CreateContainerHook | Step::StartContainerHook if !report.note.is_empty() => {
             return Error::new(report.note.clone());
         }
-        Step::Cwd if report.call == "getcwd" => {
+        Step::Cwd if report.call == "getcwd" && report.errno == Errno::NOENT => {
             let text =
                 format!("process.cwd: {:?} is outside of the container", process.cwd.to_string_lossy());
             return Error::new(text);
@@ -142,14 +142,15 @@ fn with_note(report: &Report, error: Error) -> Error {
     if report.note.is_empty() { error } else { error.remedy(&report.note) }
 }
 
-fn not_found(name: &str, errno: Errno) -> Error {
-    match errno {
+fn not_found(name: &str, report: &Report) -> Error {
+    match report.errno {
         Errno::NOENT if !name.contains('/') => {
             Error::new(format!("exec: {name:?}: executable file not found in $PATH"))
         }
-        Errno::NOENT => Error::sys(format!("exec: {name:?}: stat {name}"), errno),
+        Errno::NOENT => Error::sys(format!("exec: {name:?}: stat {name}"), report.errno),
         // dockerd before 23 makes 126 of these two words alone.
         Errno::ISDIR => Error::sys(format!("exec: {name:?}"), Errno::ACCESS).remedy("it is a directory"),
-        errno => Error::sys(format!("exec: {name:?}"), errno),
+        Errno::ACCESS => Error::sys(format!("exec: {name:?}"), report.errno),
+        errno => Error::sys(format!("exec: {name:?}: {}", report.call), errno),
     }
 }

@@ -357,7 +357,7 @@ fn dispose(signal: i32, to: libc::sighandler_t) -> Result<()> {
     // SAFETY: a handler given here only calls _exit(2), which signal-safety(7) allows.
     let old = unsafe { libc::signal(signal, to) };
     if old == libc::SIG_ERR {
-        return check("signal", -1).map(drop);
+        return check("rt_sigaction", -1).map(drop);
     }
     Ok(())
 }
