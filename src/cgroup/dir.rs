@@ -128,25 +128,18 @@ impl Dir {
 
     /// Names of the children.
     pub(super) fn children(&self) -> Result<Vec<String>> {
-        let listed = || -> rustix::io::Result<Vec<String>> {
-            let fd = openat2(
-                &self.fd,
-                ".",
-                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-                BENEATH,
-            )?;
-            let mut names = Vec::new();
-            for entry in Entries::new(fd)? {
-                let entry = entry?;
-                let name = entry.file_name().to_string_lossy();
-                if entry.file_type() == FileType::Directory && name != "." && name != ".." {
-                    names.push(name.into_owned());
-                }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat2(&self.fd, ".", flags, Mode::empty(), BENEATH);
+        let listing = || format!("getdents64 {}", self.path.display());
+        let mut names = Vec::new();
+        for entry in Entries::new(fd.call(|| format!("openat2 {}", self.path.display()))?).call(listing)? {
+            let entry = entry.call(listing)?;
+            let name = entry.file_name().to_string_lossy();
+            if entry.file_type() == FileType::Directory && name != "." && name != ".." {
+                names.push(name.into_owned());
             }
-            Ok(names)
-        };
-        listed().call(|| format!("list {}", self.path.display()))
+        }
+        Ok(names)
     }
 
     /// Process ids directly in this cgroup.

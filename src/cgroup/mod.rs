@@ -615,7 +615,8 @@ impl Cgroup {
     /// A failed write.
     pub fn thaw_to_die(&self) -> Result<()> {
         match self.freezer() {
-            Ok((Version::V1, dir)) if v1::is_frozen(dir).unwrap_or(false) => v1::thaw(dir),
+            // Where it cannot be told, too: thawing what is not frozen does nothing.
+            Ok((Version::V1, dir)) if v1::is_frozen(dir).unwrap_or(true) => v1::thaw(dir),
             _ => Ok(()),
         }
     }
@@ -649,7 +650,11 @@ impl Cgroup {
         if version == Version::V2 && signal == Signal::KILL && v2::kill(dir)? {
             return Ok(());
         }
-        let paused = self.is_frozen().unwrap_or(false);
+        let paused = match self.is_frozen() {
+            // Not to be thawed by mistake. What is to die is thawed in any case.
+            Err(e) if signal != Signal::KILL => return Err(e),
+            frozen => frozen.unwrap_or(false),
+        };
         // Otherwise a process that forks faster than it is killed escapes. Where freezing fails, as with a
         // process in an uninterruptible sleep, a few rounds are the next best.
         let held = paused || self.freeze_within(Duration::from_millis(500)).is_ok();
@@ -785,7 +790,7 @@ fn add(dir: &Dir, pid: u32) -> Result<()> {
 /// Joins the v2 cgroup in which `init` is, found by the difference to that of the container's own cgroup.
 fn add_beside(init: u32, group: &Path, pid: u32) -> Result<()> {
     let memberships = format!("/proc/{init}/cgroup");
-    let text = std::fs::read_to_string(&memberships).call(|| format!("read {memberships}"))?;
+    let text = crate::file::read(&memberships)?;
     let path = layout::unified_path(&text).ok_or_else(|| Error::new("init has no v2 cgroup"))?;
     // The mount point is the ancestor under which that path exists.
     let place = group
