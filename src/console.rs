@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Call, Context, Error, Result};
+use crate::launch::protocol::retry;
 use crate::sys::signal::{self, Signals};
 use crate::sys::spawn::{Exit, reap_others, wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType,
@@ -21,16 +23,21 @@ use rustix::termios::{OptionalActions, OutputModes, Termios};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long a receiver may take to accept, and to make room.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// A caller's socket, of `--console-socket` or `--pidfd-socket`, which receives one fd.
 #[derive(Debug)]
 pub struct Receiver(OwnedFd);
 
 impl Receiver {
-    /// Connects; to be done before anything is created, so that a wrong path costs nothing.
+    /// Connects; to be done before anything is created, so that a wrong path costs nothing. A receiver that does not
+    /// accept, or read, is waited for no longer than a moment.
     ///
     /// # Errors
-    /// socket, connect.
+    /// socket, setsockopt, connect: EAGAIN where the receiver does not accept.
     pub fn connect(path: &Path) -> Result<Self> {
         let call = || format!("connect {}", path.display());
         // sun_path holds 107 bytes; through the fd any path fits.
@@ -47,7 +54,8 @@ impl Receiver {
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .call(|| "socket")?;
-        rustix::net::connect(&socket, &address).call(call)?;
+        set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE)).call(|| "setsockopt SO_SNDTIMEO")?;
+        retry(|| rustix::net::connect(&socket, &address)).call(call)?;
         Ok(Self(socket))
     }
 
@@ -77,7 +85,7 @@ impl Receiver {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&fds));
-        rustix::net::sendmsg(&self.0, &[IoSlice::new(payload)], &mut control, SendFlags::NOSIGNAL)
+        retry(|| rustix::net::sendmsg(&self.0, &[IoSlice::new(payload)], &mut control, SendFlags::NOSIGNAL))
             .map(drop)
             .call(|| "sendmsg SCM_RIGHTS")
     }

@@ -5,6 +5,7 @@
  *   probe notify TEXT          sends TEXT to $NOTIFY_SOCKET
  *   probe agent SOCKET DIR     a seccomp agent: notes each state in DIR/state.N, answers mkdir with EDQUOT once
  *                              for each filter, lets later ones pass; prints a line when it listens
+ *   probe forks                forks without end, each child too
  *   probe policy               its memory policy, as get_mempolicy(2) has it: MODE NODES
  */
 #define _GNU_SOURCE
@@ -164,6 +165,11 @@ int main(int argc, char **argv)
 		return notify(argv[2]), 0;
 	if (argc == 4 && !strcmp(what, "agent"))
 		agent(argv[2], argv[3]);
+	if (argc == 2 && !strcmp(what, "forks")) {
+		signal(SIGCHLD, SIG_IGN);
+		for (;;)
+			fork();
+	}
 	if (argc == 2 && !strcmp(what, "policy"))
 		return policy(), 0;
 	fprintf(stderr, "probe: see the source for how to call it\n");

@@ -31,6 +31,7 @@ mod plan; // golden tests of the decisions
 mod process; // user, capabilities, rlimits, cwd, env, scheduler, sysctl, personality
 mod rootless; // an ordinary user: maps, groups, cgroups, systemd, podman
 mod seccomp; // actions, arguments, listener
+mod shortage; // room, descriptors, processes, memory, mounts, pids that run out
 mod systemd; // systemd as the cgroup driver, beside the peers
 mod terminal; // foreground pty, console socket, detach, fds, sd_notify
 mod trace; // strace: path safety and the syscall budget
