@@ -122,7 +122,8 @@ conformance-vm: packages build
 	$(CARGO) build --locked -p conformance
 	tests/vm/conformance target/debug/conformance "$(RRUN)"
 
-# A package of its own, as tests/cri: each command killed, and refused what it asks of the kernel, at every system call.
+# A package of its own, as tests/cri: each command killed, and refused what it asks of the kernel, at every system call;
+# with SWEEP_SAMPLE=N at every Nth.
 SWEEPS = --manifest-path tests/sweeps/Cargo.toml --locked --target-dir target/sweeps
 test-kill: build
 	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 killed

@@ -416,12 +416,8 @@ impl Test {
 
     /// The names, kinds and modes of all files in the rootfs.
     pub fn rootfs_listing(&self) -> String {
-        let out = Command::new("find")
-            .arg(&self.rootfs)
-            .args(["-printf", "%P %y %m %U:%G %s %l\\n"])
-            .output()
-            .unwrap();
-        let mut lines: Vec<_> = String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect();
+        let mut lines = Vec::new();
+        list(&self.rootfs, &self.rootfs, &mut lines);
         lines.sort();
         lines.join("\n")
     }
@@ -720,6 +716,19 @@ pub fn cgroup_of(pid: u32, controller: &str) -> PathBuf {
         .find_map(|(names, path)| names.split(',').any(|n| n == controller).then_some(path));
     let root = Path::new("/sys/fs/cgroup").join(controller.trim_start_matches("name="));
     root.join(path.unwrap().trim_start_matches('/'))
+}
+
+/// A line for a file and each below it.
+fn list(top: &Path, path: &Path, lines: &mut Vec<String>) {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::symlink_metadata(path).unwrap();
+    let (mode, owner, size) = (meta.mode(), (meta.uid(), meta.gid()), meta.size());
+    let link = fs::read_link(path).unwrap_or_default();
+    let name = path.strip_prefix(top).unwrap_or(path).display();
+    lines.push(format!("{name} {mode:o} {owner:?} {size} {}", link.display()));
+    if meta.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| list(top, &entry.unwrap().path(), lines));
+    }
 }
 
 /// Directories below `dir` whose name contains `id`, in whatever hierarchy.

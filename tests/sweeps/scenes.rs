@@ -1,6 +1,6 @@
 //! The commands that the sweeps go over: what has to be there before each, and what must be true after it was hurt.
 
-use crate::harness::{Run, SECONDS_5, Test, is_rrun, patiently, processes_marked, wait_for};
+use crate::harness::{Run, SECONDS_5, Test, cgroup_of, is_rrun, patiently, processes_marked, wait_for};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::fs;
@@ -52,7 +52,9 @@ fn nothing(_: &Test) {}
 /// A process that tells what it was given, and ends.
 fn short(t: &Test) {
     t.sh("grep -E '^(Uid|Gid|Groups|NoNewPrivs|Seccomp|Cap)' /proc/self/status; cut -d' ' -f4- /proc/self/mountinfo; \
-          cat /proc/self/limits /proc/self/oom_score_adj; hostname; ls -l /proc/self/fd | wc -l");
+          cat /proc/self/limits /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_forward; hostname; pwd; id; umask; \
+          ls /proc/self/fd 2>/dev/null | wc -l; ls -l /dev /dev/null | tr -s ' ' | cut -d' ' -f1-6; \
+          mknod /dev/kmsg c 1 11; cat /dev/kmsg 2>&1; ip link 2>&1");
 }
 
 fn created(t: &Test) {
@@ -120,6 +122,65 @@ impl Scene {
     pub fn init(&self, t: &Test) -> Option<u32> {
         self.wakes_init.then(|| t.pid())
     }
+}
+
+/// What of the container shows on the host: a command that has got over a fault has made the same of it.
+pub fn seen(t: &Test) -> String {
+    let end = Instant::now() + patiently(Duration::from_secs(1));
+    let (status, pid) = loop {
+        let state = t.rt(&["state", &t.id]).go();
+        let Ok(state) = serde_json::from_str::<Value>(&state.stdout()) else { return "none\n".into() };
+        let (status, pid) = (state["status"].to_string(), state["pid"].as_u64().unwrap_or(0));
+        // A process that was killed takes its time.
+        if pid == 0 || Instant::now() > end || !is_ending(pid) {
+            break (status, pid);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let Some(pid) = u32::try_from(pid).ok().filter(|&pid| pid != 0) else { return status };
+    let mut text = vec![status];
+    for controller in ["memory", "cpu", "pids", "devices", "freezer"] {
+        let cgroup = cgroup_of(pid, controller);
+        for file in LIMITS {
+            text.extend(fs::read_to_string(cgroup.join(file)).map(|value| format!("{file} {value}")));
+        }
+    }
+    let members = fs::read_to_string(cgroup_of(pid, "pids").join("cgroup.procs")).unwrap_or_default();
+    for member in members.lines() {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{member}/{file}")).unwrap_or_default();
+        let told = ["Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Cap"];
+        let status = read("status");
+        text.extend(
+            status.lines().filter(|line| told.iter().any(|t| line.starts_with(t))).map(str::to_owned),
+        );
+        text.extend(
+            read("mountinfo").lines().map(|line| line.splitn(4, ' ').last().unwrap_or_default().into()),
+        );
+        text.extend([read("limits"), read("oom_score_adj")]);
+    }
+    text.join("\n")
+}
+
+/// What the bundle limits, on either version of cgroups.
+const LIMITS: [&str; 8] = [
+    "memory.limit_in_bytes",
+    "cpu.shares",
+    "pids.max",
+    "devices.list",
+    "freezer.state",
+    "memory.max",
+    "cpu.weight",
+    "cgroup.freeze",
+];
+
+/// Whether SIGKILL waits for the process, or it has begun to end.
+fn is_ending(pid: u64) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = |name: &str| {
+        let set = status.lines().find_map(|line| line.strip_prefix(name));
+        set.is_some_and(|set| u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set & 1 << 8 != 0))
+    };
+    status.is_empty() || status.contains("State:\tZ") || pending("SigPnd:") || pending("ShdPnd:")
 }
 
 /// What is wrong on the host after a command was hurt; `delete --force` has been tried then, and the id used again.

@@ -15,51 +15,57 @@ mod tracer; // ptrace
 
 use harness::{Test, is_rrun};
 use nix::sys::signal::Signal;
-use scenes::{SCENES, Scene, aftermath, left, scrub};
+use scenes::{SCENES, Scene, aftermath, left, scrub, seen};
 use tracer::{Deed, Point, trace};
 
 /// What a sweep over one command has seen.
 #[derive(Default)]
 struct Tally {
+    sweep: &'static str,
+    scene: &'static str,
     points: usize,
     clean: usize,
     /// Not come to in that run: a peer with threads does not make the same calls twice.
     missed: usize,
-    wrong: Vec<String>,
+    wrong: usize,
 }
 
 impl Tally {
+    fn of(sweep: &'static str, scene: &Scene) -> Self {
+        Self { sweep, scene: scene.name, ..Self::default() }
+    }
+
     fn add(&mut self, what: &str, reached: bool, wrong: Vec<String>) {
         match (reached, wrong.is_empty()) {
             (false, true) => self.missed += 1,
             (_, true) => (self.points, self.clean) = (self.points + 1, self.clean + 1),
             (_, false) => {
                 self.points += 1;
-                self.wrong.push(format!("{what}: {}", wrong.join("; ")));
+                // At once: who ends a sweep of minutes has seen what it found.
+                println!("    {} {}: {what}: {}", self.sweep, self.scene, wrong.join("; "));
+                self.wrong += 1;
             }
         }
     }
 
     /// The line for the table, and the judgment if it is rrun's.
-    fn tell(self, sweep: &str, scene: &Scene) {
-        let Self { points, clean, missed, wrong } = self;
-        println!("{sweep:<6} {:<15} {clean:>5} of {points:>5} clean, {missed} not reached", scene.name);
-        for line in &wrong {
-            println!("    {line}");
-        }
-        assert!(points > 0, "{}: nothing was reached", scene.name);
-        assert!(wrong.is_empty() || !is_rrun(), "{}: {} points are not clean", scene.name, wrong.len());
+    fn tell(self) {
+        let Self { sweep, scene, points, clean, missed, wrong } = self;
+        println!("{sweep:<6} {scene:<15} {clean:>5} of {points:>5} clean, {missed} not reached");
+        assert!(points > 0, "{scene}: nothing was reached");
+        assert!(wrong == 0 || !is_rrun(), "{scene}: {wrong} points are not clean");
     }
 }
 
-/// The calls of an undisturbed command, and the rootfs after it.
+/// The calls of an undisturbed command, the rootfs after it, and what it made.
 fn rehearse(scene: &Scene, t: &Test) -> (Vec<Point>, String, String) {
     scene.prepare(t);
     let traced = trace(t, scene.command(t), scene.init(t), None);
     assert!(traced.succeeded(), "{}: {traced:?}", scene.name);
+    let told = traced.stdout + &seen(t);
     t.rt(&["delete", "--force", &t.id]).go().ok();
     t.nothing_left();
-    (traced.points, t.rootfs_listing(), traced.stdout)
+    (traced.points, t.rootfs_listing(), told)
 }
 
 /// Every one of `SWEEP_SAMPLE` (1, all of them): what there is time for beside other tests.
@@ -79,7 +85,7 @@ fn kills(name: &str, victim: Victim) {
     let scene = SCENES.iter().find(|scene| scene.name == name).unwrap();
     let t = scene.bundle();
     let (points, listing, _) = rehearse(scene, &t);
-    let mut tally = Tally::default();
+    let mut tally = Tally::of(if let Victim::Runtime = victim { "kill" } else { "init" }, scene);
     let wanted = |point: &&Point| match victim {
         Victim::Runtime => point.process == 0,
         Victim::Child => point.process > 0,
@@ -107,7 +113,7 @@ fn kills(name: &str, victim: Victim) {
         }
         tally.add(&point.to_string(), traced.reached, wrong);
     }
-    tally.tell(if let Victim::Runtime = victim { "kill" } else { "init" }, scene);
+    tally.tell();
 }
 
 /// The signals by which callers end a runtime, one after the other along its calls. It may heed them or not.
@@ -115,7 +121,7 @@ fn signals(name: &str) {
     let scene = SCENES.iter().find(|scene| scene.name == name).unwrap();
     let t = scene.bundle();
     let (points, listing, _) = rehearse(scene, &t);
-    let mut tally = Tally::default();
+    let mut tally = Tally::of("signal", scene);
     let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().cycle();
     for (&point, signal) in sampled(points.iter().filter(|point| point.process == 0).zip(signals)) {
         scene.prepare(&t);
@@ -130,7 +136,7 @@ fn signals(name: &str) {
         }
         tally.add(&format!("{signal} at {point}"), traced.reached, wrong);
     }
-    tally.tell("signal", scene);
+    tally.tell();
 }
 
 /// What is wrong with an error message, if there is one.

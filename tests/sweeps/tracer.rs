@@ -4,7 +4,7 @@
 //! strace's injection counts the calls of each process alone, so that a child's call cannot be aimed at without its
 //! parent's of that number, and it prints what it sees, which these sweeps would do a million times.
 
-use crate::harness::{Run, Test, patiently};
+use crate::harness::{Run, Test, is_rrun, patiently};
 use nix::errno::Errno;
 use nix::libc::{PTRACE_EVENT_CLONE, PTRACE_EVENT_EXEC, PTRACE_EVENT_FORK, PTRACE_EVENT_VFORK};
 use nix::sys::ptrace::{self, Options};
@@ -26,6 +26,9 @@ compile_error!("the registers are x86_64's");
 /// After which a command hangs.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// What main does first: it ignores SIGXFSZ. Each time it is executed, as it executes itself again as a sealed copy.
+const FIRST: (Sysno, u64) = (Sysno::rt_sigaction, Signal::SIGXFSZ as u64);
+
 /// One system call of one process: the `nth` of its kind, from 1, since the runtime was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Point {
@@ -33,6 +36,9 @@ pub struct Point {
     pub process: usize,
     pub call: Sysno,
     pub nth: u32,
+    /// Made by rrun's own code: not by libc and Rust's runtime, which come before main, and which end with the
+    /// program or a panic where the kernel refuses them what they need.
+    pub own: bool,
 }
 
 impl fmt::Display for Point {
@@ -88,7 +94,8 @@ pub fn trace(t: &Test, run: Run<'_>, init: Option<u32>, aim: Option<(Point, Deed
     let (out, err) = (t.dir.join("traced.out"), t.dir.join("traced.err"));
     // It stops itself, so that it can be seized before it is the runtime.
     let mut command = run.through("kill -STOP $$; exec \"$@\"").command();
-    command.stdin(Stdio::null());
+    // What Rust's runtime says beside a panic is not asked for here.
+    command.stdin(Stdio::null()).env("RUST_BACKTRACE", "0");
     command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
 
     let hung = AtomicBool::new(false);
@@ -134,7 +141,7 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
         processes = 2;
     }
     let mut counts: HashMap<(usize, i64), u32> = HashMap::new();
-    let (mut points, mut reached, mut begun) = (Vec::new(), false, false);
+    let (mut points, mut reached, mut begun, mut own) = (Vec::new(), false, false, false);
     loop {
         // Of this thread's children and tracees alone: other tests have theirs.
         let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
@@ -143,14 +150,17 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
         };
         let Some(pid) = status.pid() else { continue };
         // A child may be seen before its parent's call has returned; a thread is of its process.
-        let of_thread = tracees.get(&group(pid)).map(|leader| leader.process);
-        let tracee = tracees.entry(pid).or_insert_with(|| {
-            let process = of_thread.unwrap_or_else(|| {
-                processes += 1;
-                processes - 1
-            });
-            Tracee { process, ..Tracee::default() }
-        });
+        if !tracees.contains_key(&pid) {
+            let process = tracees.get(&group(pid)).map_or_else(
+                || {
+                    processes += 1;
+                    processes - 1
+                },
+                |leader| leader.process,
+            );
+            tracees.insert(pid, Tracee { process, ..Tracee::default() });
+        }
+        let Some(tracee) = tracees.get_mut(&pid) else { continue };
         let mut signal = None;
         match status {
             WaitStatus::Exited(..) | WaitStatus::Signaled(..) if pid == root => {
@@ -160,7 +170,10 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
                 tracees.remove(&pid);
                 continue;
             }
-            WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_EXEC) if tracee.process == 0 => begun = true,
+            WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_EXEC) if tracee.process == 0 => {
+                begun = true;
+                own = !is_rrun();
+            }
             WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_EXEC) => {
                 tracees.remove(&pid);
                 let _ = ptrace::detach(pid, None);
@@ -182,7 +195,8 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
                     *count += 1;
                     let call = usize::try_from(number).ok().and_then(Sysno::new);
                     if let Some(call) = call {
-                        let point = Point { process: tracee.process, call, nth: *count };
+                        own = own || (call, regs.rdi) == FIRST;
+                        let point = Point { process: tracee.process, call, nth: *count, own };
                         points.push(point);
                         match aim {
                             Some((at, deed)) if at == point => {
@@ -197,9 +211,12 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
                                     }
                                     Deed::Fail(errno) => {
                                         tracee.fails = Some(errno);
-                                        // No call has this number.
-                                        regs.orig_rax = u64::MAX;
-                                        let _ = ptrace::setregs(pid, regs);
+                                        // On Linux a close that fails has closed all the same.
+                                        if !matches!(call, Sysno::close | Sysno::close_range) {
+                                            // No call has this number.
+                                            regs.orig_rax = u64::MAX;
+                                            let _ = ptrace::setregs(pid, regs);
+                                        }
                                     }
                                 }
                             }
@@ -211,8 +228,10 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
             WaitStatus::Stopped(_, sent) => signal = Some(sent),
             _ => {}
         }
+        // What comes after the point need not be seen, but for the end of it.
+        let goes_on = if reached && tracee.fails.is_none() { ptrace::cont } else { ptrace::syscall };
         // ESRCH: it was killed meanwhile, which is told next.
-        let _ = ptrace::syscall(pid, signal);
+        let _ = goes_on(pid, signal);
     }
 }
 
