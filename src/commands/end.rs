@@ -132,7 +132,8 @@ fn seize(container: &mut Container) -> Result<()> {
             return Ok(());
         }
         crate::criu::kill_tracer(container.record.pid);
-        if slot.lock_within(Duration::from_secs(5))? {
+        // As long as a delete that is at work may take.
+        if slot.lock_within(Duration::from_secs(10))? {
             return Ok(());
         }
     }
