@@ -126,7 +126,7 @@ conformance-vm: packages build
 # with SWEEP_SAMPLE=N at every Nth.
 SWEEPS = --manifest-path tests/sweeps/Cargo.toml --locked --target-dir target/sweeps
 test-kill: build
-	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 killed
+	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 killed signalled
 test-faults: build
 	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 refused
 test-concurrency: build
