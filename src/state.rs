@@ -799,7 +799,7 @@ mod tests {
         drop(held);
         assert!(slot.holder().expect("holder").is_none());
         assert!(slot.lock_within(Duration::from_secs(60)).expect("lock"));
-        assert!(root.slot("a").expect("open").is_locked(), "the child's lock is ours");
+        assert!(root.slot("a").expect("open").is_locked().expect("flock"), "the child's lock is ours");
         slot.remove().expect("remove");
         std::fs::remove_dir(path).expect("nothing is left");
     }
