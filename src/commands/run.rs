@@ -103,8 +103,8 @@ pub(super) fn attend(global: &Global, container: Container, mut relay: Relay<'_>
     drop(container);
     let end = relay.run();
     drop(relay);
-    // Also where waiting has failed: nobody is left who would remove it at its end.
-    let removed = if keep { Ok(()) } else { remove(global, &id, pid) };
+    // Also where waiting has failed, and again where removing has: nobody is left who would do it later.
+    let removed = if keep { Ok(()) } else { remove(global, &id, pid).or_else(|_| remove(global, &id, pid)) };
     let end = end?;
     removed?;
     Ok(end.status())
@@ -120,6 +120,8 @@ fn remove(global: &Global, id: &str, pid: u32) -> Result<()> {
     };
     let container = match locked() {
         Err(e) if e.what() == Kind::NoContainer || e.errno() == Some(Errno::WOULDBLOCK) => return Ok(()),
+        // All but the directory is removed already.
+        Ok(container) if container.record.pid == 0 => return container.slot.remove(),
         Ok(container) if container.record.pid != pid => return Ok(()),
         container => container?,
     };

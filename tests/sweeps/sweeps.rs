@@ -37,7 +37,12 @@ impl Tally {
 
     fn add(&mut self, what: &str, reached: bool, wrong: Vec<String>) {
         match (reached, wrong.is_empty()) {
-            (false, true) => self.missed += 1,
+            (false, true) => {
+                self.missed += 1;
+                if is_rrun() {
+                    println!("    {} {}: {what}: not reached", self.sweep, self.scene);
+                }
+            }
             (_, true) => (self.points, self.clean) = (self.points + 1, self.clean + 1),
             (_, false) => {
                 self.points += 1;
