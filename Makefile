@@ -16,7 +16,7 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri \
+.PHONY: all build demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri \
         test-attacks-vm test-sweeps-vm \
         test-cri-vm conformance conformance-vm test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install uninstall clean
@@ -38,10 +38,19 @@ test: packages build guest-image
 
 test-host: export RRUN_TEST_PATIENCE = 4
 test-host:
-	$(MAKE) unit && $(MAKE) suite && $(MAKE) suite-old-kernel && $(MAKE) test-cri
+	$(MAKE) unit && $(MAKE) suite && $(MAKE) suite-old-kernel && $(MAKE) test-cri && \
+	  $(MAKE) test-attacks && $(MAKE) test-kill test-faults SWEEP_SAMPLE=40
 
 test-guest:
 	$(MAKE) test-vm && $(MAKE) test-cri-vm
+
+# What `make test` has no time for: the sweeps at every call, two commands at once, 20,000 lifecycles, ten minutes of
+# each fuzzer, and the clauses of the specification, the attacks and a part of the sweeps in the guest. Hours.
+test-deep: packages build
+	$(MAKE) test-kill test-faults test-concurrency test-soak
+	$(MAKE) fuzz SECONDS=600
+	$(MAKE) conformance-vm test-attacks-vm
+	$(MAKE) test-sweeps-vm T="killed init_killed refused" SWEEP_SAMPLE=20
 
 packages:
 	tests/install-packages
@@ -124,6 +133,8 @@ conformance-vm: packages build
 
 # A package of its own, as tests/cri: each command killed, and refused what it asks of the kernel, at every system call;
 # with SWEEP_SAMPLE=N at every Nth.
+SWEEP_SAMPLE ?= 1
+export SWEEP_SAMPLE
 SWEEPS = --manifest-path tests/sweeps/Cargo.toml --locked --target-dir target/sweeps
 test-kill: build
 	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 killed signalled

@@ -7,8 +7,9 @@ use crate::scene::{Control::*, Scene, attack};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// Races that are left to luck are given this many containers.
 const RUNS: usize = 100;
@@ -340,7 +341,17 @@ fn cve_2025_52565_console_led_elsewhere() {
 fn with_null_streams(s: &Scene) -> Out {
     s.edit(|c| c["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
     s.t.sh("true");
-    s.t.bundle_command("run", &[]).through("exec \"$@\" </dev/null >/dev/null 2>&1").go()
+    // Some give away the host's own (runc #3674, Debian's crun): one after the other, and it is taken back.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let owner = || fs::metadata("/dev/null").map(|m| (m.uid(), m.gid())).unwrap();
+    let before = owner();
+    let out = s.t.bundle_command("run", &[]).through("exec \"$@\" </dev/null >/dev/null 2>&1").go();
+    if owner() != before {
+        chown("/dev/null", Some(before.0), Some(before.1)).unwrap();
+        assert!(s.control.is_some(), "the host's /dev/null was given away");
+    }
+    out
 }
 
 /// crun's: the standard streams become what the image has at /dev/null, and get another owner.
