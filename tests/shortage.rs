@@ -3,7 +3,7 @@
 //! huge and deep JSON) and cgroups (a container's own limits); errors of single calls are for tests/sweeps.
 
 use crate::harness::{
-    Out, Run, SECONDS_5, Test, controller, is_cgroup2, is_rrun, patiently, script, wait_for,
+    Out, Run, SECONDS_5, Test, controller, is_cgroup2, is_rrun, lacks, patiently, script, wait_for,
 };
 use crate::{requires, rrun_only};
 use serde_json::json;
@@ -76,7 +76,9 @@ fn few_descriptors_and_many_mounts() {
                 .map(|n| json!({ "destination": format!("/tmp/{n}"), "type": "tmpfs", "source": "tmpfs" })),
         );
     });
-    for limit in [4, 6, 8, 10, 12, 16, 32, 64] {
+    // The shell that takes calls away from the runtime has descriptors of its own, dash at 10.
+    let least = if lacks().is_empty() { 0 } else { 16 };
+    for limit in [4, 6, 8, 10, 12, 16, 32, 64].into_iter().filter(|limit| *limit >= least) {
         let out =
             survives(&t, t.bundle_command("run", &[]).through(&format!("ulimit -n {limit}; exec \"$@\"")));
         if out.code != Some(0) {
