@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::super::rootfs::clean;
+use super::super::rootfs::options::Options;
+use super::super::rootfs::{attr, clean};
 use crate::error::{Error, Result};
 use crate::plan::ids::Ids;
 use crate::plan::{Kind, Namespaces};
@@ -16,7 +17,7 @@ const ANNOTATION: &str = "run.oci.delegate-cgroup";
 /// has a cgroup namespace of its own and the cgroup file system is mounted for writing.
 pub fn owner(spec: &Spec, namespaces: &Namespaces, ids: &Ids) -> Option<u32> {
     let writable = spec.mounts.iter().any(|mount| {
-        let readonly = mount.options.iter().any(|option| option == "ro" || option == "rro");
+        let readonly = Options::parse(&mount.options).whole().set & attr::RDONLY != 0;
         mount.source == "cgroup" && clean(&mount.destination) == "/sys/fs/cgroup" && !readonly
     });
     if !writable || !namespaces.creates(Kind::Cgroup) {
@@ -70,10 +71,22 @@ mod tests {
             "gidMappings":[{"containerID":0,"hostID":1000,"size":10}]"#;
         let rw =
             r#"{"destination":"/sys/fs/cgroup/","type":"cgroup","source":"cgroup","options":["nosuid"]}"#;
-        let ro = r#"{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["ro"]}"#;
+        let with = |options: &str| {
+            format!(
+                r#"{{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":[{options}]}}"#
+            )
+        };
         assert_eq!(owner_of(own, rw, 5), Some(5));
         assert_eq!(owner_of(mapped, rw, 5), Some(1005));
-        assert_eq!(owner_of(own, ro, 5), None);
+        for (options, owner) in [
+            (r#""ro""#, None),
+            (r#""rro""#, None),
+            (r#""rw","ro""#, None),
+            (r#""ro","rw""#, Some(5)),
+            (r#""ro","rrw""#, Some(5)),
+        ] {
+            assert_eq!(owner_of(own, &with(options), 5), owner, "{options}");
+        }
         assert_eq!(owner_of(own, "", 5), None);
         assert_eq!(owner_of(r#""namespaces":[{"type":"mount"}]"#, rw, 5), None);
         assert_eq!(owner_of(r#""namespaces":[{"type":"cgroup","path":"/proc/1/ns/cgroup"}]"#, rw, 5), None);

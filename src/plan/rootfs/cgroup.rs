@@ -68,19 +68,10 @@ pub(super) fn add(
 /// Without a cgroup namespace, cgroups that are not the container's are read-only whatever the configuration says:
 /// the user that they belong to runs other things there (CVE-2023-25809).
 fn attrs_of(given: &Given<'_>, options: &Options) -> Attrs {
-    let mut attrs = asked(options);
+    let mut attrs = options.whole();
     if given.foreign_cgroups && !given.namespaces.has(Kind::Cgroup) {
         attrs.set(attr::RDONLY);
     }
-    attrs
-}
-
-/// What the options ask for of every mount here: nothing else is below them, so recursive ones are not apart.
-fn asked(options: &Options) -> Attrs {
-    let Attrs { set, clear } = options.recursive;
-    let mut attrs = options.attrs;
-    attrs.set = attrs.set & !clear | set;
-    attrs.clear = attrs.clear & !(set & !attr::ATIME) | clear;
     attrs
 }
 
@@ -92,7 +83,7 @@ fn v1(
     options: &Options,
     hierarchies: &[Hierarchy],
 ) -> Result<()> {
-    let readonly = asked(options).set & attr::RDONLY != 0;
+    let readonly = options.whole().set & attr::RDONLY != 0;
     let hard = attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let top = Source::New(filesystem("tmpfs", "tmpfs", &["mode=755".to_owned()])?);
     let mut top = one(entry, destination, top, Attrs { set: hard, clear: 0 }, options)?;

@@ -252,6 +252,15 @@ fn superblock(name: &str) -> Option<(u32, bool)> {
 }
 
 impl Options {
+    /// Of a mount below which nothing is, as of every one of type `cgroup`: recursive options are not apart there.
+    pub fn whole(&self) -> Attrs {
+        let Attrs { set, clear } = self.recursive;
+        let mut attrs = self.attrs;
+        attrs.set = attrs.set & !clear | set;
+        attrs.clear = attrs.clear & !(set & !attr::ATIME) | clear;
+        attrs
+    }
+
     /// Reads the table; the last of contradictory options wins, an unknown one is data.
     pub fn parse(options: &[String]) -> Self {
         let mut this = Self::default();
