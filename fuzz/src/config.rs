@@ -11,7 +11,6 @@ use rrun::spec::Spec;
 use rrun::spec::read::document;
 use serde_json::Value;
 use std::ffi::CStr;
-use std::path::Path;
 
 pub fn check(data: &[u8]) {
     let spec = document::<Spec>(data);
@@ -45,16 +44,7 @@ pub fn check(data: &[u8]) {
 
 fn plan(spec: &Spec, blanks: usize) -> rrun::error::Result<Plan> {
     let (host, driver) = machine::machine(blanks % machine::COUNT);
-    let request = Request {
-        id: "fuzzed",
-        bundle: Path::new("/bundle"),
-        driver,
-        no_pivot: blanks % 7 == 6,
-        no_new_keyring: false,
-        preserve_fds: 0,
-        environment: &[],
-        rootless: None,
-    };
+    let request = Request { no_pivot: blanks % 7 == 6, ..machine::request(driver) };
     Plan::build(spec, &request, &host)
 }
 

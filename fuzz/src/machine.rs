@@ -4,8 +4,10 @@
 
 use rrun::cgroup::layout::{Hierarchy, Layout, Version};
 use rrun::host::Host;
+use rrun::plan::Request;
 use rrun::plan::cgroup::Driver;
 use rrun::plan::cgroup::systemd::Systemd;
+use std::path::Path;
 
 fn hierarchy(version: Version, controllers: &[&str], mount: &str) -> Hierarchy {
     let controllers = controllers.iter().map(|&name| name.to_owned()).collect();
@@ -37,6 +39,20 @@ pub fn hybrid() -> Layout {
     let mut layout = v1();
     layout.hierarchies.push(hierarchy(Version::V2, &["hugetlb"], "/sys/fs/cgroup/unified"));
     layout
+}
+
+/// A create without any flag.
+pub fn request(driver: Driver) -> Request<'static> {
+    Request {
+        id: "fuzzed",
+        bundle: Path::new("/bundle"),
+        driver,
+        no_pivot: false,
+        no_new_keyring: false,
+        preserve_fds: 0,
+        environment: &[],
+        rootless: None,
+    }
 }
 
 /// Every machine, and who makes cgroups there.

@@ -6,14 +6,13 @@
 use super::{machine, report};
 use rrun::launch::protocol::{Lost, Message, Report, SIZE, pair, receive, receive_by_read, send, unexpected};
 use rrun::launch::words;
+use rrun::plan::Plan;
 use rrun::plan::exec::ExecPlan;
-use rrun::plan::{Plan, Request};
 use rrun::spec::Spec;
 use rrun::spec::read::document;
 use rustix::fd::AsFd as _;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use std::path::Path;
 
 pub fn check(data: &[u8]) {
     through_a_socket(data);
@@ -105,16 +104,7 @@ fn plans() -> (Plan, ExecPlan) {
     let text = rrun::default_spec::text(None, false);
     let spec: Spec = document(text.as_bytes()).unwrap();
     let (host, driver) = machine::machine(0);
-    let request = Request {
-        id: "fuzzed",
-        bundle: Path::new("/bundle"),
-        driver,
-        no_pivot: false,
-        no_new_keyring: false,
-        preserve_fds: 0,
-        environment: &[],
-        rootless: None,
-    };
+    let request = machine::request(driver);
     let plan = Plan::build(&spec, &request, &host).unwrap();
     let exec = ExecPlan::build(&spec, "fuzzed", spec.process.as_deref().unwrap(), false).unwrap();
     (plan, exec)

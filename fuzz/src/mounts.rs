@@ -4,11 +4,10 @@
 #![forbid(unsafe_code)]
 
 use super::{machine, report};
+use rrun::plan::Plan;
 use rrun::plan::rootfs::options::{Options, attr, propagation};
 use rrun::plan::rootfs::{Attrs, OPTIONS, RootfsOp, Source};
-use rrun::plan::{Plan, Request};
 use rrun::spec::{Linux, Mount, Namespace, Process, Root, Spec};
-use std::path::Path;
 
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data).replace('\0', "");
@@ -124,16 +123,7 @@ fn planned(typ: &str, words: &[String], options: &Options, length: usize) {
         ..Spec::default()
     };
     let (host, driver) = machine::machine(length % 2);
-    let request = Request {
-        id: "fuzzed",
-        bundle: Path::new("/bundle"),
-        driver,
-        no_pivot: false,
-        no_new_keyring: false,
-        preserve_fds: 0,
-        environment: &[],
-        rootless: None,
-    };
+    let request = machine::request(driver);
     let plan = match Plan::build(&spec, &request, &host) {
         Ok(plan) => plan,
         Err(e) => {
