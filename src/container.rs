@@ -61,7 +61,7 @@ impl Container {
         crate::cli::id(id)?;
         let root = match Root::open(&root(named)?) {
             Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => {
-                return Err(Error::kind(Kind::NoContainer, format!("container does not exist: {id}")));
+                return Err(crate::state::no_container(id));
             }
             other => other?,
         };

@@ -280,7 +280,8 @@ impl Root {
     }
 }
 
-fn no_container(id: &str) -> Error {
+/// There is none of this id.
+pub fn no_container(id: &str) -> Error {
     Error::kind(Kind::NoContainer, format!("container does not exist: {id}"))
 }
 
@@ -407,7 +408,7 @@ impl Slot {
         let same = |path: &Path| {
             rustix::fs::stat(path).is_ok_and(|s| (s.st_dev, s.st_ino) == (stat.st_dev, stat.st_ino))
         };
-        let locks = std::fs::read_to_string("/proc/locks").call(|| "open /proc/locks")?;
+        let locks = file::read("/proc/locks")?;
         for pid in locks.lines().filter_map(|line| locker(line, stat.st_ino)) {
             // Opened before the check. The number of a file system is not the same there as in stat(2) everywhere
             // (Btrfs), and the number of the process may be another's by now: it must be one that has this open.

@@ -301,11 +301,7 @@ fn explain(failure: Failure, log: Option<&Path>) -> Error {
     let mut text = format!("criu failed: type {} errno {}", Kind::name(response.kind), response.errno);
     let words = log.and_then(logged_error);
     let words = words.or_else(|| Some(response.message).filter(|words| !words.is_empty()));
-    let words = words.or_else(|| {
-        // Others are none of the kernel's, which rustix takes for an error of ours.
-        let known = (1..4096).contains(&response.errno);
-        known.then(|| crate::error::strerror(Errno::from_raw_os_error(response.errno)))
-    });
+    let words = words.or_else(|| crate::sys::errno(response.errno).map(crate::error::strerror));
     if let Some(words) = words {
         text = format!("{text}: {words}");
     }

@@ -164,18 +164,13 @@ impl Message {
                 step: Step::from_u8(bytes[1])?,
                 index: u16::from_le_bytes([bytes[2], bytes[3]]),
                 call: text(&bytes[HEAD..HEAD + CALL]),
-                errno: errno(value)?,
+                errno: sys::errno(value)?,
                 note: text(&bytes[HEAD + CALL..]),
             }),
             12 => Self::Idmap(u16::try_from(value).ok()?),
             _ => return None,
         })
     }
-}
-
-/// The kernel's are 1 to 4095 (include/linux/err.h); rustix takes others for an error of ours.
-fn errno(number: i32) -> Option<Errno> {
-    (1..4096).contains(&number).then(|| Errno::from_raw_os_error(number))
 }
 
 fn copy_text(into: &mut [u8], from: &str) {

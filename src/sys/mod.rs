@@ -45,6 +45,12 @@ impl<T> Named<T> for std::result::Result<T, Errno> {
     }
 }
 
+/// An errno that another process has sent. The kernel's are 1 to 4095 (include/linux/err.h); rustix takes others for an
+/// error of ours.
+pub fn errno(number: i32) -> Option<Errno> {
+    (1..4096).contains(&number).then(|| Errno::from_raw_os_error(number))
+}
+
 /// The result of a raw call through libc: -1 becomes errno.
 fn check(call: &'static str, ret: libc::c_long) -> Result<libc::c_long> {
     if ret == -1 {
