@@ -1,10 +1,14 @@
 //! Keeps the host's rrun binary out of containers (CVE-2019-5736).
 //!
 //! A container that gets rrun executed inside it (`#!/proc/self/exe` as its entry point is enough) can open
-//! /proc/self/exe and write to that file once nothing runs it. So `create`, `run`, `exec` and `restore`
-//! first execute themselves again from a copy in a sealed memfd, and everything that ever enters a container
-//! has that as its /proc/PID/exe: it cannot be written through any fd, and its pages are not those of the
-//! file on disk, so that a page cache bug (CVE-2022-0847, CVE-2026-31431) does not reach the host either.
+//! /proc/self/exe and write to that file once nothing runs it. So `create`, `run`, `exec` and `restore` first
+//! replace their own program, in memory, by a private copy of every page, and their /proc/self/exe by an empty
+//! sealed memfd, which whatever enters a container inherits: the file cannot be named through such a process,
+//! and its pages are not those of the file on disk, so that a page cache bug (CVE-2022-0847, CVE-2026-31431)
+//! does not reach the host either. What executes /proc/self/exe gets ENOEXEC.
+//!
+//! Where the kernel refuses that, to a user without capabilities or for want of CONFIG_CHECKPOINT_RESTORE, they
+//! execute themselves again from a copy in a sealed memfd, which is as safe and takes longer.
 //!
 //! The other variants, and what they cost here, stand in the crate documentation.
 
@@ -20,7 +24,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 const SEALS: SealFlags =
     SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
-/// Returns if this process already runs the sealed copy; otherwise becomes it.
+/// Returns when nothing of the file is left in this process, at the second time if it has to be executed again.
 ///
 /// # Errors
 /// Those of memfd_create(2), the copy and execveat(2): without the copy nothing may enter a container.
@@ -29,6 +33,11 @@ pub fn protect() -> Result<()> {
         .call(|| "open /proc/self/exe")
         .map_err(|e| e.remedy("rrun needs /proc"))?;
     if rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SEALS)) {
+        return Ok(());
+    }
+    if let Ok(nothing) = sealed(memfd()?)
+        && crate::sys::image::detach(&nothing).is_ok()
+    {
         return Ok(());
     }
     let copy = sealed_copy(&exe).map_err(|e| e.context("sealed copy of rrun"))?;
@@ -45,23 +54,31 @@ fn variable(name: &OsStr, value: &OsStr) -> Option<CString> {
     CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
 }
 
-fn sealed_copy(exe: &OwnedFd) -> Result<OwnedFd> {
-    let size = rustix::fs::fstat(exe).call(|| "fstat /proc/self/exe")?.st_size;
-    let mut left = usize::try_from(size).unwrap_or(0);
+fn sealed(file: OwnedFd) -> Result<OwnedFd> {
+    rustix::fs::fcntl_add_seals(&file, SEALS).call(|| "fcntl(F_ADD_SEALS)")?;
+    Ok(file)
+}
+
+fn memfd() -> Result<OwnedFd> {
     // MFD_EXEC is due since Linux 6.3, where vm.memfd_noexec=1 makes the default unexecutable; before, it is
     // an unknown flag.
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let copy = match rustix::fs::memfd_create(c"rrun", flags | MemfdFlags::EXEC) {
+    match rustix::fs::memfd_create(c"rrun", flags | MemfdFlags::EXEC) {
         Err(Errno::INVAL) => rustix::fs::memfd_create(c"rrun", flags),
         other => other,
     }
-    .call(|| "memfd_create")?;
+    .call(|| "memfd_create")
+}
+
+fn sealed_copy(exe: &OwnedFd) -> Result<OwnedFd> {
+    let size = rustix::fs::fstat(exe).call(|| "fstat /proc/self/exe")?.st_size;
+    let mut left = usize::try_from(size).unwrap_or(0);
+    let copy = memfd()?;
     while left > 0 {
         match rustix::fs::sendfile(&copy, exe, None, left).call(|| "sendfile")? {
             0 => return Err(Error::new("/proc/self/exe ended early")),
             sent => left -= sent.min(left),
         }
     }
-    rustix::fs::fcntl_add_seals(&copy, SEALS).call(|| "fcntl(F_ADD_SEALS)")?;
-    Ok(copy)
+    sealed(copy)
 }

@@ -29,7 +29,7 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
     if let Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) = command {
         crate::exe::protect()?;
         // runc's words, here and for the steps of a launch: its suite and those who know its log look for them.
-        crate::log::debug(|| format!("{name} exeseal: using /proc/self/exe clone, a sealed memfd"));
+        crate::log::debug(|| format!("{name} exeseal: using /proc/self/exe clone, a private copy"));
     }
     keep_fds(&command)?;
     crate::log::debug(|| format!("{name} {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod image;
 pub mod launch;
 pub mod mount;
 pub mod netlink;
