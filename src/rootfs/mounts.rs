@@ -204,15 +204,18 @@ impl Rootfs {
 
     /// What follows once it is in place. `made`: a file system of the container's own.
     fn settle(&mut self, mount: &Mount, fd: &OwnedFd, made: bool) -> Made<()> {
+        let id = match made || mount.late_readonly {
+            true => resolve::mount_id(fd).map_err(|e| fault(e, ""))?,
+            false => 0,
+        };
         if made {
-            self.own.push(resolve::mount_id(fd).map_err(|e| fault(e, ""))?);
+            self.own.push(id);
             tree::set_attrs(fd.as_fd(), true, mount.recursive).map_err(|e| fault(e, ""))?;
         }
         for flags in &mount.propagation {
             self.propagate(fd.as_fd(), *flags).map_err(|e| fault(e, ""))?;
         }
         if mount.late_readonly {
-            let id = resolve::mount_id(fd).map_err(|e| fault(e, ""))?;
             self.late.push((mount.destination.clone(), id));
         }
         Ok(())

@@ -81,16 +81,14 @@ enum Made {
 
 fn make_missing(root: BorrowedFd<'_>, path: &CStr, make: Make, links: Links) -> Result<Made> {
     let parts: Vec<&[u8]> = path.to_bytes().split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
-    let (mut dir, mut depth) = (open(root, c"/", OFlags::PATH | OFlags::DIRECTORY, links)?, 0);
-    while depth + 1 < parts.len() {
-        let prefix = text(&parts[..=depth])?;
-        match open(root, &prefix, OFlags::PATH | OFlags::DIRECTORY, links) {
-            Ok(fd) => dir = fd,
-            Err(SysError { errno: Errno::NOENT, .. }) => break,
-            Err(e) => return Err(e),
+    // The last directory on the way that is there: mostly it is the parent.
+    let mut depth = parts.len().saturating_sub(1);
+    let mut dir = loop {
+        match open(root, &text(&parts[..depth])?, OFlags::PATH | OFlags::DIRECTORY, links) {
+            Err(SysError { errno: Errno::NOENT, .. }) if depth > 0 => depth -= 1,
+            result => break result?,
         }
-        depth += 1;
-    }
+    };
     if let Some(name) = parts.get(depth) {
         let name = component(name)?;
         match readlinkat(&dir, &name, Vec::new()) {
