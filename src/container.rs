@@ -165,11 +165,11 @@ impl Container {
         self.record.init()?.map_or(Ok(true), |init| ends(&init, MOMENT))
     }
 
-    /// Ends every process, and waits for it.
+    /// Ends every process, and waits for it. Returns the cgroups, which can be removed now.
     ///
     /// # Errors
     /// `container init still running` after ten seconds, or twenty if a CRIU had to be killed.
-    pub fn kill_all(&self) -> Result<()> {
+    pub fn kill_all(&self) -> Result<Cgroup> {
         let init = self.record.init()?;
         if let Some(init) = &init {
             match crate::sys::signal::send(init.as_fd(), libc::SIGKILL) {
@@ -192,7 +192,8 @@ impl Container {
                 return Err(Error::new("container init still running"));
             }
         }
-        cgroup.kill(Signal::KILL)
+        cgroup.kill(Signal::KILL)?;
+        Ok(cgroup)
     }
 
     /// Removes the mounts that did not end with the processes.
@@ -205,14 +206,14 @@ impl Container {
         self.record.shared_mounts.as_ref().map_or(Ok(()), |shared| shared.remove())
     }
 
-    /// Removes everything that belongs to a container that has ended, its record last, and runs its poststop
+    /// Removes everything that belongs to a container that has ended, its cgroups first and its record last, and runs its poststop
     /// hooks. Their failures are returned: they are warnings (runtime.md, "Lifecycle", step 13).
     ///
     /// # Errors
     /// A cgroup or file that cannot be removed: the record stays, so that `delete` can be repeated.
-    pub fn destroy(self) -> Result<Vec<Error>> {
+    pub fn destroy(self, cgroup: Cgroup) -> Result<Vec<Error>> {
         let spec = self.slot.read_config();
-        self.cgroup()?.remove()?;
+        cgroup.remove()?;
         let groups: Vec<PathBuf> = self.record.rdt.iter().map(PathBuf::from).collect();
         crate::rdt::remove(&groups)?;
         self.remove_mounts()?;

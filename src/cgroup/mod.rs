@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::cell::OnceCell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,23 @@ pub struct Cgroup {
     // Above, and with the directories that systemd makes.
     scope: Option<systemd::Scope>,
 }
+
+/// What a process needs to be in the container's cgroups from its beginning, instead of being moved there.
+///
+/// Writing another process's pid to cgroup.procs takes a lock on the forks, exits and execs of every process of the
+/// machine, which waits for a grace period of RCU: 10 ms here, unless somebody has just waited for one. A process that
+/// is made there (`CLONE_INTO_CGROUP`), and a thread that writes its own 0 to `tasks`, take no such lock (kernel commit
+/// 9a3284fad42f, Linux 5.2).
+#[derive(Debug, Default)]
+pub struct Entry {
+    /// The cgroup of v2, for clone3(2).
+    pub unified: Option<OwnedFd>,
+    /// Those of v1.
+    pub tasks: Tasks,
+}
+
+/// The `tasks` files of v1 cgroups, open for writing.
+pub type Tasks = Vec<(PathBuf, OwnedFd)>;
 
 /// Makes the container's cgroup in every hierarchy; no process joins and no limit is set yet.
 ///
@@ -162,16 +179,16 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>
     let mount = Dir::open(&place.hierarchy.mount)?;
     let must: Vec<&str> = plan.limits.iter().map(|limit| limit.controller.as_str()).collect();
     let parts: Vec<&str> = place.path.split('/').filter(|part| !part.is_empty()).collect();
-    let (mut dir, mut made) = (mount.child(".")?, false);
+    let (mut found, mut made) = (None, false);
     // The way down is walked only as far as needed: the parent mostly exists, and on v2 what it has enabled those
     // above have too.
     let (mut rest, mut ready) = (parts.as_slice(), false);
     if let Some((last, parents @ [_, ..])) = parts.split_last() {
         match mount.child(&parents.join("/")) {
-            Ok(found) => {
-                ready = v2::missing(&found, &place.enable)?.is_empty();
+            Ok(parent) => {
+                ready = v2::missing(&parent, &place.enable)?.is_empty();
                 if ready {
-                    (dir, rest) = (found, std::slice::from_ref(last));
+                    (found, rest) = (Some(parent), std::slice::from_ref(last));
                 }
             }
             Err(e) if e.errno() == Some(Errno::NOENT) => {}
@@ -179,14 +196,17 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>
         }
     }
     for part in rest {
+        let above = found.as_ref().unwrap_or(&mount);
         if !ready {
-            v2::enable(&dir, &place.enable, &must)?;
+            v2::enable(above, &place.enable, &must)?;
         }
-        (dir, made) = dir.make(part)?;
-        if made {
+        let (dir, new) = above.make(part)?;
+        if new {
             group.made.push(dir.path().to_owned());
         }
+        (found, made) = (Some(dir), new);
     }
+    let dir = found.map_or_else(|| mount.child("."), Ok)?;
     if group.version == Version::V2 {
         let limited = place.enable.iter().any(|name| {
             must.contains(&name.as_str()) && !["cpu", "cpuset", "pids", "perf_event"].contains(&name.as_str())
@@ -349,25 +369,38 @@ impl Cgroup {
         self.groups.iter().any(|group| group.dir.as_ref().is_some_and(Dir::exists))
     }
 
-    /// The directory in which clone3(2) makes a process of the container (`CLONE_INTO_CGROUP`); none where
-    /// there are others to join beside it.
-    pub fn entry(&self) -> Option<BorrowedFd<'_>> {
-        match self.groups.as_slice() {
-            [group] if group.version == Version::V2 => group.dir.as_ref().map(AsFd::as_fd),
-            _ => None,
-        }
+    /// Whether the directories are there, as they are before any process with all drivers but systemd's.
+    pub fn is_made(&self) -> bool {
+        !self.groups.is_empty()
     }
 
-    /// [`Cgroup::entry`] for `exec` with the arguments of [`Cgroup::add_exec`], which says what is wrong where
-    /// there is none.
-    pub fn exec_entry(&self, sub: &[(Option<&str>, &str)]) -> Option<OwnedFd> {
-        let entry = self.entry()?;
+    /// How a process of the container gets into its cgroups by itself, with the `sub` of [`Cgroup::add_exec`]. None
+    /// where it has to be added instead: a user may lack the right to some, systemd makes them only then, and what is
+    /// wrong with `sub` is said there.
+    pub fn entry(&self, sub: &[(Option<&str>, &str)]) -> Option<Entry> {
         let path = match sub {
             [] => ".",
-            [(None, path)] if !path.split('/').any(|part| part == "..") => path.trim_matches('/'),
+            [(None, path)] if !path.split('/').any(|part| part == "..") => match path.trim_matches('/') {
+                "" => ".",
+                path => path,
+            },
             _ => return None,
         };
-        Dir::open_below(entry, if path.is_empty() { "." } else { path }).ok()
+        if self.best_effort || self.user_scope().is_some() || !self.is_made() {
+            return None;
+        }
+        let mut entry = Entry::default();
+        for group in &self.groups {
+            let dir = group.dir.as_ref()?;
+            if group.version == Version::V2 {
+                entry.unified = Some(Dir::open_below(dir.as_fd(), path).ok()?);
+                continue;
+            }
+            let name = if path == "." { "tasks".to_owned() } else { format!("{path}/tasks") };
+            let file = dir.file(&name, rustix::fs::OFlags::WRONLY).ok()?;
+            entry.tasks.push((dir.path().join(name), file));
+        }
+        Some(entry)
     }
 
     /// The group that holds a controller.
@@ -648,6 +681,10 @@ impl Cgroup {
     pub fn kill(&self, signal: Signal) -> Result<()> {
         let Some((version, dir)) = self.main() else { return Ok(()) };
         if version == Version::V2 && signal == Signal::KILL && v2::kill(dir)? {
+            return Ok(());
+        }
+        // Freezing patches the kernel's code on every processor the first time.
+        if matches!(dir.procs(), Ok(pids) if pids.is_empty()) {
             return Ok(());
         }
         let paused = match self.is_frozen() {

@@ -166,8 +166,8 @@ pub(super) fn poststop(plan: &Plan) -> Vec<Error> {
 
 /// Ends and removes a container that has just been made; the error that led here is the one to tell.
 pub fn undo(container: Container) {
-    if container.kill_all().is_ok() {
-        let _ = container.destroy();
+    if let Ok(cgroup) = container.kill_all() {
+        let _ = container.destroy(cgroup);
     }
 }
 

@@ -76,8 +76,8 @@ pub fn checkpoint(global: &Global, args: &Checkpoint) -> Result<()> {
     if options.leave_running || options.pre_dump {
         return Ok(());
     }
-    container.kill_all()?;
-    for failure in container.destroy()? {
+    let cgroup = container.kill_all()?;
+    for failure in container.destroy(cgroup)? {
         crate::log::warning(failure);
     }
     Ok(())

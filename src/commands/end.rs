@@ -99,8 +99,8 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
             return Err(Error::kind(Kind::State, text));
         }
     }
-    container.kill_all()?;
-    for failure in container.destroy()? {
+    let cgroup = container.kill_all()?;
+    for failure in container.destroy(cgroup)? {
         crate::log::warning(failure);
     }
     Ok(())

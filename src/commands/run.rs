@@ -125,8 +125,8 @@ fn remove(global: &Global, id: &str, pid: u32) -> Result<()> {
         Ok(container) if container.record.pid != pid => return Ok(()),
         container => container?,
     };
-    container.kill_all()?;
-    for failure in container.destroy()? {
+    let cgroup = container.kill_all()?;
+    for failure in container.destroy(cgroup)? {
         crate::log::warning(failure);
     }
     Ok(())

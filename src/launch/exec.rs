@@ -5,6 +5,7 @@
 use super::fault::{At, Fault, Step};
 use super::protocol::{self, Message};
 use super::{Child, steps};
+use crate::cgroup::Tasks;
 use crate::plan::exec::ExecPlan;
 use crate::sys::{self, Named as _};
 use rustix::fd::{AsFd as _, RawFd};
@@ -20,7 +21,8 @@ pub fn main(plan: &ExecPlan, child: &Child) -> ! {
 /// What a relay does for an exec'd process while it is still outside of the container: nothing of the host's
 /// is open when the container first sees the process, and the label is written to the host's procfs, as the
 /// container's may be anything (CVE-2019-16884). What it writes is the process's too: fork(2) hands it down.
-pub fn before(plan: &ExecPlan, child: &Child, target: RawFd) -> Result<(), Fault> {
+pub fn before(plan: &ExecPlan, tasks: Tasks, child: &Child, target: RawFd) -> Result<(), Fault> {
+    steps::enter_cgroups(tasks)?;
     let mut keep = child.keep();
     keep.push(target);
     child.begin(&keep)?;

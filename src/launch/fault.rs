@@ -10,6 +10,8 @@ use rustix::io::Errno;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Step {
+    /// Entering a cgroup; the note is its file.
+    Cgroup,
     /// Joining or creating a namespace; the index is a [`crate::plan::Kind`].
     Namespace,
     /// Writing the offsets of a time namespace.
@@ -108,7 +110,8 @@ impl<T> At<T> for Result<T, SysError> {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
+        Self::Cgroup,
         Self::Namespace,
         Self::TimeOffsets,
         Self::Session,

@@ -5,6 +5,7 @@
 use super::fault::{At, Fault, Step};
 use super::protocol::{self, Lost, Message};
 use super::{Child, steps};
+use crate::cgroup::Tasks;
 use crate::plan::{Kind, Plan};
 use crate::rootfs::{Rootfs, Sources};
 use crate::sys::{self, Named as _, SysError};
@@ -13,8 +14,9 @@ use rustix::io::Errno;
 use std::convert::Infallible;
 
 /// Runs in the child; does not return.
-pub fn main(plan: &Plan, child: Child, listener: OwnedFd) -> ! {
-    let fault = match create(plan, &child, &listener) {
+pub fn main(plan: &Plan, tasks: Tasks, child: Child, listener: OwnedFd) -> ! {
+    let entered = steps::enter_cgroups(tasks);
+    let fault = match entered.and_then(|()| create(plan, &child, &listener)) {
         Ok(prepared) => {
             drop(child);
             start(plan, prepared, listener)

@@ -5,7 +5,7 @@
 
 use super::protocol::{self, Lost, Message, Report};
 use super::{Child, clone_into, exec, init, relay, words};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Entry, Tasks};
 use crate::error::{Call as _, Context as _, Error, Kind as ErrorKind, Result};
 use crate::plan::bitmask::Bitmask;
 use crate::plan::exec::ExecPlan;
@@ -17,7 +17,7 @@ use crate::sys::SysError;
 use crate::sys::launch::{Cloned, namespace_kind, setns};
 use crate::sys::signal::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -146,8 +146,7 @@ pub fn init(
     hand_over: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<Launched> {
     let listener = crate::state::listen(slot)?;
-    let entry = cgroup.entry();
-    let applied = entry.is_some();
+    let applied = cgroup.is_made();
     if applied {
         // Before anyone is in it.
         cgroup.apply(&plan.cgroup)?;
@@ -175,6 +174,12 @@ pub fn init(
         true => joins.drain(..).map(|(kind, fd)| (fd, kind.flag())).collect(),
         false => Vec::new(),
     };
+    // What a relay makes is waited for outside: in the cgroup there may be room for one process only.
+    let (flags, entry) = match relayed {
+        true => (0, None),
+        false => (create, cgroup.entry(&[])),
+    };
+    let (unified, tasks, enters) = parts(entry);
     let child = Child {
         socket: theirs,
         joins,
@@ -184,12 +189,9 @@ pub fn init(
         preserve: plan.preserve_fds,
         ignored: super::ignored_signals(),
     };
-    // What a relay makes is waited for outside: in the cgroup there may be room for one process only.
-    let cloned = match relayed {
-        true => clone_into(0, None),
-        false => clone_into(create, entry),
-    };
-    let (cloned, entered) = cloned.context(|| clone_remedy(plan))?;
+    let (cloned, made_there) =
+        clone_into(flags, unified.as_ref().map(|fd| fd.as_fd())).context(|| clone_remedy(plan))?;
+    let entered = enters && (made_there || unified.is_none());
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
             relay::through(&by_relay, create, &child.socket, || Ok(()));
@@ -197,7 +199,7 @@ pub fn init(
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
         }
-        init::main(plan, child, listener)
+        init::main(plan, tasks, child, listener)
     };
     drop((child, listener, by_relay));
     let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, unheard: None, armed: true };
@@ -313,16 +315,15 @@ pub fn exec(
     let sub: Vec<(Option<&str>, &str)> =
         plan.sub_cgroups.iter().map(|(controller, path)| (controller.as_deref(), path.as_str())).collect();
     // The initial affinity is for the time before the process is in the cgroup (config.md, "execCPUAffinity").
-    let entry = match plan.process.exec_affinity.initial {
-        None => cgroup.exec_entry(&sub),
+    let entry = || match plan.process.exec_affinity.initial {
+        None => cgroup.entry(&sub),
         Some(_) => None,
     };
     let full = Cell::new(false);
     // Whose it is, is known below, when init still lives.
     let root = plan.chroot.then(|| open_root(init)).transpose()?;
-    let spawn =
-        |entry: Option<BorrowedFd<'_>>| spawn_exec(plan, (&target, root.as_ref()), entry, signals, &full);
-    let mut spawned = spawn(entry.as_ref().map(|fd| fd.as_fd()));
+    let spawn = |entry| spawn_exec(plan, (&target, root.as_ref()), entry, signals, &full);
+    let mut spawned = spawn(entry());
     if spawned.is_err() && full.get() {
         spawned = spawn(None);
     }
@@ -369,6 +370,14 @@ pub fn exec(
     }
 }
 
+/// The cgroup to clone into, those that the clone enters itself, and whether these are all.
+fn parts(entry: Option<Entry>) -> (Option<OwnedFd>, Tasks, bool) {
+    match entry {
+        Some(Entry { unified, tasks }) => (unified, tasks, true),
+        None => (None, Vec::new(), false),
+    }
+}
+
 /// Clones an exec'd process, in the cgroup if there is one and says whether it is. A relay begins there itself, so
 /// that no fd of the cgroup is open in what the container can see (CVE-2024-21626); where there is room for one
 /// process and not for two, `full` says so.
@@ -381,12 +390,14 @@ fn open_root(pid: u32) -> Result<OwnedFd> {
 fn spawn_exec(
     plan: &ExecPlan,
     (target, root): (&OwnedFd, Option<&OwnedFd>),
-    entry: Option<BorrowedFd<'_>>,
+    entry: Option<Entry>,
     signals: Option<&Signals>,
     full: &Cell<bool>,
 ) -> Result<(Launched, bool)> {
     let (socket, theirs) = protocol::pair()?;
     let relayed = plan.joined & (Kind::User.flag() | Kind::Pid.flag()) != 0;
+    // A relay's word comes when it has entered them; without one they could be gone by then, and nobody would notice.
+    let (unified, tasks, enters) = parts(entry.filter(|entry| relayed || entry.tasks.is_empty()));
     let mut child = Child {
         socket: theirs,
         joins: Vec::new(),
@@ -396,12 +407,13 @@ fn spawn_exec(
         preserve: plan.preserve_fds,
         ignored: super::ignored_signals(),
     };
-    let (cloned, entered) = clone_into(0, entry)?;
+    let (cloned, made_there) = clone_into(0, unified.as_ref().map(|fd| fd.as_fd()))?;
+    let entered = enters && (made_there || unified.is_none());
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed && let Some(target) = child.target.take() {
             let pidfd = target.as_raw_fd();
             let by_relay = [(target, plan.joined)];
-            relay::through(&by_relay, 0, &child.socket, || exec::before(plan, &child, pidfd));
+            relay::through(&by_relay, 0, &child.socket, || exec::before(plan, tasks, &child, pidfd));
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();

@@ -4,6 +4,7 @@
 
 use super::fault::{At, Fault, Step};
 use super::protocol::{self, Message};
+use crate::cgroup::Tasks;
 use crate::plan::Kind;
 use crate::plan::process::{HomeRule, ProcessPlan, RlimitPlan};
 use crate::plan::scheduling::MemoryPolicy;
@@ -46,6 +47,15 @@ pub fn open_proc(process: &ProcessPlan, sysctl: bool) -> Result<Proc, Fault> {
         proc.keyring = open(c"/proc/self/attr/keycreate", OFlags::WRONLY).ok();
     }
     Ok(proc)
+}
+
+/// Enters cgroups of v1 by their `tasks` files, which takes fewer locks than being moved ([`crate::cgroup::Entry`]).
+pub fn enter_cgroups(tasks: Tasks) -> Result<(), Fault> {
+    for (path, file) in tasks {
+        let entered = write_all(&file, b"0").at(Step::Cgroup);
+        entered.map_err(|fault| Fault { note: path.display().to_string(), ..fault })?;
+    }
+    Ok(())
 }
 
 /// Enters joined namespaces.

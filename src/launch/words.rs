@@ -96,6 +96,10 @@ pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
                 ["process.scheduler", "process.ioPriority", "linux.personality", "linux.memoryPolicy"];
             (*names.get(usize::from(report.index)).unwrap_or(&"process")).to_owned()
         }
+        Step::Cgroup => {
+            let e = Error::sys(format!("write {}", report.note), report.errno);
+            return e.context("failed to write 0").context("unable to apply cgroup configuration");
+        }
         Step::Label => return not_labelled(process, report),
         Step::Capabilities => "process.capabilities".into(),
         Step::User if report.call == "setgroups" && report.errno == Errno::PERM => {
