@@ -18,6 +18,7 @@ mod checkpoint; // checkpoint and restore, flag by flag
 mod cli; // what callers parse: version, help, usage, log, pid file
 mod exec; // exec and all its flags
 mod hooks; // the six kinds and what their failure does
+mod instructions; // valgrind: what building a plan costs
 mod killed; // create killed at a sample of its system calls
 mod leaks; // fds, canaries, keyring, host settings
 mod lifecycle; // create, start, state, kill, delete, run, list, and both at once
