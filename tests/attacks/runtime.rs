@@ -211,3 +211,43 @@ fn residual_exec_reads_the_images_files() {
         (!ended).then(|| "exec hangs as long as the image likes".to_owned())
     });
 }
+
+/// The first process has put another root in the place of the container's, and moved the old one below it. `exec` has to
+/// look everything up behind that, and what the host has open must not show the way back.
+#[test]
+fn residual_init_has_another_root() {
+    attack(
+        "residual: init has another root",
+        "exec into a container whose init has pivoted to a root of its own",
+        &[Weak("execroot")],
+        |s| {
+            s.edit(|c| {
+                for set in ["bounding", "effective", "permitted"] {
+                    c["process"]["capabilities"][set].as_array_mut().unwrap().push(json!("CAP_SYS_ADMIN"));
+                }
+            });
+            let pivot = "b=/bin/busybox; $b mkdir -p /mnt; $b mount -t tmpfs new /mnt && cd /mnt && \
+                         $b mkdir bin proc dev old && $b cp $b bin/ && for n in sh cat sleep; do \
+                         $b ln -s busybox bin/$n; done && $b mount -o move /proc proc && \
+                         $b mount -o move /dev dev && \
+                         $b pivot_root . old && echo > /pivoted && exec /bin/sleep 1000";
+            assert!(s.detached(pivot));
+            let root = std::path::PathBuf::from(format!("/proc/{}/root/pivoted", s.t.pid()));
+            wait_for("the new root", SECONDS_5, || root.exists().then_some(()));
+            let script = cat_upwards(s);
+            let leaked = "exec 3</ 4</ 5</sys/fs/cgroup 6</ 7</ 8</; exec \"$@\"";
+            let mut directories: Vec<String> = (3..=20).map(|n| format!("/proc/self/fd/{n}")).collect();
+            directories
+                .extend(["/", "/old", "/old/../..", "/proc/1/root/..", "/proc/1/cwd/.."].map(str::to_owned));
+            for directory in directories {
+                let args = ["exec", "--cwd", &directory, &s.t.id, "sh", "-c", &script];
+                if s.t.rt(&args).through(leaked).go().stdout().contains("canary victim") {
+                    return Some(format!("the host's file was read from {directory}"));
+                }
+            }
+            // Where it is allowed to be, it is in the new root and nowhere else.
+            let seen = s.t.rt(&["exec", &s.t.id, "cat", "/pivoted"]).go();
+            (seen.code != Some(0)).then(|| format!("exec is in another root: {}", seen.stderr()))
+        },
+    );
+}
