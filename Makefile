@@ -81,9 +81,10 @@ test-attacks: packages build
 	  $(CARGO) test --locked --test attacks -- --show-output --test-threads=$(TEST_THREADS); \
 	status=$$?; tests/attacks/table "$$RRUN_ATTACKS" docs/security.md; exit $$status
 
-# The same in the guest: cgroup v2 and another kernel. T=NAME... as for test-vm.
+# The same in the guest: cgroup v2 and another kernel. T=NAME... as for test-vm; SWEEP_SAMPLE=N takes every Nth window
+# of a race.
 test-attacks-vm: packages build
-	tests/vm/suite --attacks "$(RRUN)" $(T)
+	RRUN_VM_SECONDS=$${RRUN_VM_SECONDS:-5400} tests/vm/suite --attacks "$(RRUN)" $(T)
 
 # tests/cri is a package of its own; `--target` keeps the static flags off its procedural macros.
 CRI = --manifest-path tests/cri/Cargo.toml
