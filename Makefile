@@ -49,8 +49,9 @@ test-guest:
 test-deep: packages build
 	$(MAKE) test-kill test-faults test-concurrency test-soak
 	$(MAKE) fuzz SECONDS=600
-	$(MAKE) conformance-vm test-attacks-vm
-	$(MAKE) test-sweeps-vm T="killed init_killed refused" SWEEP_SAMPLE=20
+	$(MAKE) conformance-vm
+	$(MAKE) test-attacks-vm SWEEP_SAMPLE=8
+	$(MAKE) test-sweeps-vm T="killed init_killed signalled refused" SWEEP_SAMPLE=10
 
 packages:
 	tests/install-packages
