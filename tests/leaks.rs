@@ -6,6 +6,7 @@ use crate::harness::{Test, is_rrun};
 use crate::{requires, rrun_only};
 use serde_json::json;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 /// A directory outside the rootfs that a path trick would reach, with what must stay as it is.
@@ -95,6 +96,33 @@ fn the_process_is_not_the_runtimes_binary() {
             "init runs the host's binary"
         );
     }
+    t.end();
+}
+
+/// The way without a second execve: nothing of the file is mapped, and what stands in its place is empty and sealed.
+#[test]
+fn nothing_of_the_runtimes_binary_is_in_the_process() {
+    requires!(root);
+    rrun_only!("how it protects itself is its own affair");
+    // There with CONFIG_CHECKPOINT_RESTORE alone.
+    requires!(
+        std::path::Path::new("/proc/sys/kernel/ns_last_pid").exists(),
+        "needs a kernel with CONFIG_CHECKPOINT_RESTORE"
+    );
+    let t = Test::new("detached");
+    t.sh("exec sleep 1000").create();
+    let file = |name: &str| format!("/proc/{}/{name}", t.pid());
+    assert_eq!(fs::metadata(file("exe")).unwrap().len(), 0);
+    let e = fs::OpenOptions::new().write(true).open(file("exe")).and_then(|mut f| f.write_all(b"x"));
+    // ETXTBSY as long as it stands there, EPERM of the seal then.
+    assert!(matches!(e.unwrap_err().raw_os_error(), Some(1 | 26)));
+    let maps = fs::read_to_string(file("maps")).unwrap();
+    let files: Vec<_> =
+        maps.lines().filter(|line| line.split_ascii_whitespace().nth(4) != Some("0")).collect();
+    assert!(files.is_empty(), "{files:?}");
+    // ps(1) shows the command line still.
+    assert!(fs::read_to_string(file("cmdline")).unwrap().contains("create"));
+    t.rt(&["start", &t.id]).go().ok();
     t.end();
 }
 
