@@ -134,14 +134,14 @@ conformance-vm: packages build
 	tests/vm/conformance target/debug/conformance "$(RRUN)"
 
 # A package of its own, as tests/cri: each command killed, and refused what it asks of the kernel, at every system call;
-# with SWEEP_SAMPLE=N at every Nth.
+# with SWEEP_SAMPLE=N at every Nth; with ALONE=tests/cgroup2-alone on the v2 hierarchy of a machine that has v1 too.
 SWEEP_SAMPLE ?= 1
 export SWEEP_SAMPLE
 SWEEPS = --manifest-path tests/sweeps/Cargo.toml --locked --target-dir target/sweeps
 test-kill: build
-	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 killed signalled
+	RRUN="$(RRUN)" $(ALONE) $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 killed signalled
 test-faults: build
-	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 refused
+	RRUN="$(RRUN)" $(ALONE) $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=2 refused
 test-concurrency: build
 	RRUN="$(RRUN)" $(CARGO) test $(SWEEPS) -- --nocapture --test-threads=1 at_once
 test-soak: build

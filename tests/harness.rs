@@ -707,7 +707,7 @@ fn fill_rootfs(rootfs: &Path) {
 pub fn cgroup_of(pid: u32, controller: &str) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     if is_cgroup2() {
-        let path = text.trim_end().strip_prefix("0::/").unwrap();
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
         return Path::new("/sys/fs/cgroup").join(path);
     }
     let path = text

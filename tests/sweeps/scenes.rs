@@ -1,6 +1,8 @@
 //! The commands that the sweeps go over: what has to be there before each, and what must be true after it was hurt.
 
-use crate::harness::{Run, SECONDS_5, Test, cgroup_of, is_rrun, patiently, processes_marked, wait_for};
+use crate::harness::{
+    Run, SECONDS_5, Test, cgroup_of, controller, is_cgroup2, is_rrun, patiently, processes_marked, wait_for,
+};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::fs;
@@ -83,15 +85,22 @@ impl Scene {
         let t = Test::new(&self.name.replace([' ', '-'], ""));
         t.sh("exec sleep 1000");
         t.edit(|c| {
-            c["linux"]["resources"] = json!({
+            let mut resources = json!({
                 "memory": { "limit": 256 << 20 },
                 "cpu": { "shares": 512 },
                 "pids": { "limit": 64 },
+                "hugepageLimits": [{ "pageSize": "2MB", "limit": 1 << 21 }],
                 "devices": [
                     { "allow": false, "access": "rwm" },
                     { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" },
                 ],
             });
+            let limits =
+                [("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("hugetlb", "hugepageLimits")];
+            for (_, limit) in limits.iter().filter(|(controller, _)| !has_controller(controller)) {
+                resources.as_object_mut().unwrap().remove(*limit);
+            }
+            c["linux"]["resources"] = resources;
             c["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
             c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 512, "hard": 512 }]);
             c["linux"]["seccomp"] = json!({
@@ -121,6 +130,15 @@ impl Scene {
     /// The container's waiting init, where it has a part.
     pub fn init(&self, t: &Test) -> Option<u32> {
         self.wakes_init.then(|| t.pid())
+    }
+}
+
+/// Whether the machine has it, on the version of cgroups of which the containers are.
+pub fn has_controller(name: &str) -> bool {
+    match is_cgroup2() {
+        true => fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+            .is_ok_and(|names| names.split_whitespace().any(|n| n == name)),
+        false => controller(name),
     }
 }
 

@@ -160,7 +160,13 @@ fn complaint(stderr: &str) -> Vec<String> {
 macro_rules! each {
     ($module:ident, $sweep:path: $($test:ident $name:literal),* $(,)?) => {
         mod $module {
-            $(#[test] fn $test() { $sweep($name); })*
+            $(#[test] fn $test() {
+                crate::requires!(
+                    $name != "update" || ["memory", "cpu", "pids"].iter().all(|c| crate::scenes::has_controller(c)),
+                    "needs the controllers memory, cpu and pids"
+                );
+                $sweep($name);
+            })*
         }
     };
 }
