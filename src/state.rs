@@ -233,9 +233,14 @@ impl Root {
         let slot = self.slot(id).inspect_err(|_| {
             let _ = rustix::fs::unlinkat(&self.dir, id, AtFlags::REMOVEDIR);
         })?;
-        let reserved = Reserved(Some(slot));
-        reserved.slot()?.lock()?;
-        Ok(reserved)
+        match slot.lock() {
+            // A new one of this name is not ours to remove.
+            Err(e) if e.what() == Kind::NoContainer => Err(e),
+            locked => {
+                let reserved = Reserved(Some(slot));
+                locked.map(|()| reserved)
+            }
+        }
     }
 
     /// Opens a container's directory.
@@ -348,7 +353,8 @@ impl Slot {
     /// SIGKILL at the latest.
     ///
     /// # Errors
-    /// EWOULDBLOCK if another rrun works on this container.
+    /// EWOULDBLOCK if another rrun works on this container; `container does not exist` if one has deleted it since it was
+    /// opened.
     pub fn lock(&self) -> Result<()> {
         // Who only looks, in `is_locked`, holds a shared lock for an instant; that must not fail a create.
         let mut tries = 0;
@@ -359,9 +365,16 @@ impl Slot {
                     let text = format!("flock: another rrun works on container {}", self.id);
                     return Err(Error::sys(text, Errno::WOULDBLOCK));
                 }
-                other => return other.call(|| format!("flock {}", self.id)),
+                other => {
+                    other.call(|| format!("flock {}", self.id))?;
+                    break;
+                }
             }
             rustix::thread::sched_yield();
+        }
+        match rustix::fs::fstat(&self.dir).call(|| format!("fstat {}", self.id))?.st_nlink {
+            0 => Err(no_container(&self.id).remedy("it was deleted meanwhile")),
+            _ => Ok(()),
         }
     }
 
@@ -712,6 +725,22 @@ mod tests {
         assert!(e.to_string().contains("container with given ID already exists"));
         drop(first);
         drop(root.reserve("a").expect("free again"));
+        std::fs::remove_dir(path).expect("nothing is left");
+    }
+
+    #[test]
+    fn what_was_deleted_since_it_was_opened_is_not_locked() {
+        let (path, root) = root("deleted");
+        drop(root.reserve("a").expect("reserve").keep().expect("keep"));
+        let (late, first) = (root.slot("a").expect("open"), root.slot("a").expect("open"));
+        first.lock().expect("lock");
+        first.remove().expect("remove");
+        assert_eq!(late.lock().expect_err("it is gone").what(), Kind::NoContainer);
+        // Nor does it take a new one for the old.
+        let new = root.reserve("a").expect("reserve");
+        assert_eq!(late.lock().expect_err("it is gone").what(), Kind::NoContainer);
+        root.slot("a").expect("still there");
+        drop(new);
         std::fs::remove_dir(path).expect("nothing is left");
     }
 
