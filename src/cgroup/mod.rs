@@ -268,12 +268,9 @@ impl Group {
         self.controllers().iter().any(|name| name == controller)
     }
 
+    /// What [`Cgroup::read_controllers`] has read; none on v2 before it.
     fn controllers(&self) -> &[String] {
-        self.controllers.get_or_init(|| {
-            let text =
-                self.dir.as_ref().and_then(|dir| dir.read("cgroup.controllers").ok()).unwrap_or_default();
-            text.split_whitespace().map(str::to_owned).collect()
-        })
+        self.controllers.get().map_or(&[], Vec::as_slice)
     }
 
     fn key(&self) -> String {
@@ -403,6 +400,21 @@ impl Cgroup {
         Some(entry)
     }
 
+    /// Reads which controllers the cgroup of v2 has; those of v1 are in its key.
+    ///
+    /// # Errors
+    /// Those of reading `cgroup.controllers`; a cgroup that is gone has none.
+    fn read_controllers(&self) -> Result<()> {
+        for group in self.groups.iter().filter(|group| group.controllers.get().is_none()) {
+            let text = match group.dir.as_ref().map(|dir| dir.read("cgroup.controllers")) {
+                Some(Err(e)) if !is_gone(&e) => return Err(e),
+                text => text.and_then(Result::ok).unwrap_or_default(),
+            };
+            let _ = group.controllers.set(text.split_whitespace().map(str::to_owned).collect());
+        }
+        Ok(())
+    }
+
     /// The group that holds a controller.
     fn group(&self, controller: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.has(controller))
@@ -466,6 +478,9 @@ impl Cgroup {
             if path.split('/').any(|part| part == "..") {
                 return Err(Error::new(format!("bad sub cgroup path: {path}")));
             }
+        }
+        if !sub.is_empty() {
+            self.read_controllers()?;
         }
         let unknown = sub.iter().filter_map(|(name, _)| *name).find(|name| self.group(name).is_none());
         if let Some(name) = unknown {
@@ -531,6 +546,7 @@ impl Cgroup {
     }
 
     fn write(&self, writes: &[Write], skip_defaults: bool) -> Result<()> {
+        self.read_controllers()?;
         // All before any write, so that a refusal changes nothing.
         for write in writes {
             check_usage(self.dir(&write.controller), write)?;
@@ -567,6 +583,7 @@ impl Cgroup {
         if self.scope.is_none() {
             return self.set(&writes).map(|()| Vec::new());
         }
+        self.read_controllers()?;
         for write in &writes {
             check_usage(self.dir(&write.controller), write)?;
         }
@@ -760,6 +777,7 @@ impl Cgroup {
 
     /// The limits of memory and of swap on v2, -1 for none; `None` where there is no such limit to read.
     pub fn memory_limits(&self) -> Option<(i64, i64)> {
+        self.read_controllers().ok()?;
         let group = self.group("memory").filter(|group| group.version == Version::V2)?;
         let limit = |file: &str| match group.dir.as_ref()?.read(file).ok()?.trim() {
             "max" => Some(-1),
@@ -797,6 +815,9 @@ impl Cgroup {
 
     /// How many processes the OOM killer killed; 0 where the kernel does not tell.
     pub fn oom_kills(&self) -> u64 {
+        if self.read_controllers().is_err() {
+            return 0;
+        }
         let Some(group) = self.group("memory") else { return 0 };
         let file = if group.version == Version::V1 { "memory.oom_control" } else { "memory.events" };
         let text = group.dir.as_ref().and_then(|dir| dir.read(file).ok()).unwrap_or_default();

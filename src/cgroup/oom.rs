@@ -40,6 +40,7 @@ impl Cgroup {
     /// # Errors
     /// No memory controller, or the kernel refuses the watch.
     pub fn watch_oom(&self) -> Result<OomWatch<'_>> {
+        self.read_controllers()?;
         let group = self.group("memory").ok_or_else(|| Error::new("no memory controller to watch"))?;
         let dir = group.dir.as_ref().ok_or_else(|| Error::new("the container's memory cgroup is gone"))?;
         let (fd, control) = match group.version {

@@ -313,6 +313,7 @@ impl Cgroup {
     /// # Errors
     /// A file cannot be read or understood.
     pub fn stats(&self) -> Result<Stats> {
+        self.read_controllers()?;
         let mut stats = Stats::default();
         for group in &self.groups {
             let Some(dir) = &group.dir else { continue };

@@ -56,6 +56,19 @@ fn a_cgroup_that_goes_while_it_is_opened_is_gone() {
     cgroup.kill(Signal::KILL).expect("nobody is left");
 }
 
+/// Fault sweep in the guest, ENOMEM: it was taken for a cgroup without controllers, which no limit fits.
+#[test]
+fn controllers_that_cannot_be_read_are_told() {
+    let path = std::env::temp_dir().join(format!("rrun-controllers-{}", std::process::id()));
+    std::fs::create_dir(&path).expect("mkdir");
+    std::fs::create_dir(path.join("cgroup.controllers")).expect("mkdir");
+    let cgroup = Cgroup::open(&[(String::new(), &path)]).expect("open");
+    let e = cgroup.set(&[]).expect_err("a directory is not read");
+    assert!(e.to_string().contains("cgroup.controllers: is a directory"), "{e}");
+    assert!(cgroup.stats().is_err());
+    std::fs::remove_dir_all(path).expect("rmdir");
+}
+
 fn plan_of(json: &str, layout: &Layout, path: &str) -> Result<CgroupPlan> {
     let mut linux: spec::Linux = document(json.as_bytes()).expect("valid JSON");
     linux.cgroups_path = path.to_owned();
