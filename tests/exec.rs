@@ -238,6 +238,31 @@ fn exec_beside_kill_ends_in_time() {
     t.end();
 }
 
+/// The cgroups that the process is about to enter go away, or it is killed in them: what a user expects to hear is that
+/// the container is not running any more.
+#[test]
+fn exec_beside_delete_says_that_the_container_has_ended() {
+    requires!(root);
+    requires!(unfiltered);
+    requires!(program "strace");
+    rrun_only!("the peers name the call");
+    // Before there is a process, and when it is about to enter the namespaces.
+    for call in ["clone3", "setns"] {
+        let t = sleeper("execgone");
+        let log = t.dir.join("strace");
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:delay_enter=1000000:when=1"));
+        let strace = ["strace", "-f", "-o", log.to_str().unwrap(), "-e", &trace, "-e", &inject];
+        let exec = t.rt(&["exec", &t.id, "true"]).under(&strace).limit(SECONDS_5).spawn();
+        let begun = || fs::read_to_string(&log).ok().filter(|text| text.contains(call)).map(drop);
+        wait_for("the call", SECONDS_5, begun);
+        t.rt(&["delete", "--force", &t.id]).go().ok();
+        let out = exec.wait();
+        out.code_is(255);
+        out.says("container not running");
+        t.nothing_left();
+    }
+}
+
 #[test]
 fn a_failed_exec_leaves_no_pid_file() {
     requires!(root);

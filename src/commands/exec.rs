@@ -82,7 +82,9 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
         &mut cgroup,
         signals.as_ref(),
         listener,
-    )?;
+    )
+    // A delete takes away the cgroups that the process is about to enter, or kills it in them.
+    .map_err(|e| container.or_ended(e))?;
     if let (Some(socket), Some(master)) = (&console_socket, &launched.console) {
         socket.send_terminal(master.as_fd()).context(|| "--console-socket")?;
     }
