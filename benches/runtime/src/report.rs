@@ -1,0 +1,336 @@
+//! The measurements as JSON, as tables and as plots.
+
+use crate::bundle::Bundle;
+use crate::measure::{Bench, COMMANDS, Cost, Crowd, Flat, Key, Lifecycles, Series, median, quantile};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::fs;
+
+pub struct Report<'a> {
+    pub bench: &'a Bench,
+    pub bundles: &'a [Bundle],
+    pub lifecycles: Lifecycles,
+    pub costs: Vec<Cost>,
+    pub flats: Vec<Flat>,
+    pub crowds: Vec<Crowd>,
+    /// The machine, the date, the runtimes' versions: a name and what it is.
+    pub about: Vec<(&'static str, String)>,
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |v| format!("{v:.*}", if v < 10.0 { 2 } else { 1 }))
+}
+
+fn ratio(of: Option<f64>, to: Option<f64>) -> String {
+    of.zip(to).map_or("–".to_owned(), |(of, to)| format!("{:.2}", of / to))
+}
+
+fn row<T: AsRef<str>>(out: &mut String, cells: &[T]) {
+    let cells: Vec<_> = cells.iter().map(AsRef::as_ref).collect();
+    let _ = writeln!(out, "| {} |", cells.join(" | "));
+}
+
+fn head<T: AsRef<str>>(out: &mut String, cells: &[T]) {
+    row(out, cells);
+    row(out, &[&["---"], &vec!["---:"; cells.len() - 1][..]].concat());
+}
+
+impl Report<'_> {
+    fn names(&self) -> Vec<&str> {
+        self.bench.runtimes.iter().map(|runtime| runtime.name.as_str()).collect()
+    }
+
+    fn series(&self, bundle: &'static str, pause: u64, what: &'static str, who: &str) -> Option<&Series> {
+        self.lifecycles.0.get(&Key { bundle, pause, what, who: who.to_owned() })
+    }
+
+    pub fn json(&self) -> Value {
+        let lifecycles = self.lifecycles.0.iter().map(|(key, series)| {
+            let [p10, median, p90] = [0.1, 0.5, 0.9].map(|q| quantile(&series.times, q));
+            json!({ "bundle": key.bundle, "pause": key.pause, "command": key.what, "runtime": key.who,
+                    "rounds": series.times.len(), "median": median, "p10": p10, "p90": p90, "failed": series.failures })
+        });
+        let costs = self.costs.iter().map(|c| {
+            json!({ "runtime": c.who, "binary": c.binary, "peakKiB": c.peak, "minorFaults": c.faults,
+                    "syscalls": c.syscalls, "processes": c.processes, "memoryLimit": c.memory })
+        });
+        let flats = self.flats.iter().map(|f| {
+            let medians: serde_json::Map<_, _> =
+                f.medians.iter().map(|(what, time)| ((*what).to_owned(), json!(time))).collect();
+            json!({ "alive": f.alive, "medians": medians })
+        });
+        let crowds = self.crowds.iter().map(|c| {
+            json!({ "runtime": c.who, "start100": median(&c.start), "probesPerSecond": median(&c.probes) })
+        });
+        let about: serde_json::Map<_, _> =
+            self.about.iter().map(|(name, what)| ((*name).to_owned(), json!(what))).collect();
+        json!({
+            "about": about, "milliseconds": lifecycles.collect::<Vec<_>>(), "run": costs.collect::<Vec<_>>(),
+            "alive": flats.collect::<Vec<_>>(), "hundred": crowds.collect::<Vec<_>>(),
+        })
+    }
+
+    pub fn markdown(&self) -> String {
+        let mut out = "# What rrun's commands cost\n\nWritten by `make bench`: do not edit.\n\n".to_owned();
+        for (name, what) in &self.about {
+            let _ = writeln!(out, "- {name}: {what}");
+        }
+        out.push_str(
+            "\nMilliseconds from before a command is started until it has been waited for: median (10th–90th \
+             percentile). The runtimes take turns in every round. The floor is `benches/floor`: a program that makes \
+             the system calls which the bundle needs of the kernel, and no other. With cgroup v1, moving a process \
+             into a cgroup through `cgroup.procs` waits for a grace period of RCU unless one has just been waited \
+             for, so that runtimes which take turns spare each other the wait: the tables with a pause before every \
+             command show one that comes alone.\n\n![](performance-run.svg)\n",
+        );
+        for (at, pause) in self.bench.pauses.iter().enumerate() {
+            for bundle in self.bundles.iter().filter(|bundle| at == 0 || bundle.thorough) {
+                let title = capital(bundle.title);
+                let _ = match pause {
+                    0 => writeln!(out, "\n## {title}\n"),
+                    pause => writeln!(out, "\n## {title}, {pause} ms after the command before\n"),
+                };
+                self.table(&mut out, bundle.name, *pause);
+            }
+        }
+        self.costs(&mut out);
+        self.many(&mut out);
+        out
+    }
+
+    fn table(&self, out: &mut String, bundle: &'static str, pause: u64) {
+        let mut names = self.names();
+        if bundle == "default" {
+            names.push("floor");
+        }
+        let subject = names[0];
+        let mut cells = vec!["command".to_owned()];
+        cells.extend(names.iter().map(|name| (*name).to_owned()));
+        cells.extend(names[1..].iter().map(|name| format!("{subject} / {name}")));
+        head(out, &cells);
+        let mut failures = Vec::new();
+        for what in COMMANDS {
+            let series: Vec<_> = names.iter().map(|who| self.series(bundle, pause, what, who)).collect();
+            if series.iter().all(Option::is_none) {
+                continue;
+            }
+            let mut cells = vec![format!("`{what}`")];
+            for (who, series) in names.iter().zip(&series) {
+                let [p10, median, p90] = [0.1, 0.5, 0.9].map(|q| series.and_then(|s| quantile(&s.times, q)));
+                let why =
+                    series.and_then(|s| Some((s.failures.len(), s.failures.last()?.replace('|', "\\|"))));
+                if let Some((count, why)) = &why {
+                    failures.push(format!("`{what}` of {who} failed {count} times: {why}"));
+                }
+                cells.push(match median {
+                    Some(_) => format!("{} ({}–{})", number(median), number(p10), number(p90)),
+                    None => why.map_or("–", |_| "fails").to_owned(),
+                });
+            }
+            let medians: Vec<_> = series.iter().map(|s| s.and_then(|s| median(&s.times))).collect();
+            cells.extend(medians[1..].iter().map(|other| ratio(medians[0], *other)));
+            row(out, &cells);
+        }
+        for failure in failures {
+            let _ = writeln!(out, "\n{failure}");
+        }
+    }
+
+    fn costs(&self, out: &mut String) {
+        out.push_str(
+            "\n## Beside time\n\nOf one `run` of `/bin/true` with the default spec. The smallest limit is the \
+             `memory.limit` of config.json, to 16 KiB, with which it succeeds three times of three.\n\n",
+        );
+        head(
+            out,
+            &[
+                "",
+                "peak memory, MB",
+                "minor page faults",
+                "system calls",
+                "processes",
+                "binary, MB",
+                "smallest limit, KiB",
+            ],
+        );
+        let dash = |n: Option<u64>| n.map_or("–".to_owned(), |n| n.to_string());
+        let size = |n: Option<usize>| dash(n.map(|n| n as u64));
+        for c in &self.costs {
+            let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+            let peak = c.peak.map_or("–".to_owned(), |kib| megabytes(kib << 10));
+            let memory = c.memory.map_or("more than 65536".to_owned(), |bytes| (bytes >> 10).to_string());
+            row(
+                out,
+                &[
+                    c.who.clone(),
+                    peak,
+                    dash(c.faults),
+                    size(c.syscalls),
+                    size(c.processes),
+                    megabytes(c.binary),
+                    memory,
+                ],
+            );
+        }
+    }
+
+    fn many(&self, out: &mut String) {
+        let subject = &self.bench.runtimes[0].name;
+        let _ = writeln!(
+            out,
+            "\n## The Nth container\n\nMilliseconds of {subject} with so many containers alive, the default spec; \
+             `create` makes the Nth.\n\n![](performance-alive.svg)\n"
+        );
+        head(out, &["alive", "create", "exec", "state", "list"]);
+        for flat in &self.flats {
+            let mut cells = vec![flat.alive.to_string()];
+            cells.extend(flat.medians.iter().map(|(_, time)| number(*time)));
+            row(out, &cells);
+        }
+        out.push_str("\n## A hundred containers\n\nThe default spec, on all cores at once.\n\n");
+        head(out, &["", "until all have started, s", "`exec` of `/bin/true` into them, a second"]);
+        for crowd in &self.crowds {
+            let start = median(&crowd.start).map(|ms| ms / 1e3);
+            row(out, &[crowd.who.clone(), number(start), number(median(&crowd.probes))]);
+        }
+    }
+
+    /// The plots: a file's name and its text.
+    pub fn plots(&self) -> [(&'static str, String); 2] {
+        let pauses = &self.bench.pauses;
+        let groups = [
+            ("default", "run"),
+            ("default", "exec"),
+            ("default", "create + start + delete --force"),
+            ("docker", "run"),
+        ];
+        let mut bars = Vec::new();
+        for (bundle, what) in groups {
+            let group =
+                if bundle == "default" { what.to_owned() } else { format!("{what}, Docker's config") };
+            let names = self.names().into_iter().chain(["floor"]);
+            let found = names.filter_map(|who| {
+                let times = &self.series(bundle, pauses[0], what, who)?.times;
+                Some((
+                    who.to_owned(),
+                    [0.1, 0.5, 0.9].map(|q| quantile(times, q)).into_iter().collect::<Option<Vec<_>>>()?,
+                ))
+            });
+            bars.push((group, found.collect()));
+        }
+        [("performance-run.svg", bar_plot(&bars)), ("performance-alive.svg", self.alive_plot())]
+    }
+
+    /// Milliseconds over the number of containers, both logarithmic.
+    fn alive_plot(&self) -> String {
+        let (left, right, top, bottom) = (60.0, 620.0, 20.0, 280.0);
+        let times = || self.flats.iter().flat_map(|f| f.medians.iter().filter_map(|(_, time)| *time));
+        let decade = |value: f64| value.log10();
+        let low = times().fold(f64::INFINITY, f64::min).log10().floor().min(0.0);
+        let high = times().fold(0.0, f64::max).log10().ceil().max(low + 1.0);
+        let last = self.flats.last().map_or(1.0, |f| decade(f.alive as f64)).max(1.0);
+        let x = |alive: usize| left + (right - left) * decade(alive as f64) / last;
+        let y = |time: f64| bottom - (bottom - top) * (decade(time) - low) / (high - low);
+        let mut out = svg(740.0, 320.0);
+        for exponent in low as i32..=high as i32 {
+            let (at, value) = (y(10_f64.powi(exponent)), 10_f64.powi(exponent));
+            let _ = writeln!(out, "<path d='M{left} {at:.0}H{right}' stroke='#ddd'/>");
+            text(&mut out, left - 8.0, at + 4.0, "end", &format!("{value} ms"));
+        }
+        for flat in &self.flats {
+            text(&mut out, x(flat.alive), bottom + 20.0, "middle", &flat.alive.to_string());
+        }
+        text(&mut out, f64::midpoint(left, right), bottom + 38.0, "middle", "containers alive");
+        for number in 0..4 {
+            let points: Vec<_> =
+                self.flats.iter().filter_map(|f| Some((x(f.alive), y(f.medians[number].1?)))).collect();
+            let path: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            let colour = COLOURS[number];
+            let _ = writeln!(
+                out,
+                "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='2'/>",
+                path.join(" ")
+            );
+            if let (Some((x, y)), Some(flat)) = (points.last(), self.flats.last()) {
+                text(&mut out, x + 8.0, y + 4.0, "start", flat.medians[number].0);
+            }
+        }
+        out + "</svg>\n"
+    }
+}
+
+const COLOURS: [&str; 6] = ["#0b6e4f", "#b5482a", "#5a6acf", "#c49a1b", "#7a7a7a", "#9b4f96"];
+
+fn capital(text: &str) -> String {
+    let (first, rest) = text.split_at(1);
+    first.to_uppercase() + rest
+}
+
+fn svg(width: f64, height: f64) -> String {
+    format!(
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}' \
+         font-family='sans-serif' font-size='12'>\n<rect width='100%' height='100%' fill='#fff'/>\n"
+    )
+}
+
+fn text(out: &mut String, x: f64, y: f64, anchor: &str, what: &str) {
+    let what = what.replace('&', "&amp;").replace('<', "&lt;");
+    let _ = writeln!(out, "<text x='{x:.1}' y='{y:.1}' text-anchor='{anchor}'>{what}</text>");
+}
+
+/// Groups of bars, each with the line from its 10th to its 90th percentile. A group has a scale of its own.
+fn bar_plot(groups: &[(String, Vec<(String, Vec<f64>)>)]) -> String {
+    let rows: usize = groups.iter().map(|(_, bars)| bars.len()).sum();
+    let mut out = svg(740.0, rows as f64 * 20.0 + groups.len() as f64 * 40.0 + 10.0);
+    let mut y = 0.0;
+    for (group, bars) in groups {
+        let longest = bars.iter().map(|(_, times)| times[2]).fold(0.001, f64::max);
+        let x = |time: f64| 70.0 + 560.0 * time / longest;
+        y += 30.0;
+        text(&mut out, 70.0, y - 6.0, "start", group);
+        for (number, (who, times)) in bars.iter().enumerate() {
+            let [p10, median, p90] = [times[0], times[1], times[2]].map(x);
+            let (width, colour) = (median - 70.0, COLOURS[number % COLOURS.len()]);
+            let middle = y + 8.0;
+            let _ = writeln!(out, "<rect x='70' y='{y}' width='{width:.1}' height='16' fill='{colour}'/>");
+            let _ = writeln!(out, "<path d='M{p10:.1} {middle}H{p90:.1}' stroke='#222'/>");
+            text(&mut out, 64.0, y + 12.0, "end", who);
+            text(&mut out, p90.max(median) + 6.0, y + 12.0, "start", &format!("{} ms", number_of(times[1])));
+            y += 20.0;
+        }
+        y += 10.0;
+    }
+    out + "</svg>\n"
+}
+
+fn number_of(time: f64) -> String {
+    number(Some(time))
+}
+
+/// The machine and the date.
+pub fn machine() -> Vec<(&'static str, String)> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = field(&read("/proc/meminfo"), "MemTotal");
+    let memory = memory.split(' ').next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() >> 20;
+    let date = std::process::Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output();
+    let v2 = fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false);
+    let load = read("/proc/loadavg");
+    vec![
+        ("date", date.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default()),
+        ("machine", format!("{}, {cores} cores, {memory} GiB", field(&read("/proc/cpuinfo"), "model name"))),
+        (
+            "kernel",
+            format!(
+                "Linux {}, cgroup v{}",
+                read("/proc/sys/kernel/osrelease").trim(),
+                if v2 { 2 } else { 1 }
+            ),
+        ),
+        ("load at the beginning", load.split(' ').take(2).collect::<Vec<_>>().join(", ")),
+    ]
+}
