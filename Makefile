@@ -3,7 +3,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 RRUN    ?= $(CURDIR)/target/release/rrun
-# Those that `make conformance` looks at beside it; an empty one is left out.
+# Those that `make conformance` and `make bench` look at beside it; an empty one is left out.
 RUNC  ?= $(shell command -v runc)
 CRUN  ?= $(shell command -v crun)
 YOUKI ?= $(shell command -v youki)
@@ -18,7 +18,7 @@ FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 .PHONY: all build demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri \
         test-attacks-vm test-sweeps-vm \
-        test-cri-vm conformance conformance-vm test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
+        test-cri-vm conformance conformance-vm bench test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install uninstall clean
 
 all: build
@@ -133,6 +133,15 @@ conformance-vm: packages build
 	$(CARGO) build --locked -p conformance
 	tests/vm/conformance target/debug/conformance "$(RRUN)"
 
+# What the commands cost beside those of the same runtimes and beside the kernel's own share, into docs/performance.md;
+# PEERS="NAME=PATH ..." adds runtimes. Wants a machine that does nothing else.
+ROUNDS ?= 100
+BENCH = --manifest-path benches/runtime/Cargo.toml --locked --target-dir target/bench
+bench: packages build
+	$(CARGO) build $(BENCH) --release
+	benches/bench target/bench/release/bench docs/performance.md $(ROUNDS) \
+	  rrun="$(RRUN)" runc="$(RUNC)" crun="$(CRUN)" youki="$(YOUKI)" $(PEERS)
+
 # A package of its own, as tests/cri: each command killed, and refused what it asks of the kernel, at every system call;
 # with SWEEP_SAMPLE=N at every Nth; with ALONE=tests/cgroup2-alone on the v2 hierarchy of a machine that has v1 too.
 SWEEP_SAMPLE ?= 1
@@ -160,9 +169,11 @@ lint: unsafe
 	$(CARGO) fmt $(CRI) --check
 	$(CARGO) fmt --manifest-path tests/sweeps/Cargo.toml --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	$(CARGO) fmt --manifest-path benches/runtime/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy $(CRI_BUILD) --all-targets -- -D warnings
 	$(CARGO) clippy $(SWEEPS) --all-targets -- -D warnings
+	$(CARGO) clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 # `unsafe` stands only in src/sys/; every other source file forbids it itself.

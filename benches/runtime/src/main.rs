@@ -5,6 +5,12 @@
 //! Measures the runtimes, of which the first is compared with the others, and the programs of benches/floor, which are
 //! in the directory that --floor names, as root. Bundles, state and all else is below DIR; containers are deleted, DIR
 //! is not. After a run that was killed, --clean deletes what it has left. `benches/bench` calls it.
+//!
+//! main: the order of the measurements. bundle: what is run. runtime: how one command is made and timed. measure: what is
+//! measured. report: how it is told.
+
+// All paths are below a directory of its own.
+#![allow(clippy::disallowed_methods)]
 
 mod bundle;
 mod measure;

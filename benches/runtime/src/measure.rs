@@ -243,7 +243,7 @@ impl Turn<'_> {
                     "exec" => runtime.time(runtime.command(false, &["exec", &id, "/bin/true"])),
                     "list" => runtime.time(runtime.command(false, &["list"])),
                     "update" => {
-                        let limit = if self.round % 2 == 0 { "100" } else { "200" };
+                        let limit = if self.round.is_multiple_of(2) { "100" } else { "200" };
                         self.about(runtime, &["update", "--pids-limit", limit], &id)
                     }
                     "pause + resume" => self.about(runtime, &["pause"], &id).and_then(|first| {

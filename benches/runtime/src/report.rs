@@ -241,11 +241,10 @@ impl Report<'_> {
             text(&mut out, x(flat.alive), bottom + 20.0, "middle", &flat.alive.to_string());
         }
         text(&mut out, f64::midpoint(left, right), bottom + 38.0, "middle", "containers alive");
-        for number in 0..4 {
+        for (number, colour) in COLOURS.iter().enumerate().take(4) {
             let points: Vec<_> =
                 self.flats.iter().filter_map(|f| Some((x(f.alive), y(f.medians[number].1?)))).collect();
             let path: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            let colour = COLOURS[number];
             let _ = writeln!(
                 out,
                 "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='2'/>",
@@ -278,8 +277,11 @@ fn text(out: &mut String, x: f64, y: f64, anchor: &str, what: &str) {
     let _ = writeln!(out, "<text x='{x:.1}' y='{y:.1}' text-anchor='{anchor}'>{what}</text>");
 }
 
-/// Groups of bars, each with the line from its 10th to its 90th percentile. A group has a scale of its own.
-fn bar_plot(groups: &[(String, Vec<(String, Vec<f64>)>)]) -> String {
+/// A title, and of each bar whose it is and its 10th, 50th and 90th percentile.
+type Group = (String, Vec<(String, Vec<f64>)>);
+
+/// A group has a scale of its own.
+fn bar_plot(groups: &[Group]) -> String {
     let rows: usize = groups.iter().map(|(_, bars)| bars.len()).sum();
     let mut out = svg(740.0, rows as f64 * 20.0 + groups.len() as f64 * 40.0 + 10.0);
     let mut y = 0.0;

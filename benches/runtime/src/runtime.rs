@@ -66,7 +66,7 @@ impl Runtime {
         Pid::from_raw(fs::read_to_string(self.pid_file(rootless, id)).ok()?.trim().parse().ok()?)
     }
 
-    /// Milliseconds, or the last line that the command wrote.
+    /// Milliseconds, or the line that tells what failed.
     pub fn time(&self, command: Command) -> Result<f64, String> {
         time(command, &self.output)
     }
