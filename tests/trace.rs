@@ -119,22 +119,44 @@ fn budget() -> BTreeMap<(String, String), Option<usize>> {
     .collect()
 }
 
+/// `run` and `create` of the reference bundle, or what is done to its container afterwards.
 fn traced(command: &str) -> Findings {
     let t = Test::new("trace");
-    t.edit(|c| c["process"]["args"] = serde_json::json!(["echo", MARK]));
+    let run = command == "run";
+    t.edit(|c| c["process"]["args"] = if run { json!(["echo", MARK]) } else { json!(["sleep", "1000"]) });
     let log = t.dir.join("strace");
     let strace = ["strace", "-f", "-s", "4096", "-o", log.to_str().unwrap()];
-    let running = t.bundle_command(command, &[]).under(&strace).spawn();
-    if command == "create" {
-        // strace stays as long as init, which waits for `start`.
-        wait_for("the created container", SECONDS_5 * 2, || {
-            let out = t.rt(&["state", &t.id]).go();
-            out.stdout().contains("\"status\": \"created\"").then_some(())
-        });
-        t.end();
-        running.wait();
-    } else {
-        running.wait().ok();
+    match command {
+        "run" => drop(t.bundle_command("run", &[]).under(&strace).spawn().wait()),
+        "create" => {
+            let running = t.bundle_command("create", &[]).under(&strace).spawn();
+            // strace stays as long as init, which waits for `start`.
+            wait_for("the created container", SECONDS_5 * 2, || {
+                let out = t.rt(&["state", &t.id]).go();
+                out.stdout().contains("\"status\": \"created\"").then_some(())
+            });
+            t.end();
+            running.wait();
+        }
+        _ => {
+            t.create();
+            if command != "start" {
+                t.start();
+            }
+            if command == "delete" {
+                t.kill("KILL").ok();
+                t.wait_status("stopped");
+            }
+            let args = match command {
+                "exec" => vec!["exec", &t.id, "echo", MARK],
+                "kill" => vec!["kill", &t.id, "KILL"],
+                _ => vec![command, &t.id],
+            };
+            t.rt(&args).under(&strace).go().ok();
+            if command != "delete" {
+                t.end();
+            }
+        }
     }
     lint(&fs::read_to_string(&log).unwrap(), t.rootfs.to_str().unwrap())
 }
@@ -154,20 +176,27 @@ fn check(command: &str) {
     }
 }
 
-#[test]
-fn run_of_the_reference_bundle() {
-    requires!(root);
-    requires!(unfiltered);
-    requires!(program "strace");
-    check("run");
+/// A test for each command of `budget.txt`.
+macro_rules! budgets {
+    ($($name:ident: $command:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            requires!(root);
+            requires!(unfiltered);
+            requires!(program "strace");
+            check($command);
+        }
+    )*};
 }
 
-#[test]
-fn create_of_the_reference_bundle() {
-    requires!(root);
-    requires!(unfiltered);
-    requires!(program "strace");
-    check("create");
+budgets! {
+    run_of_the_reference_bundle: "run";
+    create_of_the_reference_bundle: "create";
+    start_of_the_reference_bundle: "start";
+    exec_into_the_reference_bundle: "exec";
+    state_of_the_reference_bundle: "state";
+    kill_of_the_reference_bundle: "kill";
+    delete_of_the_reference_bundle: "delete";
 }
 
 /// What a configuration adds, each of which takes other ways through the runtime.
