@@ -124,10 +124,9 @@ fn time(mut command: Command, output: &Path) -> Result<f64, String> {
         Ok((elapsed, status)) if status.success() => Ok(elapsed),
         Ok((_, status)) => {
             let text = fs::read_to_string(output).unwrap_or_default();
-            Err(text
-                .lines()
-                .rfind(|l| !l.trim().is_empty())
-                .map_or_else(|| status.to_string(), str::to_owned))
+            let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).rev();
+            let line = lines.clone().find(|line| line.to_lowercase().contains("error")).or(lines.next());
+            Err(line.map_or_else(|| status.to_string(), str::to_owned))
         }
         Err(e) => Err(format!("{}: {e}", command.get_program().to_string_lossy())),
     }
