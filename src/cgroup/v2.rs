@@ -5,6 +5,7 @@
 use super::Deadline;
 use super::dir::{Dir, is_gone};
 use crate::error::{Call, Error, Result};
+use crate::launch::protocol::retry;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -85,9 +86,9 @@ pub(super) fn wait_event(dir: &Dir, key: &str, wanted: bool, deadline: &Deadline
     };
     loop {
         let mut buffer = [0u8; 256];
-        let n = match rustix::io::pread(&file, &mut buffer, 0) {
+        let n = match retry(|| rustix::io::pread(&file, &mut buffer, 0)) {
             Err(Errno::NODEV) => return Ok(true),
-            n => n.call(|| format!("read {}/cgroup.events", dir.path().display()))?,
+            n => n.call(|| format!("pread {}/cgroup.events", dir.path().display()))?,
         };
         let text = String::from_utf8_lossy(buffer.get(..n).unwrap_or_default());
         if event(&text, key) == Some(wanted) {
