@@ -106,7 +106,7 @@ fn words<'a>(t: &'a Test, of: &[&'a str]) -> Vec<&'a str> {
 
 /// What is wrong with the end of a command that met another, or a `delete --force`.
 fn unexpected(command: &[&str], out: &Out, forced: bool) -> Vec<String> {
-    const LEGAL: [&str; 12] = [
+    const LEGAL: [&str; 13] = [
         "container does not exist",
         "container with given ID already exists",
         "container is being created",
@@ -114,6 +114,8 @@ fn unexpected(command: &[&str], out: &Out, forced: bool) -> Vec<String> {
         "cannot start a container that has stopped",
         "cannot start a container in the",
         "container not running",
+        // runc's words of `events`.
+        "is not running",
         "container not paused",
         "cannot exec in a",
         // The same, noticed by the kernel.
