@@ -29,7 +29,7 @@
 //! | [`container`] | a container on record, and what is done to it |
 //! | [`commands`] | one function a command |
 //! | [`hooks`], [`notify`], [`console`], [`netdev`], [`rdt`], [`criu`] | hooks, sd_notify, terminals, network devices, resctrl, checkpoint and restore |
-//! | [`file`] | small files, read and written as a whole |
+//! | [`mod@file`] | small files, read and written as a whole |
 //! | [`exe`] | keeps the host's binary out of containers |
 //! | [`sys`] | the only `unsafe`: system calls that rustix lacks |
 //!

@@ -23,7 +23,7 @@ use dir::{Dir, is_gone, is_refused};
 use layout::Version;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Signal, getrlimit, kill_process, pidfd_open};
 use std::cell::OnceCell;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -383,7 +383,9 @@ impl Cgroup {
             },
             _ => return None,
         };
-        if self.best_effort || self.user_scope().is_some() || !self.is_made() {
+        // It takes a descriptor for each hierarchy; who has few of them goes the other way.
+        let few = getrlimit(Resource::Nofile).current.is_some_and(|most| most < 256);
+        if self.best_effort || self.user_scope().is_some() || !self.is_made() || few {
             return None;
         }
         let mut entry = Entry::default();
