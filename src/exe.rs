@@ -1,20 +1,25 @@
 //! Keeps the host's rrun binary out of containers (CVE-2019-5736).
 //!
 //! A container that gets rrun executed inside it (`#!/proc/self/exe` as its entry point is enough) can open
-//! /proc/self/exe and write to that file once nothing runs it. So `create`, `run`, `exec` and `restore` first
-//! replace their own program, in memory, by a private copy of every page, and their /proc/self/exe by an empty
-//! sealed memfd, which whatever enters a container inherits: the file cannot be named through such a process,
-//! and its pages are not those of the file on disk, so that a page cache bug (CVE-2022-0847, CVE-2026-31431)
-//! does not reach the host either. What executes /proc/self/exe gets ENOEXEC.
+//! /proc/self/exe and write to that file once nothing runs it. So whatever enters a container has no page of the file
+//! mapped, and an empty sealed memfd as its /proc/self/exe: the file cannot be named through such a process, and its
+//! pages are not those of the file on disk, so that a page cache bug (CVE-2022-0847, CVE-2026-31431) does not reach the
+//! host either. What executes /proc/self/exe gets ENOEXEC.
 //!
-//! Where the kernel refuses that, to a user without capabilities or for want of CONFIG_CHECKPOINT_RESTORE, they
-//! execute themselves again from a copy in a sealed memfd, which is as safe and takes longer.
+//! Who comes into a pid namespace that only the container's processes are in is seen by none of them before the very
+//! last steps. These it takes without the program: it unmaps the file and goes on with a [script](crate::sys::script)
+//! ([`forgets`]). Where others could see it before, or rrun's code is needed to the end, rrun replaces every page by a
+//! private copy before it begins ([`protect`]), which takes 2 ms.
+//!
+//! Where the kernel refuses that, to a user without capabilities or for want of CONFIG_CHECKPOINT_RESTORE, it executes
+//! itself again from a copy in a sealed memfd, which is as safe and takes longer.
 //!
 //! The other variants, and what they cost here, stand in the crate documentation.
 
 #![forbid(unsafe_code)]
 
 use crate::error::{Call as _, Error, Result};
+use crate::spec::Spec;
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
@@ -23,6 +28,22 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 const SEALS: SealFlags =
     SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+
+/// Whether what is launched in such a container leaves the file behind by itself: in a pid namespace of its own, which
+/// nobody else is in yet or, for `exec`, nobody of the host; and without startContainer hooks, which rrun runs when it
+/// is confined already.
+pub fn forgets(spec: &Spec, exec: bool) -> bool {
+    let Some(linux) = &spec.linux else { return false };
+    let namespace = |kind| linux.namespaces.iter().find(|namespace| namespace.typ == kind);
+    let own = |kind| namespace(kind).is_some_and(|namespace| namespace.path.is_empty());
+    let joins_user = !exec && namespace("user").is_some() && !own("user");
+    let hooks = !exec && !spec.hooks.start_container.is_empty();
+    cfg!(target_arch = "x86_64")
+        && own("pid")
+        && !joins_user
+        && !hooks
+        && crate::sys::image::replaceable(namespace("user").is_some())
+}
 
 /// Returns when nothing of the file is left in this process, at the second time if it has to be executed again.
 ///
@@ -35,9 +56,7 @@ pub fn protect() -> Result<()> {
     if rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SEALS)) {
         return Ok(());
     }
-    if let Ok(nothing) = sealed(memfd()?)
-        && crate::sys::image::detach(&nothing).is_ok()
-    {
+    if crate::sys::image::detach(&nothing()?).is_ok() {
         return Ok(());
     }
     let copy = sealed_copy(&exe).map_err(|e| e.context("sealed copy of rrun"))?;
@@ -48,6 +67,14 @@ pub fn protect() -> Result<()> {
     let failed = crate::sys::launch::execveat(Some(rustix::fd::AsFd::as_fd(&copy)), c"", &argv, &envp);
     Err(Error::from(failed.err().unwrap_or(crate::sys::SysError { call: "execve", errno: Errno::INVAL }))
         .context("sealed copy of rrun"))
+}
+
+/// What /proc/self/exe is to be: a file that is empty and stays so.
+///
+/// # Errors
+/// memfd_create(2), fcntl(2).
+pub fn nothing() -> Result<OwnedFd> {
+    sealed(memfd()?)
 }
 
 fn variable(name: &OsStr, value: &OsStr) -> Option<CString> {

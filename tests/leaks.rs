@@ -99,7 +99,7 @@ fn the_process_is_not_the_runtimes_binary() {
     t.end();
 }
 
-/// The way without a second execve: nothing of the file is mapped, and what stands in its place is empty and sealed.
+/// The ways without a second execve: nothing of the file is mapped, and what stands in its place is empty and sealed.
 #[test]
 fn nothing_of_the_runtimes_binary_is_in_the_process() {
     requires!(root);
@@ -109,20 +109,72 @@ fn nothing_of_the_runtimes_binary_is_in_the_process() {
         std::path::Path::new("/proc/sys/kernel/ns_last_pid").exists(),
         "needs a kernel with CONFIG_CHECKPOINT_RESTORE"
     );
-    let t = Test::new("detached");
+    let resident = |unmapped: bool| {
+        let t = Test::new(if unmapped { "unmapped" } else { "copied" });
+        t.sh("exec sleep 1000");
+        if !unmapped {
+            // rrun runs these hooks in the process when it is confined, so it needs its program to the end.
+            t.edit(|c| {
+                c["hooks"] = json!({ "startContainer": [{ "path": "/bin/true", "args": ["true"] }] });
+            });
+        }
+        t.create();
+        let file = |name: &str| format!("/proc/{}/{name}", t.pid());
+        assert_eq!(fs::metadata(file("exe")).unwrap().len(), 0);
+        let e = fs::OpenOptions::new().write(true).open(file("exe")).and_then(|mut f| f.write_all(b"x"));
+        // ETXTBSY as long as it stands there, EPERM of the seal then.
+        assert!(matches!(e.unwrap_err().raw_os_error(), Some(1 | 26)));
+        let maps = fs::read_to_string(file("maps")).unwrap();
+        let files: Vec<_> =
+            maps.lines().filter(|line| line.split_ascii_whitespace().nth(4) != Some("0")).collect();
+        assert!(files.is_empty(), "{files:?}");
+        // ps(1) shows the command line still.
+        assert!(fs::read_to_string(file("cmdline")).unwrap().contains("create"));
+        let status = fs::read_to_string(file("status")).unwrap();
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        t.rt(&["start", &t.id]).go().ok();
+        t.end();
+        rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let (unmapped, copied) = (resident(true), resident(false));
+    assert!(unmapped < 512 && copied > 2048, "{unmapped} and {copied} kB");
+}
+
+/// The same of a further process, from the first moment at which the container sees it: its last steps are drawn out.
+#[test]
+fn nothing_of_the_runtimes_binary_is_in_a_further_process() {
+    requires!(root);
+    rrun_only!("how it protects itself is its own affair");
+    let t = Test::new("unmappedexec");
     t.sh("exec sleep 1000").create();
-    let file = |name: &str| format!("/proc/{}/{name}", t.pid());
-    assert_eq!(fs::metadata(file("exe")).unwrap().len(), 0);
-    let e = fs::OpenOptions::new().write(true).open(file("exe")).and_then(|mut f| f.write_all(b"x"));
-    // ETXTBSY as long as it stands there, EPERM of the seal then.
-    assert!(matches!(e.unwrap_err().raw_os_error(), Some(1 | 26)));
-    let maps = fs::read_to_string(file("maps")).unwrap();
-    let files: Vec<_> =
-        maps.lines().filter(|line| line.split_ascii_whitespace().nth(4) != Some("0")).collect();
-    assert!(files.is_empty(), "{files:?}");
-    // ps(1) shows the command line still.
-    assert!(fs::read_to_string(file("cmdline")).unwrap().contains("create"));
     t.rt(&["start", &t.id]).go().ok();
+    let seen = t.dir.join("seen");
+    let watch = format!(
+        "while ! [ -e {0}.end ]; do for p in /proc/[0-9]*; do readlink $p/exe >>{0}; cat $p/maps >>{0}.maps; done; done",
+        seen.display()
+    );
+    // Inside the pid namespace, with the host's root and every capability.
+    let pid = t.pid().to_string();
+    let mut watcher = std::process::Command::new("nsenter")
+        .args(["-t", &pid, "-p", "unshare", "-m", "sh", "-c"])
+        .arg(format!("mount -t proc proc /proc; {watch}"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..5 {
+        let slow =
+            "strace -f -qq -o /dev/null -e inject=setsid,capset,prlimit64,execve:delay_enter=20000 \"$@\"";
+        t.rt(&["exec", &t.id, "true"]).through(slow).go().ok();
+    }
+    fs::write(seen.with_extension("end"), "").unwrap();
+    watcher.wait().unwrap();
+    let (exes, maps) =
+        (fs::read_to_string(&seen).unwrap(), fs::read_to_string(seen.with_extension("maps")).unwrap());
+    assert!(exes.lines().any(|exe| exe == "/memfd:rrun (deleted)"), "nothing was seen in time: {exes}");
+    let own = crate::harness::runtime();
+    let name = own.file_name().unwrap().to_str().unwrap();
+    let leaked = |text: &str| text.lines().any(|line| line.ends_with(&format!("/{name}")));
+    assert!(!leaked(&exes) && !leaked(&maps), "{exes}");
     t.end();
 }
 

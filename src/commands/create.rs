@@ -42,7 +42,7 @@ pub struct Made {
 /// Any; nothing is left then.
 #[inline(never)]
 pub fn create(global: &Global, args: &Create) -> Result<()> {
-    let made = make(global, args, true, None)?;
+    let made = make(global, args, open(args)?, None)?;
     if let Some(path) = &args.pid_file
         && let Err(e) = write_pid_file(path, made.container.record.pid)
     {
@@ -52,16 +52,31 @@ pub fn create(global: &Global, args: &Create) -> Result<()> {
     Ok(())
 }
 
-/// Makes a container; `detached` is false for a `run` in the foreground, which has blocked its signals.
+/// The bundle, and whether what is launched from it leaves rrun's file behind by itself; if not, that is done.
+///
+/// # Errors
+/// A bad id, a bundle that cannot be read.
+pub fn open(args: &Create) -> Result<(Bundle, bool)> {
+    crate::cli::id(&args.id)?;
+    let bundle =
+        Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), args.config.as_deref())?;
+    let forgets = crate::exe::forgets(&bundle.spec, false);
+    super::prepare(!forgets, args.preserve_fds)?;
+    Ok((bundle, forgets))
+}
+
+/// Makes a container; `signals` are those that a `run` in the foreground has blocked.
 ///
 /// # Errors
 /// Any; nothing is left then.
 #[inline(never)]
-pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Signals>) -> Result<Made> {
-    crate::cli::id(&args.id)?;
-    let mut bundle =
-        Bundle::open(args.bundle.as_deref().unwrap_or_else(|| Path::new(".")), args.config.as_deref())?;
-    check_terminal(&bundle.spec, detached, args.console_socket.is_some())?;
+pub fn make(
+    global: &Global,
+    args: &Create,
+    (mut bundle, forgets): (Bundle, bool),
+    signals: Option<&Signals>,
+) -> Result<Made> {
+    check_terminal(&bundle.spec, signals.is_none(), args.console_socket.is_some())?;
     let console_socket = args.console_socket.as_deref().map(Receiver::connect).transpose()?;
     let asked = bundle.spec.annotations.get(annotations::PIDFD_RECEIVER).map(Path::new);
     let pidfd_socket = args.pidfd_socket.as_deref().or(asked).map(Receiver::connect).transpose()?;
@@ -91,7 +106,7 @@ pub fn make(global: &Global, args: &Create, detached: bool, signals: Option<&Sig
     }
     let sockets = (console_socket.as_ref(), pidfd_socket.as_ref());
     let cgroup = || cgroups(&plan, systemd);
-    match establish(&plan, &host, reserved, (&bundle.text, cgroup), sockets, signals) {
+    match establish(&plan, &host, reserved, (&bundle.text, cgroup), sockets, (signals, forgets)) {
         Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console }),
         Err(e) => {
             // Everything is undone by now (runtime.md, "Lifecycle", steps 12 and 13).
@@ -110,7 +125,7 @@ fn establish(
     reserved: Reserved,
     (config, cgroup): (&[u8], impl FnOnce() -> Result<Cgroup>),
     (console_socket, pidfd_socket): (Option<&Receiver>, Option<&Receiver>),
-    signals: Option<&Signals>,
+    child: (Option<&Signals>, bool),
 ) -> Result<(Container, OwnedFd, Option<OwnedFd>)> {
     let slot = reserved.slot()?;
     let mut shared = Undo(SharedMounts::of(plan)?);
@@ -130,7 +145,7 @@ fn establish(
         let process = (launched.pidfd.as_fd(), launched.pid);
         hand_listener_over(plan.seccomp.as_ref(), &record, Status::Creating, process, number)
     };
-    let launched = crate::launch::parent::init(plan, slot, &mut cgroup, resctrl, signals, listener);
+    let launched = crate::launch::parent::init(plan, slot, &mut cgroup, resctrl, child, listener);
     let launched = launched.inspect_err(|_| {
         let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
     })?;

@@ -36,6 +36,8 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
         _ => {}
     }
     let spec = container.slot.read_config()?;
+    let forgets = crate::exe::forgets(&spec, true);
+    super::prepare(!forgets, args.preserve_fds)?;
     let process = process(args, &spec)?;
     let detached = args.detach;
     check_terminal(&process, detached, args.console_socket.is_some())?;
@@ -80,7 +82,7 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
         &plan,
         (init, container.record.pid),
         &mut cgroup,
-        signals.as_ref(),
+        (signals.as_ref(), forgets),
         listener,
     )
     // A delete takes away the cgroups that the process is about to enter, or kills it in them.

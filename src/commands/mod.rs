@@ -26,12 +26,11 @@ use std::path::Path;
 /// Those of the command; as runc's, those of create, run and exec begin with what failed.
 pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
     let Invocation { name, global, command } = inv;
-    if let Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) = command {
-        crate::exe::protect()?;
-        // runc's words, here and for the steps of a launch: its suite and those who know its log look for them.
-        crate::log::debug(|| format!("{name} exeseal: using /proc/self/exe clone, a private copy"));
+    match &command {
+        // They look into the configuration first.
+        Command::Create(_) | Command::Run(_) | Command::Exec(_) => {}
+        _ => prepare(matches!(command, Command::Restore(_)), 0)?,
     }
-    keep_fds(&command)?;
     crate::log::debug(|| format!("{name} {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
     let done = |()| 0;
     match command {
@@ -74,6 +73,19 @@ fn preserved(command: &Command) -> u32 {
     create::listening().count.saturating_add(asked)
 }
 
+/// Keeps rrun's own file out of the process that will be started, if that does not do so itself, and every fd of the
+/// caller's beyond those `preserved`. These only then: a file of the command line may be one, and rrun may have to
+/// execute itself again.
+fn prepare(protect: bool, preserve: u32) -> Result<()> {
+    if protect {
+        crate::exe::protect()?;
+    }
+    // runc's words, here and for the steps of a launch: its suite and those who know its log look for them.
+    crate::log::debug(|| "exeseal: using /proc/self/exe clone, nothing of the file itself");
+    let count = create::listening().count.saturating_add(preserve);
+    Ok(crate::sys::launch::cloexec_from(count.saturating_add(3))?)
+}
+
 /// Takes over the fds that the caller hands to the container, before anything of ours could be opened at their
 /// numbers. A number that the caller has not open goes to a placeholder that the program does not get: what came to
 /// lie there would be taken for the caller's and stay open in the container until its program runs (CVE-2024-21626).
@@ -96,13 +108,6 @@ pub fn claim_fds(command: &Command) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Keeps every other fd of the caller's from passing; not before rrun has executed itself, as `--process` may be
-/// one of them.
-fn keep_fds(command: &Command) -> Result<()> {
-    let count = preserved(command);
-    Ok(crate::sys::launch::cloexec_from(count.saturating_add(3))?)
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<u8> {

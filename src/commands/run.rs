@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::create::{Made, make, undo, write_pid_file};
+use super::create::{Made, make, open, undo, write_pid_file};
 use super::start::{begin, proxy};
 use crate::cli::{Global, Run};
 use crate::console::{Relay, Terminal};
@@ -19,12 +19,13 @@ use rustix::process::Pid;
 /// Any; nothing is left then, except with `--keep`.
 #[inline(never)]
 pub fn run(global: &Global, args: &Run) -> Result<u8> {
+    let bundle = open(&args.create)?;
     // Blocked before there is a process whose SIGCHLD could be missed (runc #5208).
     let signals = if args.detach { None } else { Some(Signals::block()?) };
     if !args.detach && !args.no_subreaper {
         adopt_orphans()?;
     }
-    let made = make(global, &args.create, args.detach, signals.as_ref())?;
+    let made = make(global, &args.create, bundle, signals.as_ref())?;
     let Made { container, pidfd, console } = made;
     let id = container.slot.id().to_owned();
     let pid = container.record.pid;

@@ -56,6 +56,8 @@ pub enum Step {
     Lookup,
     /// The message or its answer.
     Protocol,
+    /// Leaving rrun's file behind.
+    Exe,
     /// A hook of `hooks.startContainer`.
     StartContainerHook,
     /// no_new_privs and the system call filter.
@@ -110,7 +112,7 @@ impl<T> At<T> for Result<T, SysError> {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Cgroup,
         Self::Namespace,
         Self::TimeOffsets,
@@ -134,6 +136,7 @@ impl Step {
         Self::Cwd,
         Self::Lookup,
         Self::Protocol,
+        Self::Exe,
         Self::StartContainerHook,
         Self::Seccomp,
         Self::Exec,

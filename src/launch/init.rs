@@ -3,57 +3,44 @@
 #![forbid(unsafe_code)]
 
 use super::fault::{At, Fault, Step};
-use super::protocol::{self, Lost, Message};
+use super::last::{Forget, Init, Last};
+use super::protocol::{self, Message};
 use super::{Child, steps};
 use crate::cgroup::Tasks;
 use crate::plan::{Kind, Plan};
 use crate::rootfs::{Rootfs, Sources};
 use crate::sys::{self, Named as _, SysError};
-use rustix::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use rustix::io::Errno;
 use std::convert::Infallible;
+use std::ffi::CString;
 
 /// Runs in the child; does not return.
-pub fn main(plan: &Plan, tasks: Tasks, child: Child, listener: OwnedFd) -> ! {
+pub fn main(plan: &Plan, tasks: Tasks, mut child: Child, listener: &OwnedFd) -> ! {
     let entered = steps::enter_cgroups(tasks);
-    let fault = match entered.and_then(|()| create(plan, &child, &listener)) {
-        Ok(prepared) => {
-            drop(child);
-            start(plan, prepared, listener)
-        }
-        Err(fault) => {
-            let _ = protocol::send(&child.socket, &Message::Fault(fault.into()), &[]);
-            sys::launch::exit_now(1)
-        }
-    };
-    let (Err(Started { fault, connection }) | Ok(Started { fault, connection })) = fault;
-    // 127 and 126 are what a shell and the engines make of a program that cannot be run.
-    let status = if fault.errno == Errno::NOENT { 127 } else { 126 };
-    let _ = protocol::write(&connection, &Message::Fault(fault.into()));
-    sys::launch::exit_now(status)
+    let Err(fault) = entered.and_then(|()| create(plan, &mut child, listener)).and_then(|prepared| {
+        // Nothing of these is for the container to see.
+        child.joins.clear();
+        start(plan, &child, prepared, listener)
+    });
+    let _ = protocol::send(&child.socket, &Message::Fault(fault.into()), &[]);
+    sys::launch::exit_now(1)
 }
-
-/// How often what lacks memory or descriptors is tried again where nobody would hear of it.
-const TRIES: usize = 100;
 
 /// What `create` leaves for `start`.
 struct Prepared {
     proc: steps::Proc,
-    program: std::ffi::CString,
-    envp: Vec<std::ffi::CString>,
-}
-
-/// A start that came to nothing, and who asked for it.
-struct Started {
-    fault: Fault,
-    connection: OwnedFd,
+    program: CString,
+    envp: Vec<CString>,
+    forget: Option<Forget>,
 }
 
 /// Everything up to the state `created`.
-fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fault> {
+fn create(plan: &Plan, child: &mut Child, listener: &OwnedFd) -> Result<Prepared, Fault> {
     let mut keep = child.keep();
     keep.push(listener.as_raw_fd());
     child.begin(&keep)?;
+    let forget = child.forgets.then(Forget::prepare).transpose()?;
     let mut sources = sources(child)?;
 
     // Before the ids change, which gives /proc/self, and the offsets in it, to the host's root.
@@ -70,7 +57,8 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     }
     // From here on nothing needs /proc/self as its owner, and processes of the container may come to see us.
     sys::task::set_dumpable(false).at(Step::Session)?;
-    steps::session(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
+    steps::session()?;
+    steps::keyring(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
     if plan.namespaces.creates(Kind::Network) {
         // The loopback of a new network namespace is down; every runtime brings it up.
         match sys::netlink::loopback_up() {
@@ -94,6 +82,7 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
         protocol::send(&child.socket, &Message::Console, &[console.master.as_fd()]).at(Step::Console)?;
         drop(console.master);
         steps::attach_terminal(&console.slave)?;
+        sys::launch::set_controlling_terminal(&console.slave).at(Step::Console)?;
     }
     rootfs.pivot(&plan.rootfs)?;
 
@@ -127,55 +116,20 @@ fn create(plan: &Plan, child: &Child, listener: &OwnedFd) -> Result<Prepared, Fa
     // Before Ready and not after Committed, as the parent may have ended by then and the signal would have come.
     // From here on the end of file on the socket says that the parent was killed.
     sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
-    sys::launch::end_by_signals().at(Step::Protocol)?;
-    if has_agent(plan) {
-        confine(plan, &proc, child.socket.as_fd())?;
-    }
-    protocol::send(&child.socket, &Message::Ready, &[]).at(Step::Protocol)?;
-    committed(child)?;
-    Ok(Prepared { proc, program, envp })
+    Ok(Prepared { proc, program, envp, forget })
 }
 
-/// Waits until the container is on record. Who has put it there does not hear of a failure any more, so what may pass
-/// is tried again.
-fn committed(child: &Child) -> Result<(), Fault> {
-    let mut tries = 0;
-    loop {
-        match child.expect(&Message::Committed) {
-            Err(fault) if fault.errno != Errno::PROTO && tries < TRIES => tries += 1,
-            other => return other,
-        }
-        rustix::thread::sched_yield();
-    }
-}
-
-/// Whether a filter notifies an agent. Agents, and contest of youki's, expect the descriptor of `create`, as from runc
-/// and youki, and not only of `start`. Any other filter comes later, as it may forbid what `start` needs.
-fn has_agent(plan: &Plan) -> bool {
-    plan.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some())
-}
-
-/// Limits and confines this process, after which nothing can be prepared any more.
-fn confine(plan: &Plan, proc: &steps::Proc, channel: BorrowedFd<'_>) -> Result<(), Fault> {
-    steps::limit_resources(&plan.process.rlimits)?;
-    steps::confine(&plan.process, plan.seccomp.as_ref(), proc, channel)
-}
-
-/// From the state `created` to execve, for the one `start` that is accepted.
-fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, Started> {
-    let connection = accept(&listener);
-    let outcome = (|| -> Result<Infallible, Fault> {
-        drop(listener);
-        if !has_agent(plan) {
-            confine(plan, &prepared.proc, connection.as_fd())?;
-        }
-        start_container_hooks(plan, &prepared)?;
-        steps::execute(&plan.process, &prepared.program, &prepared.envp)
-    })();
-    match outcome {
-        Err(fault) => Err(Started { fault, connection }),
-        Ok(never) => match never {},
-    }
+/// From the state `created` to execve, for the one `start` that is accepted. What it returns is for `create` to hear.
+fn start(plan: &Plan, child: &Child, prepared: Prepared, listener: &OwnedFd) -> Result<Infallible, Fault> {
+    let Prepared { proc, program, envp, forget } = prepared;
+    let hooks = !plan.hooks.start_container.is_empty();
+    let last = Last { process: &plan.process, seccomp: plan.seccomp.as_ref(), proc: &proc, program, envp };
+    let has_agent = plan.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some());
+    let init = Init { last, socket: &child.socket, listener, has_agent, forget, pauses: hooks };
+    let connection = init.run()?;
+    let Err(fault) = start_container_hooks(plan, &init.last.envp).map(|()| init.execute(&connection));
+    let _ = protocol::write(&connection, &Message::Fault(fault.into()));
+    sys::launch::exit_now(126)
 }
 
 /// Whether this process is made dumpable once nothing of the host is open in it: setns(2), by which `exec` comes into a
@@ -184,36 +138,6 @@ fn start(plan: &Plan, prepared: Prepared, listener: OwnedFd) -> Result<Started, 
 /// container could attach to it (CVE-2016-9962).
 fn lets_a_user_in(plan: &Plan) -> bool {
     plan.rootless && plan.namespaces.creates(Kind::User) && plan.namespaces.creates(Kind::Pid)
-}
-
-/// Waits for a caller that says Start: one that only looks, as `state` does, goes away again.
-fn accept(listener: &OwnedFd) -> OwnedFd {
-    let mut tries = 0;
-    loop {
-        let flags = rustix::net::SocketFlags::CLOEXEC;
-        let connection = match protocol::retry(|| rustix::net::accept_with(listener, flags)) {
-            Ok(connection) => connection,
-            // The caller was gone before it was served.
-            Err(Errno::CONNABORTED) => continue,
-            // Of memory or descriptors there may be more in a moment. The caller hears of it when the socket closes.
-            Err(_) if tries == TRIES => sys::launch::exit_now(1),
-            Err(_) => {
-                tries += 1;
-                rustix::thread::sched_yield();
-                continue;
-            }
-        };
-        let answer = match protocol::receive(&connection) {
-            Ok((Message::Start, _)) => protocol::send(&connection, &Message::Accepted, &[]),
-            Ok(_) | Err(Lost::Closed) => continue,
-            Err(Lost::Broken(errno)) => Err(SysError { call: "recvmsg", errno }),
-        };
-        match answer.at(Step::Protocol) {
-            Ok(()) => return connection,
-            // That start has failed; there may be another.
-            Err(fault) => drop(protocol::send(&connection, &Message::Fault(fault.into()), &[])),
-        }
-    }
 }
 
 fn create_container_hooks(plan: &Plan, rootfs: &Rootfs) -> Result<(), Fault> {
@@ -233,13 +157,13 @@ fn create_container_hooks(plan: &Plan, rootfs: &Rootfs) -> Result<(), Fault> {
 
 /// Runs the startContainer hooks, once this process is confined: their programs are the container's, so they
 /// get no right that the process has not, and are under its filter, as in runc.
-fn start_container_hooks(plan: &Plan, prepared: &Prepared) -> Result<(), Fault> {
+fn start_container_hooks(plan: &Plan, envp: &[CString]) -> Result<(), Fault> {
     let hooks = &plan.hooks.start_container;
     if hooks.is_empty() {
         return Ok(());
     }
     let state = state_of(plan, "created");
-    let options = crate::hooks::Options { env: &prepared.envp, ..Default::default() };
+    let options = crate::hooks::Options { env: envp, ..Default::default() };
     super::hook_fault(Step::StartContainerHook, crate::hooks::run("startContainer", hooks, &state, &options))
 }
 

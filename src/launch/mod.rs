@@ -11,6 +11,7 @@ mod diagnose;
 pub mod exec;
 pub mod fault;
 pub mod init;
+pub mod last;
 pub mod parent;
 pub mod protocol;
 pub mod relay;
@@ -22,8 +23,9 @@ pub use fault::{At, Fault, Step};
 
 use crate::plan::Kind;
 use crate::sys::launch::{Cloned, clone3};
-use crate::sys::{self, SysError};
+use crate::sys::{self, Named as _, SysError};
 use protocol::{Lost, Message};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
@@ -38,8 +40,10 @@ pub struct Child {
     pub target: Option<OwnedFd>,
     /// Init's root, for exec where the mount namespace has another.
     pub root: Option<OwnedFd>,
-    /// Whether a relay has entered the namespaces already.
+    /// Whether it is a relay, or one has entered the namespaces already.
     pub relayed: bool,
+    /// Whether it leaves rrun's file behind; if not, that has been done.
+    pub forgets: bool,
     /// How many fds from 3 on the caller hands to the process.
     pub preserve: u32,
     /// The signals that rrun or its caller ignores: what is ignored stays so through execve.
@@ -63,9 +67,16 @@ pub fn clone_into(flags: u32, cgroup: Option<BorrowedFd<'_>>) -> sys::Result<(Cl
     clone3(flags, None).map(|cloned| (cloned, false))
 }
 
+/// Whether the process behind a pidfd has ended.
+fn has_ended(pidfd: &OwnedFd) -> sys::Result<bool> {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    protocol::retry(|| poll(&mut fds, Some(&now))).named("poll").map(|ready| ready > 0)
+}
+
 /// The signals that this process ignores; all of them if that cannot be known.
 fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = crate::file::read("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(u64::MAX)
 }

@@ -17,11 +17,10 @@ use crate::sys::SysError;
 use crate::sys::launch::{Cloned, namespace_kind, setns};
 use crate::sys::signal::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use std::cell::Cell;
 use std::path::Path;
 
 /// How long a process may take to end once it has closed its socket.
@@ -37,8 +36,10 @@ pub struct Launched {
     /// The master of its terminal.
     pub console: Option<OwnedFd>,
     socket: OwnedFd,
-    /// A detached mount that waits for its id map.
-    tree: Option<OwnedFd>,
+    /// What came with the last message: a detached mount that waits for its id map, a pidfd.
+    fd: Option<OwnedFd>,
+    /// Whether this process only makes the one that it is about, and has not said yet that it has.
+    relay: bool,
     /// How it showed that the process hears nothing any more.
     unheard: Option<SysError>,
     armed: bool,
@@ -49,6 +50,14 @@ impl Drop for Launched {
         if self.armed {
             let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
             let _ = self.reap();
+            // What it has made and said, and what nobody has heard yet.
+            while self.relay
+                && let Ok((message, fds)) = protocol::receive_now(&self.socket)
+            {
+                if let (Message::Pid(_), Some(pidfd)) = (message, fds.first()) {
+                    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+                }
+            }
         }
     }
 }
@@ -74,6 +83,17 @@ impl Launched {
         Ok((self.pid, pidfd, self.console.take()))
     }
 
+    /// Replaces a relay by the process that it has made, which is rrun's child too.
+    fn replaced(mut self, pid: u32) -> Result<Self> {
+        let pidfd = self.fd.take().ok_or_else(|| protocol::unexpected(&Message::Pid(pid)))?;
+        // Saying so was its last act.
+        let _ = self.reap();
+        self.relay = false;
+        self.pidfd = pidfd;
+        self.pid = pid;
+        Ok(self)
+    }
+
     fn send(&mut self, message: &Message) -> Result<()> {
         match protocol::send(&self.socket, message, &[]) {
             // A child that has failed has said why before it closed its end. One that lives hears of the end by this.
@@ -87,7 +107,11 @@ impl Launched {
     }
 
     /// The next message but Console; the fd of either kind is kept.
-    fn receive(&mut self, cgroup: &Cgroup, failed: impl Fn(&Report) -> Error) -> Result<Option<Message>> {
+    fn receive(
+        &mut self,
+        cgroup: &Cgroup,
+        mut failed: impl FnMut(&Report) -> Error,
+    ) -> Result<Option<Message>> {
         loop {
             match protocol::receive(&self.socket) {
                 Ok((Message::Console, fds)) => self.console = fds.into_iter().next(),
@@ -95,7 +119,7 @@ impl Launched {
                     return Err(out_of_memory(cgroup).unwrap_or_else(|| failed(&report)));
                 }
                 Ok((message, fds)) => {
-                    self.tree = fds.into_iter().next();
+                    self.fd = fds.into_iter().next();
                     return Ok(Some(message));
                 }
                 Err(Lost::Closed) => return Ok(None),
@@ -133,7 +157,7 @@ fn out_of_memory(cgroup: &Cgroup) -> Option<Error> {
 }
 
 /// Starts init and brings it to the point where it waits for the state to be recorded. `hand_over` is given the number
-/// of the seccomp notification fd in that process.
+/// of the seccomp notification fd in that process, and `forgets` says that it has to leave rrun's file behind.
 ///
 /// # Errors
 /// What the plan asked for could not be done, worded with its place in config.json; nothing is left then.
@@ -142,7 +166,7 @@ pub fn init(
     slot: &Slot,
     cgroup: &mut Cgroup,
     groups: Option<(&Groups, &Path)>,
-    signals: Option<&Signals>,
+    (signals, forgets): (Option<&Signals>, bool),
     hand_over: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<Launched> {
     let listener = crate::state::listen(slot)?;
@@ -186,6 +210,7 @@ pub fn init(
         target: None,
         root: None,
         relayed,
+        forgets,
         preserve: plan.preserve_fds,
         ignored: super::ignored_signals(),
     };
@@ -194,15 +219,16 @@ pub fn init(
     let entered = enters && (made_there || unified.is_none());
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
-            relay::through(&by_relay, create, &child.socket, || Ok(()));
+            relay::through(&by_relay, create, &child.socket);
         }
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
         }
-        init::main(plan, tasks, child, listener)
+        init::main(plan, tasks, child, &listener)
     };
     drop((child, listener, by_relay));
-    let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, unheard: None, armed: true };
+    let mut launched =
+        Launched { pid, pidfd, console: None, socket, fd: None, relay: false, unheard: None, armed: true };
     if let Some(own) = own_pid_namespace {
         setns(&own, Kind::Pid.flag()).context(|| "return to the runtime's pid namespace")?;
     }
@@ -309,65 +335,167 @@ pub fn exec(
     plan: &ExecPlan,
     (target, init): (OwnedFd, u32),
     cgroup: &mut Cgroup,
-    signals: Option<&Signals>,
+    (signals, forgets): (Option<&Signals>, bool),
     listener: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<Launched> {
     let sub: Vec<(Option<&str>, &str)> =
         plan.sub_cgroups.iter().map(|(controller, path)| (controller.as_deref(), path.as_str())).collect();
     // The initial affinity is for the time before the process is in the cgroup (config.md, "execCPUAffinity").
-    let entry = || match plan.process.exec_affinity.initial {
+    let entry = match plan.process.exec_affinity.initial {
         None => cgroup.entry(&sub),
         Some(_) => None,
     };
-    let full = Cell::new(false);
     // Whose it is, is known below, when init still lives.
     let root = plan.chroot.then(|| open_root(init)).transpose()?;
-    let spawn = |entry| spawn_exec(plan, (&target, root.as_ref()), entry, signals, &full);
-    let mut spawned = spawn(entry());
-    if spawned.is_err() && full.get() {
-        spawned = spawn(None);
+    let mut exec = Exec { plan, target, root, init, sub, full: false };
+    match exec.launch(entry, cgroup, (signals, forgets), &listener) {
+        Err(_) if exec.full => exec.launch(None, cgroup, (signals, forgets), &listener),
+        other => other,
     }
-    let (mut launched, entered) = spawned?;
-    crate::log::debug(|| format!("nsexec container setup: pid {}, namespaces of pid {init}", launched.pid));
-    if let Some(cpus) = &plan.process.exec_affinity.initial {
-        set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.initial")?;
-        crate::log::debug(|| format!("nsexec container setup: affinity: {}", cpus.hex()));
-    }
-    if !entered {
-        cgroup.add_exec(launched.pid, &sub, init)?;
-    }
-    // A delete that killed what was in the cgroup just before this process came waits for nobody to be left.
-    if has_ended(&target)? {
-        return Err(Error::kind(ErrorKind::State, "cannot exec in a stopped container"));
-    }
-    match &plan.process.exec_affinity.last {
-        Some(cpus) => {
-            set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.final")?;
+}
+
+/// A further process, as it is launched.
+struct Exec<'a> {
+    plan: &'a ExecPlan,
+    /// A pidfd of init, and its pid.
+    target: OwnedFd,
+    init: u32,
+    /// Init's root, if it is not that of a mount namespace.
+    root: Option<OwnedFd>,
+    /// Below which cgroups.
+    sub: Vec<(Option<&'a str>, &'a str)>,
+    /// Whether a relay and what it makes were too many for the cgroup, where one would not be.
+    full: bool,
+}
+
+impl Exec<'_> {
+    fn launch(
+        &mut self,
+        entry: Option<Entry>,
+        cgroup: &mut Cgroup,
+        (signals, forgets): (Option<&Signals>, bool),
+        listener: impl Fn(&Launched, i32) -> Result<()>,
+    ) -> Result<Launched> {
+        let (plan, init) = (self.plan, self.init);
+        let (mut launched, entered) = self.spawn(entry, signals, forgets)?;
+        let waits = waits(plan, entered);
+        if waits && launched.relay {
+            launched = match launched.receive(cgroup, |report| words::of_exec(plan, report))? {
+                Some(Message::Pid(pid)) => launched.replaced(pid)?,
+                Some(other) => return Err(protocol::unexpected(&other)),
+                None => return Err(Error::new("the process that enters the namespaces was killed")),
+            };
         }
-        None if plan.process.exec_affinity.initial.is_none() => {
-            reset_affinity(launched.pid);
+        crate::log::debug(|| {
+            format!("nsexec container setup: pid {}, namespaces of pid {init}", launched.pid)
+        });
+        if let Some(cpus) = &plan.process.exec_affinity.initial {
+            set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.initial")?;
+            crate::log::debug(|| format!("nsexec container setup: affinity: {}", cpus.hex()));
         }
-        None => {}
-    }
-    if let Some(score) = plan.process.oom_score_adj {
-        write_oom_score(launched.pid, score, plan.rootless)?;
-    }
-    for (i, limit) in plan.process.rlimits.iter().enumerate() {
-        raise(launched.pid, limit).context(|| format!("process.rlimits[{i}]"))?;
-    }
-    crate::log::debug(|| format!("child process in init(): setns_init: about to exec, pid {}", launched.pid));
-    launched.send(&Message::Go)?;
-    loop {
-        match launched.receive(cgroup, |report| words::of_exec(plan, report))? {
-            Some(Message::Listener(number)) => {
-                listener(&launched, number)?;
-                launched.send(&Message::Go)?;
+        if !entered {
+            cgroup.add_exec(launched.pid, &self.sub, init)?;
+        }
+        // A delete that killed what was in the cgroup just before this process came waits for nobody to be left.
+        if !launched.relay && super::has_ended(&self.target)? {
+            return Err(Error::kind(ErrorKind::State, "cannot exec in a stopped container"));
+        }
+        match &plan.process.exec_affinity.last {
+            Some(cpus) => {
+                set_affinity(launched.pid, cpus).context(|| "process.execCPUAffinity.final")?;
             }
-            Some(other) => return Err(protocol::unexpected(&other)),
-            // The end of file that execve makes; a process that was killed before it ends as killed.
-            None => return Ok(launched),
+            None if plan.process.exec_affinity.initial.is_none() => {
+                reset_affinity(launched.pid);
+            }
+            None => {}
+        }
+        if let Some(score) = plan.process.oom_score_adj {
+            write_oom_score(launched.pid, score, plan.rootless)?;
+        }
+        for (i, limit) in plan.process.rlimits.iter().enumerate() {
+            raise(launched.pid, limit).context(|| format!("process.rlimits[{i}]"))?;
+        }
+        crate::log::debug(|| {
+            format!("child process in init(): setns_init: about to exec, pid {}", launched.pid)
+        });
+        launched.send(&Message::Go)?;
+        loop {
+            let failed = |report: &Report| {
+                self.full |= entered && report.call == "clone3" && report.errno == Errno::AGAIN;
+                words::of_exec(plan, report)
+            };
+            match launched.receive(cgroup, failed)? {
+                Some(Message::Pid(pid)) if launched.relay => launched = launched.replaced(pid)?,
+                Some(Message::Listener(number)) => {
+                    listener(&launched, number)?;
+                    launched.send(&Message::Go)?;
+                }
+                Some(other) => return Err(protocol::unexpected(&other)),
+                None if launched.relay => {
+                    return Err(Error::new("the process that enters the namespaces was killed"));
+                }
+                // The end of file that execve makes; a process that was killed before it ends as killed.
+                None => return Ok(launched),
+            }
         }
     }
+
+    /// Clones it, or its relay, in the cgroup if there is one and says whether it is. A relay begins there itself, so
+    /// that no fd of the cgroup is open in what the container can see (CVE-2024-21626).
+    fn spawn(
+        &self,
+        entry: Option<Entry>,
+        signals: Option<&Signals>,
+        forgets: bool,
+    ) -> Result<(Launched, bool)> {
+        let plan = self.plan;
+        let (socket, theirs) = protocol::pair()?;
+        let relayed = plan.joined & (Kind::User.flag() | Kind::Pid.flag()) != 0;
+        // A relay's word comes when it has entered them; without one they could be gone by then, and nobody would
+        // notice.
+        let (unified, tasks, enters) = parts(entry.filter(|entry| relayed || entry.tasks.is_empty()));
+        let child = Child {
+            socket: theirs,
+            joins: Vec::new(),
+            target: Some(self.target.try_clone().call(|| "fcntl")?),
+            root: self.root.as_ref().map(OwnedFd::try_clone).transpose().call(|| "fcntl")?,
+            relayed,
+            forgets,
+            preserve: plan.preserve_fds,
+            ignored: super::ignored_signals(),
+        };
+        let (cloned, made_there) = clone_into(0, unified.as_ref().map(|fd| fd.as_fd()))?;
+        let entered = enters && (made_there || unified.is_none());
+        let Cloned::Parent(pid, pidfd) = cloned else {
+            if let Some(signals) = signals {
+                let _ = signals.restore_in_child();
+            }
+            exec::main(plan, tasks, child, waits(plan, entered))
+        };
+        let launched = Launched {
+            pid,
+            pidfd,
+            console: None,
+            socket,
+            fd: None,
+            relay: relayed,
+            unheard: None,
+            armed: true,
+        };
+        Ok((launched, entered))
+    }
+}
+
+/// Whether something has to be done with the process itself and not with the relay that it inherits from: it goes into
+/// the cgroup alone, or an agent gets a descriptor out of it.
+fn waits(plan: &ExecPlan, entered: bool) -> bool {
+    !entered || plan.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some())
+}
+
+fn open_root(pid: u32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, Mode::empty()).call(|| format!("open {path}"))
 }
 
 /// The cgroup to clone into, those that the clone enters itself, and whether these are all.
@@ -376,59 +504,6 @@ fn parts(entry: Option<Entry>) -> (Option<OwnedFd>, Tasks, bool) {
         Some(Entry { unified, tasks }) => (unified, tasks, true),
         None => (None, Vec::new(), false),
     }
-}
-
-/// Clones an exec'd process, in the cgroup if there is one and says whether it is. A relay begins there itself, so
-/// that no fd of the cgroup is open in what the container can see (CVE-2024-21626); where there is room for one
-/// process and not for two, `full` says so.
-fn open_root(pid: u32) -> Result<OwnedFd> {
-    let path = format!("/proc/{pid}/root");
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(&path, flags, Mode::empty()).call(|| format!("open {path}"))
-}
-
-fn spawn_exec(
-    plan: &ExecPlan,
-    (target, root): (&OwnedFd, Option<&OwnedFd>),
-    entry: Option<Entry>,
-    signals: Option<&Signals>,
-    full: &Cell<bool>,
-) -> Result<(Launched, bool)> {
-    let (socket, theirs) = protocol::pair()?;
-    let relayed = plan.joined & (Kind::User.flag() | Kind::Pid.flag()) != 0;
-    // A relay's word comes when it has entered them; without one they could be gone by then, and nobody would notice.
-    let (unified, tasks, enters) = parts(entry.filter(|entry| relayed || entry.tasks.is_empty()));
-    let mut child = Child {
-        socket: theirs,
-        joins: Vec::new(),
-        target: Some(target.try_clone().call(|| "fcntl")?),
-        root: root.map(|fd| fd.try_clone()).transpose().call(|| "fcntl")?,
-        relayed,
-        preserve: plan.preserve_fds,
-        ignored: super::ignored_signals(),
-    };
-    let (cloned, made_there) = clone_into(0, unified.as_ref().map(|fd| fd.as_fd()))?;
-    let entered = enters && (made_there || unified.is_none());
-    let Cloned::Parent(pid, pidfd) = cloned else {
-        if relayed && let Some(target) = child.target.take() {
-            let pidfd = target.as_raw_fd();
-            let by_relay = [(target, plan.joined)];
-            relay::through(&by_relay, 0, &child.socket, || exec::before(plan, tasks, &child, pidfd));
-        }
-        if let Some(signals) = signals {
-            let _ = signals.restore_in_child();
-        }
-        exec::main(plan, &child)
-    };
-    drop(child);
-    let mut launched = Launched { pid, pidfd, console: None, socket, tree: None, unheard: None, armed: true };
-    if relayed {
-        launched = after_relay(launched, |report| {
-            full.set(entered && report.errno == Errno::AGAIN);
-            words::of_exec(plan, report)
-        })?;
-    }
-    Ok((launched, entered))
 }
 
 impl Launched {
@@ -463,7 +538,7 @@ fn after_relay(mut relay: Launched, failed: impl Fn(&Report) -> Error) -> Result
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new("pid 0"))?;
     let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).call(|| "pidfd_open")?;
     let socket = relay.socket.try_clone().call(|| "fcntl")?;
-    Ok(Launched { pid, pidfd, console: None, socket, tree: None, unheard: None, armed: true })
+    Ok(Launched { pid, pidfd, console: None, socket, fd: None, relay: false, unheard: None, armed: true })
 }
 
 /// Opens every namespace to join, once: the fd that was checked is the one that is entered.
@@ -528,7 +603,8 @@ fn write_oom_score(pid: u32, score: i32, rootless: bool) -> Result<()> {
 
 /// Raises a hard limit while there is the privilege to: inside, the process will lack it.
 fn raise(pid: u32, limit: &RlimitPlan) -> Result<()> {
-    let (soft, hard) = crate::sys::launch::limit_of(pid, limit.resource)?;
+    // Its own are rrun's still, and asking for those of another user needs the privilege.
+    let (soft, hard) = crate::sys::launch::own_limit(limit.resource)?;
     if limit.hard <= hard {
         return Ok(());
     }
@@ -551,7 +627,7 @@ fn user_namespace(plan: &Plan, launched: &Launched) -> Result<Option<OwnedFd>> {
 /// Maps the ids of a source that only the child could clone, as it lies in the container's own tree.
 fn map_source(plan: &Plan, launched: &mut Launched, index: usize) -> Result<()> {
     let namespace = user_namespace(plan, launched)?;
-    let tree = launched.tree.take();
+    let tree = launched.fd.take();
     let op = plan.rootfs.ops.get(index);
     match (op.and_then(|op| op.bind()?.idmap.as_ref()), tree, op) {
         (Some(map), Some(tree), Some(op)) => {
@@ -570,12 +646,6 @@ fn send_sources(plan: &Plan, launched: &Launched) -> Result<()> {
         protocol::send(&launched.socket, &Message::Sources(indices), &fds)?;
     }
     Ok(())
-}
-
-fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    Ok(protocol::retry(|| poll(&mut fds, Some(&now))).call(|| "poll")? > 0)
 }
 
 fn set_affinity(pid: u32, cpus: &Bitmask) -> Result<()> {

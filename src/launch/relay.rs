@@ -1,11 +1,8 @@
-//! The third process, as a pid namespace takes only children of whoever entered it (pid_namespaces(7)).
+//! Entering namespaces that somebody else has made, and the third process that it takes.
 //!
-//! For `create` it is needed where a user namespace is joined: capabilities over the other namespaces come only
-//! with that one, so somebody has to enter it before they are created. For `exec` it is needed always: a child
-//! that were in the container's pid namespace before it is in its mount namespace would show the host's root
-//! as its /proc/PID/root to a container with CAP_SYS_PTRACE, which not being dumpable does not stop. So this
-//! process, which the container cannot see, closes what is the host's and enters every namespace; then it makes
-//! the real one with `CLONE_PARENT`, as a child of rrun, says its pid and ends.
+//! For `create` a third process is needed where a user namespace is joined: capabilities over the other namespaces come
+//! only with that one, so somebody has to enter it before they are created. It enters every namespace and makes the
+//! real one with `CLONE_PARENT`, as a child of rrun, says its pid and ends. For `exec` see [`super::exec`].
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +17,10 @@ use rustix::process::Signal;
 /// Enters namespaces: those of a pidfd at once, if they go at once. One that belongs to the host's user namespace,
 /// as a pod's network may, needs our capabilities and so comes before the user namespace; one that the host may not
 /// enter needs those of the user namespace and so comes after it.
-fn enter(namespaces: &[(impl AsFd, u32)]) -> Result<(), Fault> {
+///
+/// # Errors
+/// Those of setns(2).
+pub fn enter(namespaces: &[(impl AsFd, u32)]) -> Result<(), Fault> {
     let user = Kind::User.flag();
     if let [(fd, kinds)] = namespaces {
         match setns(fd, *kinds) {
@@ -40,18 +40,12 @@ fn enter(namespaces: &[(impl AsFd, u32)]) -> Result<(), Fault> {
     late.into_iter().try_for_each(|(fd, kinds)| setns(fd, kinds)).at(Step::Namespace)
 }
 
-/// Returns in the final process only. `before` runs while this one is still outside.
-pub fn through(
-    namespaces: &[(impl AsFd, u32)],
-    create: u32,
-    socket: &OwnedFd,
-    before: impl FnOnce() -> Result<(), Fault>,
-) {
+/// Returns in the final process only.
+pub fn through(namespaces: &[(impl AsFd, u32)], create: u32, socket: &OwnedFd) {
     let made = (|| -> Result<Cloned, Fault> {
         crate::sys::task::set_parent_death_signal(libc::SIGKILL).at(Step::Protocol)?;
         // Processes of a joined pid namespace see this one as soon as it is in their user namespace.
         crate::sys::task::set_dumpable(false).at(Step::Session)?;
-        before()?;
         enter(namespaces)?;
         clone3(create | libc::CLONE_PARENT as u32, None).at(Step::Namespace)
     })();

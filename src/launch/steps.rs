@@ -3,12 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::fault::{At, Fault, Step};
-use super::protocol::{self, Message};
+use super::protocol;
 use crate::cgroup::Tasks;
 use crate::plan::Kind;
-use crate::plan::process::{HomeRule, ProcessPlan, RlimitPlan};
+use crate::plan::process::{HomeRule, ProcessPlan};
 use crate::plan::scheduling::MemoryPolicy;
-use crate::plan::seccomp::Filter;
 use crate::plan::sysctl::Sysctl;
 use crate::sys::{self, Named as _, SysError};
 use rustix::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -66,14 +65,18 @@ pub fn join(namespaces: &[(Kind, OwnedFd)]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A session of its own, and a session keyring, so that neither terminal nor keys are the caller's.
-pub fn session(keyring: Option<&CStr>, label: Option<&OwnedFd>, process: &ProcessPlan) -> Result<(), Fault> {
+/// A session of its own, so that no terminal is the caller's.
+pub fn session() -> Result<(), Fault> {
     match rustix::process::setsid() {
         // Already the leader: a process that clone3 made the first of a pid namespace is not, yet EPERM
         // means no more than that.
-        Ok(_) | Err(Errno::PERM) => {}
-        Err(errno) => return Err(SysError { call: "setsid", errno }).at(Step::Session),
+        Ok(_) | Err(Errno::PERM) => Ok(()),
+        Err(errno) => Err(SysError { call: "setsid", errno }).at(Step::Session),
     }
+}
+
+/// A session keyring, so that no keys are the caller's.
+pub fn keyring(keyring: Option<&CStr>, label: Option<&OwnedFd>, process: &ProcessPlan) -> Result<(), Fault> {
     let Some(name) = keyring else { return Ok(()) };
     if let (Some(file), Some(text)) = (label, &process.selinux_label) {
         write_all(file, text.as_bytes()).at(Step::Label)?;
@@ -103,12 +106,9 @@ pub fn write_all(file: impl AsFd, bytes: &[u8]) -> sys::Result<()> {
     }
 }
 
-/// Makes the terminal the standard streams and the controlling terminal.
+/// Makes the terminal the standard streams.
 pub fn attach_terminal(slave: &OwnedFd) -> Result<(), Fault> {
-    for number in 0..3 {
-        sys::launch::duplicate_onto(slave, number).at(Step::Console)?;
-    }
-    sys::launch::set_controlling_terminal(slave).at(Step::Console)
+    (0..3).try_for_each(|number| sys::launch::duplicate_onto(slave, number)).at(Step::Console)
 }
 
 /// Gives the standard streams to the process's user, who could otherwise not reopen /dev/stdout.
@@ -310,97 +310,12 @@ fn executable(path: &CStr) -> sys::Result<()> {
     }
 }
 
-/// Sets resource limits to their final values; the parent has raised what needed raising.
-pub fn limit_resources(rlimits: &[RlimitPlan]) -> Result<(), Fault> {
-    for (i, limit) in rlimits.iter().enumerate() {
-        sys::task::prlimit(0, limit.resource, limit.soft, limit.hard).at_index(Step::Rlimit, i)?;
-    }
-    Ok(())
-}
-
-/// Says which label execve shall bring.
-pub fn label(process: &ProcessPlan, proc: &Proc) -> Result<(), Fault> {
-    let Some(file) = &proc.label else { return Ok(()) };
-    let text = match (&process.apparmor_profile, &process.selinux_label) {
+/// Which label execve shall bring, as the kernel takes it.
+pub fn label_text(process: &ProcessPlan) -> Vec<u8> {
+    match (&process.apparmor_profile, &process.selinux_label) {
         (Some(profile), _) => [b"exec ", profile.as_bytes()].concat(),
         (None, Some(label)) => label.as_bytes().to_vec(),
         (None, None) => Vec::new(),
-    };
-    write_all(file, &text).at(Step::Label)
-}
-
-/// Capabilities, no_new_privs and the filter, then execve: nothing but these, as the filter may forbid
-/// whatever comes behind it.
-pub fn confine(
-    process: &ProcessPlan,
-    seccomp: Option<&Filter>,
-    proc: &Proc,
-    channel: BorrowedFd<'_>,
-) -> Result<(), Fault> {
-    use sys::task;
-    label(process, proc)?;
-    if process.no_new_privileges {
-        task::set_no_new_privs().at(Step::Seccomp)?;
-        set_final_capabilities(process)?;
-        load(seccomp, channel)?;
-    } else {
-        // Without no_new_privs the kernel asks for CAP_SYS_ADMIN, which the process itself may not have.
-        if seccomp.is_some() {
-            let now = task::capget().at(Step::Capabilities)?;
-            let set = task::CapSets { effective: now.permitted, ..now };
-            task::capset(set).at(Step::Capabilities)?;
-        }
-        load(seccomp, channel)?;
-        set_final_capabilities(process)?;
-    }
-    Ok(())
-}
-
-/// The last step.
-pub fn execute(
-    process: &ProcessPlan,
-    program: &CStr,
-    envp: &[CString],
-) -> Result<std::convert::Infallible, Fault> {
-    let failed = sys::launch::execveat(None, program, &process.argv, envp);
-    failed.at(Step::Exec).map_err(|fault| Fault { note: super::diagnose::program(program), ..fault })
-}
-
-/// The capability sets of config.json.
-pub fn set_final_capabilities(process: &ProcessPlan) -> Result<(), Fault> {
-    use sys::task;
-    let caps = &process.capabilities;
-    // What the runtime itself lacks is left out: the plan has warned about it (config.md asks for a warning).
-    let now = task::capget().at(Step::Capabilities)?;
-    let permitted = caps.permitted & now.permitted;
-    let set = task::CapSets {
-        effective: caps.effective & now.permitted,
-        permitted,
-        inheritable: caps.inheritable & (now.permitted | now.inheritable),
-    };
-    task::capset(set).at(Step::Capabilities)?;
-    task::ambient_clear()
-        .or_else(|e| if e.errno == Errno::INVAL { Ok(()) } else { Err(e) })
-        .at(Step::Capabilities)?;
-    for cap in 0..u32::BITS * 2 {
-        if caps.ambient & set.inheritable & permitted & (1 << cap) != 0 {
-            task::ambient_raise(cap).at(Step::Capabilities)?;
-        }
-    }
-    Ok(())
-}
-
-fn load(seccomp: Option<&Filter>, channel: BorrowedFd<'_>) -> Result<(), Fault> {
-    let Some(filter) = seccomp else { return Ok(()) };
-    let Some(listener) = sys::seccomp::load(&filter.program, filter.flags).at(Step::Seccomp)? else {
-        return Ok(());
-    };
-    // write and read and no socket call: filters notify about sendmsg, and the answer of such a
-    // notification waits for the agent that does not have the fd yet.
-    protocol::write(channel, &Message::Listener(listener.as_raw_fd())).at(Step::Seccomp)?;
-    match protocol::receive_by_read(channel) {
-        Ok(Message::Go) => Ok(()),
-        _ => Err(SysError { call: "read", errno: Errno::CONNABORTED }).at(Step::Seccomp),
     }
 }
 

@@ -111,6 +111,7 @@ pub fn of_process(process: &ProcessPlan, report: &Report) -> Error {
         }
         Step::User => format!("process.user: uid {} gid {}", process.user.uid, process.user.gid),
         Step::Seccomp => "linux.seccomp".into(),
+        Step::Exe => "leave rrun's own file behind".into(),
         Step::Console => "process.terminal".into(),
         Step::Stdio => "standard streams".into(),
         Step::Session => "session keyring".into(),

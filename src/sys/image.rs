@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
-use super::{Named as _, Result, SysError, check};
+use super::{Result, check, task};
+use crate::error::Error;
+use crate::file;
 use rustix::fd::{AsFd, AsRawFd as _};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 /// One mapping of the program's file, a line of /proc/self/maps.
@@ -21,12 +22,59 @@ const PIECE: usize = 512 << 10;
 /// `struct prctl_mm_map` of <linux/prctl.h>.
 #[repr(C)]
 #[derive(Debug)]
-struct MemoryMap {
+pub struct MemoryMap {
     /// start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start, env_end.
     places: [u64; 11],
     auxv: *const u64,
     auxv_size: u32,
     exe_fd: u32,
+}
+
+impl MemoryMap {
+    /// This process's own, which a child has too.
+    ///
+    /// # Errors
+    /// /proc/self/stat cannot be read.
+    pub fn read() -> crate::error::Result<Self> {
+        let stat = file::read("/proc/self/stat")?;
+        let places = places(&stat).ok_or_else(|| Error::sys("read /proc/self/stat", Errno::INVAL))?;
+        Ok(Self { places, auxv: std::ptr::null(), auxv_size: 0, exe_fd: u32::MAX })
+    }
+
+    /// As the kernel takes it, with the heap as it ends now.
+    pub(super) fn with(&self, exe: impl AsFd) -> [u8; size_of::<Self>()] {
+        let mut places = self.places;
+        // SAFETY: no memory is passed; without an argument brk(2) tells where the heap ends.
+        places[5] = unsafe { libc::syscall(libc::SYS_brk, 0) } as u64;
+        let map = Self { places, exe_fd: exe.as_fd().as_raw_fd() as u32, ..*self };
+        // SAFETY: twelve words and two halves, without padding.
+        unsafe { std::mem::transmute(map) }
+    }
+}
+
+/// Whether the kernel lets this process have another /proc/self/exe: it is configured to (CONFIG_CHECKPOINT_RESTORE),
+/// and there is the capability, as in a user namespace that this process has made.
+pub fn replaceable(new_user_namespace: bool) -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    const CHECKPOINT_RESTORE: u64 = 1 << 40;
+    let mut size = 0_u32;
+    // SAFETY: the kernel writes one u32.
+    let known = unsafe {
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_MM, libc::PR_SET_MM_MAP_SIZE, &raw mut size, 0, 0)
+    };
+    let allowed = || task::capget().is_ok_and(|sets| sets.effective & (SYS_ADMIN | CHECKPOINT_RESTORE) != 0);
+    known == 0 && size as usize == size_of::<MemoryMap>() && (new_user_namespace || allowed())
+}
+
+/// Where the program's file is mapped, and how many bytes: one piece, with what is zero at its end.
+pub(super) fn extent() -> (usize, usize) {
+    unsafe extern "C" {
+        static __ehdr_start: u8;
+        static _end: u8;
+    }
+    // The linker defines both.
+    let start = &raw const __ehdr_start as usize;
+    (start, &raw const _end as usize - start)
 }
 
 /// Puts a copy in private memory in the place of every page of the program's file, and `exe` in the place of
@@ -37,35 +85,23 @@ struct MemoryMap {
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE in this user namespace, EINVAL of a kernel without
 /// CONFIG_CHECKPOINT_RESTORE (prctl(2), PR_SET_MM_MAP). The memory is as good as before then.
-pub fn detach(exe: impl AsFd) -> Result<()> {
-    let malformed = SysError { call: "read /proc/self/maps", errno: Errno::INVAL };
-    let mappings = mappings(&read(c"/proc/self/maps")?, copy as *const () as usize).ok_or(malformed)?;
-    let stat = read(c"/proc/self/stat")?;
-    let mut map = MemoryMap {
-        places: places(&stat).ok_or(malformed)?,
-        auxv: std::ptr::null(),
-        auxv_size: 0,
-        exe_fd: exe.as_fd().as_raw_fd() as u32,
-    };
-    // SAFETY: no memory is passed; without an argument brk(2) tells where the heap ends.
-    map.places[5] = unsafe { libc::syscall(libc::SYS_brk, 0) } as u64;
+pub fn detach(exe: impl AsFd) -> crate::error::Result<()> {
+    let maps = file::read("/proc/self/maps")?;
+    let mappings = mappings(&maps, copy as *const () as usize)
+        .ok_or_else(|| Error::sys("read /proc/self/maps", Errno::INVAL))?;
+    let map = MemoryMap::read()?;
     for Mapping { start, end, protection } in mappings {
         for start in (start..end).step_by(PIECE) {
             copy(Mapping { start, end: end.min(start + PIECE), protection })?;
         }
     }
+    let map = map.with(exe);
     // SAFETY: `map` lives until the call returns, and without auxv the kernel reads no other memory.
-    check("prctl(PR_SET_MM_MAP)", unsafe {
-        libc::syscall(
-            libc::SYS_prctl,
-            libc::PR_SET_MM,
-            libc::PR_SET_MM_MAP,
-            std::ptr::from_ref(&map),
-            size_of::<MemoryMap>(),
-            0,
-        )
-    })
-    .map(drop)
+    let set = unsafe {
+        let (set, map, size) = (libc::PR_SET_MM_MAP, map.as_ptr(), map.len());
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_MM, set, map, size, 0)
+    };
+    Ok(check("prctl(PR_SET_MM_MAP)", set).map(drop)?)
 }
 
 /// Replaces a mapping, or a part of one, by a copy of it.
@@ -85,21 +121,6 @@ fn copy(mapping: Mapping) -> Result<()> {
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         check("mremap", libc::syscall(libc::SYS_mremap, new, length, length, flags, start)).map(drop)
     }
-}
-
-fn read(path: &std::ffi::CStr) -> Result<String> {
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).named("open")?;
-    let mut text = vec![0; 16384];
-    let mut length = 0;
-    loop {
-        match rustix::io::read(&file, &mut text[length..]).named("read")? {
-            0 => break,
-            n => length += n,
-        }
-        text.resize(length + 16384, 0);
-    }
-    text.truncate(length);
-    String::from_utf8(text).map_err(|_| SysError { call: "read", errno: Errno::ILSEQ })
 }
 
 /// Those of the file that is mapped at this address. By what the lines themselves call it: what stat(2) does is not the
@@ -176,10 +197,10 @@ mod tests {
     #[test]
     fn of_this_process_both_are_found() {
         let here = of_this_process_both_are_found as *const () as usize;
-        let found = mappings(&read(c"/proc/self/maps").unwrap(), here).unwrap();
+        let found = mappings(&file::read("/proc/self/maps").unwrap(), here).unwrap();
         assert!(found.len() > 2, "{found:?}");
         assert!(found.iter().any(|m| m.start <= here && here < m.end && m.protection & libc::PROT_EXEC != 0));
-        let [start_code, end_code, ..] = places(&read(c"/proc/self/stat").unwrap()).unwrap();
+        let [start_code, end_code, ..] = places(&file::read("/proc/self/stat").unwrap()).unwrap();
         assert!(start_code as usize <= here && here < end_code as usize);
     }
 }

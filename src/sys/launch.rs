@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::script::Script;
 use super::{Named, Result, check};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
@@ -296,30 +297,32 @@ fn close_ranges(keep: &[RawFd]) -> Result<()> {
     Ok(())
 }
 
-/// Soft and hard limit of a process (prlimit(2)).
+/// Soft and hard limit of this process (prlimit(2)).
 ///
 /// # Errors
-/// ESRCH if it is gone.
-pub fn limit_of(pid: u32, resource: u32) -> Result<(u64, u64)> {
+/// EINVAL for no resource.
+pub fn own_limit(resource: u32) -> Result<(u64, u64)> {
     let mut limit = [0_u64; 2];
     let new = std::ptr::null::<u64>();
     // SAFETY: the kernel writes one struct rlimit64, which is two u64.
-    check("prlimit", unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, limit.as_mut_ptr()) })?;
+    check("prlimit", unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, limit.as_mut_ptr()) })?;
     Ok((limit[0], limit[1]))
 }
 
 /// Lets the signals that ask a process to end do so in the first process of a pid namespace, for which the kernel
-/// drops a signal without a handler (pid_namespaces(7)); execve(2) takes the handlers away again.
+/// drops a signal without a handler (pid_namespaces(7)); execve(2) takes the handlers away again. The handler is that of
+/// the script, if it has one of its own.
 ///
 /// # Errors
 /// None in practice.
-pub fn end_by_signals() -> Result<()> {
+pub fn end_by_signals(script: &Script) -> Result<()> {
     extern "C" fn end(signal: libc::c_int) {
         exit_now(128 + signal)
     }
     let handler: extern "C" fn(libc::c_int) = end;
+    let handler = script.ended_by().unwrap_or(handler as *const () as libc::sighandler_t);
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
-        dispose(signal, handler as *const () as libc::sighandler_t)?;
+        dispose(signal, handler)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 // linux/seccomp.h
-const SET_MODE_FILTER: u32 = 1;
+pub(super) const SET_MODE_FILTER: u32 = 1;
 const GET_ACTION_AVAIL: u32 = 2;
 
 const _: () = assert!(

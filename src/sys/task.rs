@@ -116,20 +116,31 @@ pub struct CapSets {
 }
 
 /// `_LINUX_CAPABILITY_VERSION_3`: two words a set.
-const CAP_VERSION: u32 = 0x2008_0522;
+pub(super) const CAP_VERSION: u32 = 0x2008_0522;
 
 #[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: c_int,
+pub(super) struct CapHeader {
+    pub(super) version: u32,
+    pub(super) pid: c_int,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct CapData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
+pub(super) struct CapData {
+    pub(super) effective: u32,
+    pub(super) permitted: u32,
+    pub(super) inheritable: u32,
+}
+
+impl CapSets {
+    /// As capset(2) takes them.
+    pub(super) fn data(self) -> [CapData; 2] {
+        [0, 32].map(|shift| CapData {
+            effective: (self.effective >> shift) as u32,
+            permitted: (self.permitted >> shift) as u32,
+            inheritable: (self.inheritable >> shift) as u32,
+        })
+    }
 }
 
 /// capget(2) of this thread.
@@ -157,12 +168,7 @@ pub fn capget() -> Result<CapSets> {
 /// EPERM for what capabilities(7) does not let a thread add.
 pub fn capset(sets: CapSets) -> Result<()> {
     let mut header = CapHeader { version: CAP_VERSION, pid: 0 };
-    let word = |shift: u32| CapData {
-        effective: (sets.effective >> shift) as u32,
-        permitted: (sets.permitted >> shift) as u32,
-        inheritable: (sets.inheritable >> shift) as u32,
-    };
-    let data = [word(0), word(32)];
+    let data = sets.data();
     // SAFETY: version 3 reads two elements, which `data` has.
     let ret = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
     check("capset", ret).map(drop)
