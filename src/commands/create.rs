@@ -34,6 +34,8 @@ pub struct Made {
     pub pidfd: OwnedFd,
     /// The master of its terminal, unless a console socket has it.
     pub console: Option<OwnedFd>,
+    /// Where init hears Start, if who has made it starts it too.
+    pub attended: Option<OwnedFd>,
 }
 
 /// `create`.
@@ -42,7 +44,7 @@ pub struct Made {
 /// Any; nothing is left then.
 #[inline(never)]
 pub fn create(global: &Global, args: &Create) -> Result<()> {
-    let made = make(global, args, open(args)?, None)?;
+    let made = make(global, args, open(args)?, (None, false))?;
     if let Some(path) = &args.pid_file
         && let Err(e) = write_pid_file(path, made.container.record.pid)
     {
@@ -65,7 +67,7 @@ pub fn open(args: &Create) -> Result<(Bundle, bool)> {
     Ok((bundle, forgets))
 }
 
-/// Makes a container; `signals` are those that a `run` in the foreground has blocked.
+/// Makes a container; `signals` are those that a `run` in the foreground has blocked, and `run` whether it is one.
 ///
 /// # Errors
 /// Any; nothing is left then.
@@ -74,7 +76,7 @@ pub fn make(
     global: &Global,
     args: &Create,
     (mut bundle, forgets): (Bundle, bool),
-    signals: Option<&Signals>,
+    (signals, run): (Option<&Signals>, bool),
 ) -> Result<Made> {
     check_terminal(&bundle.spec, signals.is_none(), args.console_socket.is_some())?;
     let console_socket = args.console_socket.as_deref().map(Receiver::connect).transpose()?;
@@ -106,8 +108,8 @@ pub fn make(
     }
     let sockets = (console_socket.as_ref(), pidfd_socket.as_ref());
     let cgroup = || cgroups(&plan, systemd);
-    match establish(&plan, &host, reserved, (&bundle.text, cgroup), sockets, (signals, forgets)) {
-        Ok((container, pidfd, console)) => Ok(Made { container, pidfd, console }),
+    match establish(&plan, &host, reserved, (&bundle.text, cgroup), sockets, (signals, forgets), run) {
+        Ok(made) => Ok(made),
         Err(e) => {
             // Everything is undone by now (runtime.md, "Lifecycle", steps 12 and 13).
             for failure in poststop(&plan) {
@@ -126,7 +128,8 @@ fn establish(
     (config, cgroup): (&[u8], impl FnOnce() -> Result<Cgroup>),
     (console_socket, pidfd_socket): (Option<&Receiver>, Option<&Receiver>),
     child: (Option<&Signals>, bool),
-) -> Result<(Container, OwnedFd, Option<OwnedFd>)> {
+    run: bool,
+) -> Result<Made> {
     let slot = reserved.slot()?;
     let mut shared = Undo(SharedMounts::of(plan)?);
     slot.write(&Record { shared_mounts: shared.0.clone(), ..intent(plan, host)? })?;
@@ -164,11 +167,11 @@ fn establish(
     let shared_mounts = shared.0.clone();
     let record = Record { rdt: made(), shared_mounts, ..record(plan, host, &cgroup, launched.pid)? };
     slot.write(&record)?;
-    let (_, pidfd, console) = launched.commit()?;
+    let (pidfd, console, attended) = launched.commit(run)?;
     cgroup.keep();
     shared.0 = None;
     let console = console.filter(|_| console_socket.is_none());
-    Ok((Container { slot: reserved.keep()?, record }, pidfd, console))
+    Ok(Made { container: Container { slot: reserved.keep()?, record }, pidfd, console, attended })
 }
 
 pub(super) fn poststop(plan: &Plan) -> Vec<Error> {

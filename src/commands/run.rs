@@ -25,8 +25,8 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
     if !args.detach && !args.no_subreaper {
         adopt_orphans()?;
     }
-    let made = make(global, &args.create, bundle, signals.as_ref())?;
-    let Made { container, pidfd, console } = made;
+    let made = make(global, &args.create, bundle, (signals.as_ref(), true))?;
+    let Made { container, pidfd, console, attended } = made;
     let id = container.slot.id().to_owned();
     let pid = container.record.pid;
     let prepared = (|| {
@@ -51,7 +51,7 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
             return Err(e);
         }
     };
-    let container = match begin(container, &spec) {
+    let container = match begin(container, &spec, attended) {
         Ok(container) => container,
         Err(e) => {
             // A failed hook has destroyed it already.

@@ -15,7 +15,7 @@ use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
 use crate::spec::Spec;
 use crate::state::{Record, Status};
-use rustix::fd::{AsFd as _, BorrowedFd};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdGetfdFlags};
 
@@ -43,7 +43,7 @@ pub fn start(global: &Global, id: &str) -> Result<()> {
     let init = container.init()?;
     let proxy = proxy(global, id)?;
     let pid = container.record.pid;
-    begin(container, &spec)?;
+    begin(container, &spec, None)?;
     if let (Some(proxy), Some(pid)) = (proxy, i32::try_from(pid).ok().and_then(Pid::from_raw)) {
         proxy.until_ready(pid, init.as_fd())?;
     }
@@ -66,13 +66,13 @@ pub fn proxy(global: &Global, id: &str) -> Result<Option<Proxy>> {
     Proxy::bind(&directory, &host).map(Some)
 }
 
-/// Starts the process and runs the poststart hooks. Where a hook fails the container is destroyed
+/// Starts the process, on the socket of [`super::create::Made::attended`] if there is one, and runs the poststart hooks. Where a hook fails the container is destroyed
 /// (runtime.md, "Lifecycle", steps 8 and 10).
 ///
 /// # Errors
 /// The process's or the hook's.
-pub fn begin(container: Container, spec: &Spec) -> Result<Container> {
-    match crate::launch::start::start(&container.slot) {
+pub fn begin(container: Container, spec: &Spec, attended: Option<OwnedFd>) -> Result<Container> {
+    match crate::launch::start::start(&container.slot, attended) {
         Ok(()) => {}
         Err(Failed::Other(e)) => return Err(e),
         Err(Failed::Reported(report)) => {

@@ -222,10 +222,7 @@ impl Init<'_> {
         let ready = s.message(&Message::Ready.encode());
         s.send(socket, ready).or_tell(&message(Step::Protocol, 0, "sendto"));
         let buffer = s.buffer(SIZE + 1);
-        self.committed(s, buffer);
-        s.close(socket).or_not();
-
-        let connection = self.accept(s, buffer);
+        let connection = self.started(s, buffer);
         let refused = s.label();
         s.otherwise(refused);
         s.close(self.listener.into()).or_not();
@@ -246,34 +243,48 @@ impl Init<'_> {
         s.opened(connection).at(Step::Protocol)
     }
 
-    /// Waits until the container is on record. Who has put it there does not hear of a failure any more, so what may
-    /// pass is tried again. The end of file says that `create` was killed.
-    fn committed(&self, s: &mut Script, buffer: Place) {
-        let (again, once_more, closed, committed) = (s.label(), s.label(), s.label(), s.label());
-        let left = s.counter(TRIES);
-        let (some, socket) = (s.label(), Fd::from(self.socket));
-        s.at(again);
-        let length =
-            s.read(socket, buffer).or_tell(&message(Step::Protocol, 0, "recvmsg")).or(once_more).result();
-        s.test(length, 0).then(closed).or(some);
+    /// Waits until the container is on record, and for its Start. Who has put it there does not hear of a failure any
+    /// more, so what may pass is tried again. The end of file says that `create` was killed.
+    fn started(&self, s: &mut Script, buffer: Place) -> Fd {
+        let [again, once_more, closed, heard, committed, accepted] = std::array::from_fn(|_| s.label());
+        let (left, socket) = (s.counter(TRIES), Fd::from(self.socket));
+        let received = message(Step::Protocol, 0, "recvmsg");
         let junk = told(fault(Step::Protocol, 0, "recvmsg", Errno::PROTO));
-        s.at(some).test(length, SIZE as u32).or_tell(&junk);
-        s.test(buffer, tag(&Message::Committed)).or_tell(&junk).then(committed);
+        s.at(again);
+        let length = s.read(socket, buffer).or_tell(&received).or(once_more).result();
+        s.test(length, 0).then(closed).or(heard);
         s.at(once_more).count(left);
         s.sched_yield().then(again).or(again);
         s.at(closed).exit(1);
-        s.at(committed);
+        let attended = s.label();
+        s.at(heard).test(length, SIZE as u32).or_tell(&junk);
+        s.test(buffer, tag(&Message::Attended)).then(attended).or(committed);
+
+        // A `run` that is gone before it says Start leaves a created container behind.
+        let forsaken = s.label();
+        s.at(attended).read(socket, buffer).or(forsaken).result_in(length);
+        s.test(length, SIZE as u32).or(forsaken);
+        s.test(buffer, tag(&Message::Start)).or(forsaken);
+        let connection = s.duplicate(socket).or(forsaken).result();
+        let yes = s.message(&Message::Accepted.encode());
+        s.send(Fd::Result(connection), yes).or(forsaken).then(accepted);
+
+        let wait = s.label();
+        s.at(committed).test(buffer, tag(&Message::Committed)).or_tell(&junk);
+        s.at(forsaken).close(socket).then(wait).or(wait);
+        s.at(wait);
+        self.accept(s, buffer, connection, accepted);
+        s.at(accepted);
+        Fd::Result(connection)
     }
 
     /// Waits for a caller that says Start: one that only looks, as `state` does, goes away again.
-    fn accept(&self, s: &mut Script, buffer: Place) -> Fd {
-        let [again, failed, scarce, refuse, next, accepted] = std::array::from_fn(|_| s.label());
-        let left = s.counter(TRIES);
-        s.at(again);
-        let connection = Fd::Result(s.accept(self.listener.into()).or(failed).result());
-        let some = s.label();
-        let length =
-            s.read(connection, buffer).or_tell(&message(Step::Protocol, 0, "recvmsg")).or(refuse).result();
+    fn accept(&self, s: &mut Script, buffer: Place, into: Place, accepted: Label) {
+        let [again, failed, scarce, refuse, next, some] = std::array::from_fn(|_| s.label());
+        let (left, connection) = (s.counter(TRIES), Fd::Result(into));
+        s.at(again).accept(self.listener.into()).or(failed).result_in(into);
+        let received = message(Step::Protocol, 0, "recvmsg");
+        let length = s.read(connection, buffer).or_tell(&received).or(refuse).result();
         s.test(length, SIZE as u32).then(some).or(next);
         s.at(some).test(buffer, tag(&Message::Start)).or(next);
         let yes = s.message(&Message::Accepted.encode());
@@ -288,8 +299,6 @@ impl Init<'_> {
         s.at(scarce).count(left).or(enough);
         s.sched_yield().then(again).or(again);
         s.at(enough).exit(1);
-        s.at(accepted);
-        connection
     }
 
     /// What is left after [`Init::run`] has returned.

@@ -70,17 +70,19 @@ impl Launched {
         status.terminating_signal()
     }
 
-    /// Lets init wait for `start` by itself; until then it dies with rrun.
+    /// Lets init wait for `start` by itself; until then it dies with rrun. With `attended` the start comes from here, if
+    /// it comes, on the socket that is returned.
     ///
     /// # Errors
     /// The process has died.
-    pub fn commit(mut self) -> Result<(u32, OwnedFd, Option<OwnedFd>)> {
+    pub fn commit(mut self, attended: bool) -> Result<(OwnedFd, Option<OwnedFd>, Option<OwnedFd>)> {
         // Before the word that cannot be taken back.
         let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
-        protocol::send(&self.socket, &Message::Committed, &[])
-            .context(|| "the container's first process has died")?;
+        let socket = attended.then(|| self.socket.try_clone()).transpose().call(|| "fcntl")?;
+        let word = if attended { Message::Attended } else { Message::Committed };
+        protocol::send(&self.socket, &word, &[]).context(|| "the container's first process has died")?;
         self.armed = false;
-        Ok((self.pid, pidfd, self.console.take()))
+        Ok((pidfd, self.console.take(), socket))
     }
 
     /// Replaces a relay by the process that it has made, which is rrun's child too.

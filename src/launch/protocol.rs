@@ -21,7 +21,7 @@
 //!  state.json says `created`; Committed ─────► accepts on start.sock
 //!
 //!  rrun start (or the same run)
-//!  connects to start.sock; Start ───────────►
+//!  connects to start.sock; Start ───────────►                (run has said Attended, and says Start on the pair)
 //!                                           ◄─ Accepted
 //!                                              limits, capabilities, seccomp, startContainer hooks, execve
 //!                                           ◄─ Fault, or the end of file that close-on-exec makes
@@ -74,6 +74,8 @@ pub enum Message {
     Ready,
     /// The container is on record.
     Committed,
+    /// So it is, and Start comes here from who has put it there, if at all.
+    Attended,
     /// Execute the process.
     Start,
     /// This start is the one that counts.
@@ -136,6 +138,7 @@ impl Message {
                 (11, report.errno.raw_os_error())
             }
             Self::Idmap(index) => (12, i32::from(*index)),
+            Self::Attended => (13, 0),
         };
         out[0] = tag;
         out[4..8].copy_from_slice(&value.to_le_bytes());
@@ -168,6 +171,7 @@ impl Message {
                 note: text(&bytes[HEAD + CALL..]),
             }),
             12 => Self::Idmap(u16::try_from(value).ok()?),
+            13 => Self::Attended,
             _ => return None,
         })
     }
@@ -337,6 +341,7 @@ mod tests {
             Message::Idmap(65_535),
             Message::Ready,
             Message::Committed,
+            Message::Attended,
             Message::Start,
             Message::Accepted,
             Message::Listener(9),

@@ -28,13 +28,13 @@ impl From<Error> for Failed {
     }
 }
 
-/// Lets init go on; returns once it has executed the process.
+/// Lets init go on; returns once it has executed the process. `attended` is the socket of a `run` ([`Message::Attended`]).
 ///
 /// # Errors
 /// Somebody else has started it, or the process could not be executed.
-pub fn start(slot: &Slot) -> Result<(), Failed> {
+pub fn start(slot: &Slot, attended: Option<OwnedFd>) -> Result<(), Failed> {
     let running = || Error::kind(Kind::State, "cannot start an already running container");
-    let socket: OwnedFd = match connect(slot) {
+    let socket = match attended.map_or_else(|| connect(slot), Ok) {
         Ok(socket) => socket,
         Err(e) if matches!(e.errno, Errno::NOENT | Errno::CONNREFUSED) => return Err(running().into()),
         Err(e) => return Err(Error::from(e).context("start.sock").into()),

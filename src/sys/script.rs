@@ -310,7 +310,8 @@ impl Script {
         place
     }
 
-    fn result_in(&mut self, place: Place) {
+    /// The result of the last line goes where that of an earlier line does.
+    pub fn result_in(&mut self, place: Place) {
         if let Some(line) = self.lines.last_mut() {
             line.result = place.address as *mut usize;
         }
@@ -466,6 +467,11 @@ impl Script {
     /// close(2)
     pub fn close(&mut self, fd: Fd) -> &mut Self {
         self.on(libc::SYS_close, fd, &[])
+    }
+
+    /// A second descriptor of the same file, close-on-exec.
+    pub fn duplicate(&mut self, fd: Fd) -> &mut Self {
+        self.on(libc::SYS_fcntl, fd, &[libc::F_DUPFD_CLOEXEC as usize, 0])
     }
 
     /// accept4(2)
