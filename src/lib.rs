@@ -22,7 +22,7 @@
 //! | [`cli`] | the command line from one table of flags, its help, man pages and completions |
 //! | [`spec`] | config.json as types, and how it is read ([`spec::read`]) and written |
 //! | [`plan`] | the decisions, one file a subject; [`plan::seccomp`] compiles the filter |
-//! | [`launch`] | who forks, the words between the processes, and the two flat functions that are the child's whole life: [`launch::init`], [`launch::exec`] |
+//! | [`launch`] | who forks, the words between the processes, and the two flat functions that are the child's life, [`launch::init`] and [`launch::exec`], up to its last steps, which are a list of system calls: [`launch::last`] |
 //! | [`rootfs`] | makes the root filesystem inside the child, by fds |
 //! | [`cgroup`] | makes, limits, freezes, counts and removes cgroups, by hand or through systemd ([`cgroup::systemd`], over [`dbus`]) |
 //! | [`state`] | what is remembered on disk, so that a kill at any instant loses nothing |
@@ -44,7 +44,7 @@
 //! * Every path inside a rootfs is resolved by openat2 from one O_PATH fd and acted on through the fd that
 //!   came back. No path string into a rootfs before pivot_root, no /proc opened by path after the first
 //!   mount that the container controls.
-//! * Whatever runs inside a container never has the host's rrun binary as its /proc/self/exe.
+//! * Whatever a container's processes can see never has the host's rrun binary as its /proc/self/exe, nor a page of it.
 //! * `state` never says `created` before init waits for `start`; a killed rrun leaves nothing that
 //!   `delete --force` cannot remove.
 //! * Waiting is on events: pidfds, sockets, signalfds, cgroup.events. Where the kernel has none (cgroup v1's

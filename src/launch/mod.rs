@@ -1,7 +1,7 @@
 //! Starting processes in containers: who forks, who waits for whom, and who says what went wrong.
 //!
-//! [`parent`] is rrun's side, [`init`] and [`exec`] are the two kinds of child, each one flat function;
-//! what both do is in [`steps`]. The words between the sides are in [`protocol`]. The parent and the child
+//! [`parent`] is rrun's side, [`init`] and [`exec`] are the two kinds of child, each one flat function up to its
+//! [`last`] steps; what both do is in [`steps`]. The words between the sides are in [`protocol`]. The parent and the child
 //! hold the same plan, as the child is a copy of the parent, so that a failure crosses as numbers
 //! ([`fault`]) and is worded by the parent ([`words`]).
 

@@ -17,18 +17,23 @@
 //!                                           ◄─ Listener   only with SCMP_ACT_NOTIFY, once limits, capabilities
 //!                                                         and seccomp are set; the fd's number
 //!  pidfd_getfd, sends it on; Go ─────────────►
+//!                                              unmaps rrun's file; from here on it is a script (super::last)
 //!                                           ◄─ Ready | Fault
 //!  state.json says `created`; Committed ─────► accepts on start.sock
 //!
-//!  rrun start (or the same run)
-//!  connects to start.sock; Start ───────────►                (run has said Attended, and says Start on the pair)
+//!  rrun start
+//!  connects to start.sock; Start ────────────►
 //!                                           ◄─ Accepted
 //!                                              limits, capabilities, seccomp, startContainer hooks, execve
 //!                                           ◄─ Fault, or the end of file that close-on-exec makes
 //! ```
 //!
-//! exec is the same without Hooks, Ready, Committed and Start: an exec'd process has no `created` state.
-//! A relay (see [`super::relay`]) says `Pid` once, before anything else.
+//! A `run` says Attended in the place of Committed, and Start on the pair; if that ends before, init accepts.
+//!
+//! exec is the same without Hooks, Ready, Committed and Start: an exec'd process has no `created` state. Go is for its
+//! relay, and Pid, with a pidfd, says that the relay has made it ([`super::exec`]); where rrun has something to do with
+//! the process itself, Go is for that and comes after Pid. A relay of init says Pid before anything else
+//! ([`super::relay`]).
 //!
 //! Everything after Start is on the connection of start.sock, so that whoever starts the container, and not
 //! whoever made it, hears of a failed startContainer hook or execve; a fifo, as other runtimes have it, can
@@ -58,7 +63,7 @@ const HEAD: usize = 12;
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// From a relay: the pid of the process that it made.
+    /// From a relay: the pid of the process that it made; with a pidfd, if for exec.
     Pid(u32),
     /// Fds of mount sources, by index of the operation; more follow.
     Sources(Vec<u16>),
