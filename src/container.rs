@@ -82,18 +82,18 @@ impl Container {
         })
     }
 
-    fn is_frozen(&self) -> Result<bool> {
-        self.cgroup()?.is_frozen()
+    /// Whether its processes are frozen.
+    ///
+    /// # Errors
+    /// Those of [`Cgroup::is_frozen`].
+    pub fn is_frozen(&self) -> Result<bool> {
+        self.cgroup().is_frozen()
     }
 
     /// Its cgroups.
-    ///
-    /// # Errors
-    /// Those of opening them.
-    pub fn cgroup(&self) -> Result<Cgroup> {
-        let paths: Vec<(String, PathBuf)> =
-            self.record.cgroups.iter().map(|c| (c.controllers.clone(), c.path.clone().into())).collect();
-        Ok(Cgroup::open(&paths)?.of_unit(&self.record.unit, self.record.user_unit))
+    pub fn cgroup(&self) -> Cgroup {
+        let paths = self.record.cgroups.iter().map(|c| (c.controllers.as_str(), Path::new(&c.path)));
+        Cgroup::recorded(paths).of_unit(&self.record.unit, self.record.user_unit)
     }
 
     /// A pidfd of init.
@@ -142,7 +142,7 @@ impl Container {
         let shares_pids = spec.is_none_or(|spec| !has_own_pids(spec));
         if kills && shares_pids && !self.record.cgroups.is_empty() {
             // Nothing but the cgroup tells which processes of a shared pid namespace are the container's.
-            let cgroup = self.cgroup()?;
+            let cgroup = self.cgroup();
             if cgroup.procs()?.is_empty() {
                 self.init()?;
             }
@@ -152,7 +152,7 @@ impl Container {
         crate::sys::signal::send(init.as_fd(), signal)
             .map_err(|e| Error::from(e).context(format!("signal {signal} to init {}", self.record.pid)))?;
         if kills {
-            self.cgroup()?.thaw_to_die()?;
+            self.cgroup().thaw_to_die()?;
         }
         Ok(())
     }
@@ -171,6 +171,12 @@ impl Container {
     /// `container init still running` after ten seconds, or twenty if a CRIU had to be killed.
     pub fn kill_all(&self) -> Result<Cgroup> {
         let init = self.record.init()?;
+        if init.is_none() {
+            let cgroup = self.cgroup();
+            if cgroup.remove_empty() {
+                return Ok(cgroup);
+            }
+        }
         if let Some(init) = &init {
             match crate::sys::signal::send(init.as_fd(), libc::SIGKILL) {
                 Ok(()) => {}
@@ -178,7 +184,7 @@ impl Container {
                 Err(e) => return Err(e.into()),
             }
         }
-        let cgroup = self.cgroup()?;
+        let cgroup = self.cgroup();
         cgroup.thaw_to_die()?;
         // First, so that no exec can enter any more while the others are killed.
         if let Some(init) = &init {

@@ -4,7 +4,7 @@
 
 use super::dir::{Dir, is_refused};
 use super::layout::Version;
-use super::{Cgroup, add, v2};
+use super::{Cgroup, Group, add, v2};
 use crate::error::{Call as _, Error, Result};
 use crate::plan::cgroup::CgroupPlan;
 use rustix::fs::{AtFlags, Uid, chownat};
@@ -31,9 +31,8 @@ impl Cgroup {
     pub(super) fn give(&self, plan: &CgroupPlan) -> Result<()> {
         let Some(owner) = plan.owner else { return Ok(()) };
         let group = self.groups.iter().find(|group| group.version == Version::V2);
-        let Some((group, dir)) = group.and_then(|group| Some((group, group.dir.as_ref()?))) else {
-            return Ok(());
-        };
+        let Some(group) = group else { return Ok(()) };
+        let Some(dir) = group.dir()? else { return Ok(()) };
         if group.is_new() && owner == rustix::process::geteuid().as_raw() {
             return Ok(());
         }
@@ -53,7 +52,7 @@ impl Cgroup {
         let Some(path) = &plan.delegated else { return Ok(()) };
         let group = self.groups.iter().find(|group| group.version == Version::V2);
         let dir = group
-            .and_then(|group| group.dir.as_ref())
+            .map_or(Ok(None), Group::dir)?
             .ok_or_else(|| Error::new("the container has no cgroup to delegate one of"))?;
         let owner = plan.owner.unwrap_or(root);
         let mut below: Option<Dir> = None;

@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Call, Error, Result};
-use rustix::fs::{AtFlags, Dir as Entries, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir as Entries, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat,
+};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
+
+const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
 
 /// A cgroup.
 #[derive(Debug)]
@@ -37,10 +41,15 @@ pub(super) fn is_refused(e: &Error) -> bool {
 impl Dir {
     /// Opens a cgroup or a mount point by its path on the host.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let fd = openat2(rustix::fs::CWD, path, DIR, Mode::empty(), resolve)
+        let fd = openat2(CWD, path, DIR, Mode::empty(), NO_LINKS)
             .call(|| format!("openat2 {}", path.display()))?;
         Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Opens a file by its path on the host.
+    pub(super) fn file_at(path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), NO_LINKS)
+            .call(|| format!("open {}", path.display()))
     }
 
     /// The path on the host.

@@ -22,6 +22,7 @@ pub use devices::apply_devices;
 use dir::{Dir, is_gone, is_refused};
 use layout::Version;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Resource, Signal, getrlimit, kill_process, pidfd_open};
 use std::cell::OnceCell;
@@ -62,8 +63,9 @@ struct Group {
     version: Version,
     // On v2 read when first asked for.
     controllers: OnceCell<Vec<String>>,
-    // Absent where the cgroup is gone.
-    dir: Option<Dir>,
+    // Of one that is recorded, opened when first asked for: most commands ask for one of them all. None where the
+    // cgroup is gone.
+    dir: OnceCell<Option<Dir>>,
     path: PathBuf,
     // Directories made here, outermost first; the last is the cgroup itself if it was made.
     made: Vec<PathBuf>,
@@ -144,7 +146,7 @@ impl Cgroup {
                         return Err(e.context(NO_PERMISSION));
                     }
                     group.undo();
-                    group.dir = None;
+                    group.dir = OnceCell::from(None);
                 }
                 Err(e) if is_refused(&e) => return Err(e.context("unable to apply cgroup configuration")),
                 Err(e) => return Err(e),
@@ -217,7 +219,7 @@ fn make(place: &Place, plan: &CgroupPlan, group: &mut Group, inside: Option<u32>
     if group.version == Version::V1 && group.has("cpuset") {
         v1::fill_cpuset(&mount, &place.path)?;
     }
-    group.dir = Some(dir);
+    group.dir = OnceCell::from(Some(dir));
     Ok(())
 }
 
@@ -258,10 +260,22 @@ impl Group {
         Self {
             version: place.hierarchy.version,
             controllers: place.hierarchy.controllers.clone().into(),
-            dir: None,
+            dir: OnceCell::from(None),
             path: place.hierarchy.mount.join(place.path.trim_start_matches('/')),
             made: Vec::new(),
         }
+    }
+
+    /// Its directory; none where it is gone.
+    fn dir(&self) -> Result<Option<&Dir>> {
+        if self.dir.get().is_none() {
+            let dir = match Dir::open(&self.path) {
+                Err(e) if is_gone(&e) => None,
+                dir => Some(dir?),
+            };
+            let _ = self.dir.set(dir);
+        }
+        Ok(self.dir.get().and_then(Option::as_ref))
     }
 
     fn has(&self, controller: &str) -> bool {
@@ -312,26 +326,18 @@ impl Drop for Cgroup {
 }
 
 impl Cgroup {
-    /// Opens the cgroups of a container from its state: those of [`Cgroup::paths`]. One that is gone is no error.
-    ///
-    /// # Errors
-    /// One that cannot be opened for another reason, or a path that is not in a cgroup file system.
-    pub fn open<P: AsRef<Path>>(paths: &[(String, P)]) -> Result<Self> {
-        let mut groups = Vec::with_capacity(paths.len());
-        for (key, path) in paths {
-            let path = path.as_ref();
-            let dir = match Dir::open(path) {
-                Err(e) if is_gone(&e) => None,
-                dir => Some(dir?),
-            };
+    /// The cgroups of a container from its state: those of [`Cgroup::paths`]. One that is gone is no error, and one
+    /// that cannot be opened is an error of what needs it.
+    pub fn recorded<'a>(paths: impl Iterator<Item = (&'a str, &'a Path)>) -> Self {
+        let of = |(key, path): (&str, &Path)| {
             let version = if key.is_empty() { Version::V2 } else { Version::V1 };
             let controllers = match version {
                 Version::V1 => OnceCell::from(key.split(',').map(str::to_owned).collect::<Vec<_>>()),
                 Version::V2 => OnceCell::new(),
             };
-            groups.push(Group { version, controllers, dir, path: path.to_owned(), made: Vec::new() });
-        }
-        Ok(Self { groups, best_effort: false, limited: false, scope: None })
+            Group { version, controllers, dir: OnceCell::new(), path: path.to_owned(), made: Vec::new() }
+        };
+        Self { groups: paths.map(of).collect(), best_effort: false, limited: false, scope: None }
     }
 
     /// The same with the scope that systemd made; an empty name is none.
@@ -344,7 +350,7 @@ impl Cgroup {
     /// For state.json: the v1 controllers with commas (empty for v2) and the path on the host, without those that
     /// a rootless runtime goes without.
     pub fn paths(&self) -> Vec<(String, PathBuf)> {
-        let held = self.groups.iter().filter(|group| group.dir.is_some());
+        let held = self.groups.iter().filter(|group| matches!(group.dir(), Ok(Some(_))));
         held.map(|group| (group.key(), group.path.clone())).collect()
     }
 
@@ -363,7 +369,7 @@ impl Cgroup {
 
     /// Whether any of the directories is there.
     pub fn exists(&self) -> bool {
-        self.groups.iter().any(|group| group.dir.as_ref().is_some_and(Dir::exists))
+        self.groups.iter().any(|group| matches!(group.dir(), Ok(Some(dir)) if dir.exists()))
     }
 
     /// Whether the directories are there, as they are before any process with all drivers but systemd's.
@@ -390,14 +396,18 @@ impl Cgroup {
         }
         let mut entry = Entry::default();
         for group in &self.groups {
-            let dir = group.dir.as_ref()?;
             if group.version == Version::V2 {
-                entry.unified = Some(Dir::open_below(dir.as_fd(), path).ok()?);
+                entry.unified = Some(Dir::open_below(group.dir().ok()??.as_fd(), path).ok()?);
                 continue;
             }
             let name = if path == "." { "tasks".to_owned() } else { format!("{path}/tasks") };
-            let file = dir.file(&name, rustix::fs::OFlags::WRONLY).ok()?;
-            entry.tasks.push((dir.path().join(name), file));
+            let (file, flags) = (group.path.join(&name), rustix::fs::OFlags::WRONLY);
+            let open = match group.dir.get() {
+                // A directory that nothing else is done with need not be opened.
+                None if path == "." => Dir::file_at(&file, flags),
+                _ => group.dir().ok()??.file(&name, flags),
+            };
+            entry.tasks.push((file, open.ok()?));
         }
         Some(entry)
     }
@@ -408,7 +418,7 @@ impl Cgroup {
     /// Those of reading `cgroup.controllers`; a cgroup that is gone has none.
     fn read_controllers(&self) -> Result<()> {
         for group in self.groups.iter().filter(|group| group.controllers.get().is_none()) {
-            let text = match group.dir.as_ref().map(|dir| dir.read("cgroup.controllers")) {
+            let text = match group.dir()?.map(|dir| dir.read("cgroup.controllers")) {
                 Some(Err(e)) if !is_gone(&e) => return Err(e),
                 text => text.and_then(Result::ok).unwrap_or_default(),
             };
@@ -426,18 +436,20 @@ impl Cgroup {
         self.groups.iter().find(|group| group.version == Version::V1 && group.has(controller))
     }
 
-    fn dir(&self, controller: &str) -> Option<&Dir> {
-        self.group(controller)?.dir.as_ref()
+    fn dir(&self, controller: &str) -> Result<Option<&Dir>> {
+        self.group(controller).map_or(Ok(None), Group::dir)
     }
 
     /// The directory that tells the container's processes: one that nothing but a runtime moves them out of.
-    fn main(&self) -> Option<(Version, &Dir)> {
-        let of = |group: &'_ Group| group.dir.is_some();
-        let v1 = ["freezer", "devices", "pids"].into_iter().find_map(|name| self.v1(name).filter(|g| of(g)));
-        let group = v1
-            .or_else(|| self.groups.iter().find(|group| group.version == Version::V2 && of(group)))
-            .or_else(|| self.groups.iter().find(|group| of(group)))?;
-        group.dir.as_ref().map(|dir| (group.version, dir))
+    fn main(&self) -> Result<Option<(Version, &Dir)>> {
+        let v1 = ["freezer", "devices", "pids"].into_iter().filter_map(|name| self.v1(name));
+        let v2 = self.groups.iter().filter(|group| group.version == Version::V2);
+        for group in v1.chain(v2).chain(&self.groups) {
+            if let Some(dir) = group.dir()? {
+                return Ok(Some((group.version, dir)));
+            }
+        }
+        Ok(None)
     }
 
     /// Moves a process into every cgroup of the container.
@@ -450,14 +462,14 @@ impl Cgroup {
             return Ok(());
         }
         for group in &mut self.groups {
-            let Some(dir) = &group.dir else { continue };
+            let Some(dir) = group.dir()? else { continue };
             match add(dir, pid) {
                 Err(e) if self.best_effort && is_refused(&e) && self.limited => {
                     return Err(e.context(NO_PERMISSION));
                 }
                 // What the container is not in must not pass for its cgroup.
                 Err(e) if self.best_effort && is_refused(&e) => {
-                    group.dir = None;
+                    group.dir = OnceCell::from(None);
                     group.undo();
                 }
                 Err(e) if is_refused(&e) => return Err(e.context("unable to apply cgroup configuration")),
@@ -495,7 +507,7 @@ impl Cgroup {
             let path = asked.map_or("", |(_, path)| path.trim_matches('/'));
             // A process outside of the container's cgroups would be one without limits: absence is an error.
             let gone = || Error::sys(format!("open {}", group.path.display()), Errno::NOENT);
-            let result = group.dir.as_ref().ok_or_else(gone).and_then(|dir| match path {
+            let result = group.dir().and_then(|dir| dir.ok_or_else(gone)).and_then(|dir| match path {
                 "" => add(dir, pid),
                 path => dir.child(path).and_then(|dir| add(&dir, pid)),
             });
@@ -523,7 +535,8 @@ impl Cgroup {
         if !plan.devices.is_empty() {
             let v2 = || self.groups.iter().find(|group| group.version == Version::V2);
             let group = self.v1("devices").or_else(v2);
-            match group.and_then(|group| Some((group, group.dir.as_ref()?))) {
+            let dir = group.map_or(Ok(None), Group::dir)?;
+            match group.zip(dir) {
                 Some((group, dir)) if group.version == Version::V1 => {
                     v1::write_devices(dir, &v1_devices(&plan.devices)?)?;
                 }
@@ -551,7 +564,7 @@ impl Cgroup {
         self.read_controllers()?;
         // All before any write, so that a refusal changes nothing.
         for write in writes {
-            check_usage(self.dir(&write.controller), write)?;
+            check_usage(self.dir(&write.controller)?, write)?;
         }
         let mut again = Vec::new();
         for write in writes {
@@ -559,7 +572,7 @@ impl Cgroup {
             if skip_defaults && write.default && group.is_some_and(Group::is_new) {
                 continue;
             }
-            let Some(dir) = group.and_then(|group| group.dir.as_ref()) else {
+            let Some(dir) = group.map_or(Ok(None), Group::dir)? else {
                 if write.default && self.best_effort {
                     continue;
                 }
@@ -587,7 +600,7 @@ impl Cgroup {
         }
         self.read_controllers()?;
         for write in &writes {
-            check_usage(self.dir(&write.controller), write)?;
+            check_usage(self.dir(&write.controller)?, write)?;
         }
         let (now, v1) = (self.now(), self.groups.iter().any(|group| group.version == Version::V1));
         let Some(scope) = &mut self.scope else { return Ok(Vec::new()) };
@@ -599,7 +612,7 @@ impl Cgroup {
         }
         // On v1 systemd writes all settings of the unit again, the device list by denying everything first: no
         // process may open one meanwhile.
-        let hold = v1 && self.dir("devices").is_some() && !self.is_frozen()?;
+        let hold = v1 && self.dir("devices")?.is_some() && !self.is_frozen()?;
         if hold {
             self.freeze()?;
         }
@@ -611,7 +624,8 @@ impl Cgroup {
 
     /// The CPU limits that systemd takes as one.
     fn now(&self) -> crate::plan::cgroup::systemd::Now {
-        let read = |file| self.dir("cpu").and_then(|dir| dir.read(file).ok()).unwrap_or_default();
+        let dir = self.dir("cpu").ok().flatten();
+        let read = |file| dir.and_then(|dir| dir.read(file).ok()).unwrap_or_default();
         let (quota, period) = match read("cpu.max") {
             max if max.is_empty() => (read("cpu.cfs_quota_us"), read("cpu.cfs_period_us")),
             max => {
@@ -632,7 +646,7 @@ impl Cgroup {
     /// # Errors
     /// The list cannot be read.
     pub fn procs(&self) -> Result<Vec<u32>> {
-        self.main().map_or(Ok(Vec::new()), |(_, dir)| dir.procs())
+        self.main()?.map_or(Ok(Vec::new()), |(_, dir)| dir.procs())
     }
 
     /// Freezes every process; waits until they are, ten seconds at most.
@@ -664,11 +678,11 @@ impl Cgroup {
     /// Thaws what must run to die of SIGKILL: the processes of a paused container on v1.
     ///
     /// # Errors
-    /// A failed write.
+    /// Opening the freezer, or a failed write.
     pub fn thaw_to_die(&self) -> Result<()> {
-        match self.freezer() {
+        match self.find_freezer()? {
             // Where it cannot be told, too: thawing what is not frozen does nothing.
-            Ok((Version::V1, dir)) if v1::is_frozen(dir).unwrap_or(true) => v1::thaw(dir),
+            Some((Version::V1, dir)) if v1::is_frozen(dir).unwrap_or(true) => v1::thaw(dir),
             _ => Ok(()),
         }
     }
@@ -678,17 +692,19 @@ impl Cgroup {
     /// # Errors
     /// The state cannot be read.
     pub fn is_frozen(&self) -> Result<bool> {
-        self.freezer().map_or(Ok(false), |(version, dir)| frozen(version, dir))
+        self.find_freezer()?.map_or(Ok(false), |(version, dir)| frozen(version, dir))
     }
 
     fn freezer(&self) -> Result<(Version, &Dir)> {
-        if let Some(dir) = self.v1("freezer").and_then(|group| group.dir.as_ref()) {
-            return Ok((Version::V1, dir));
+        self.find_freezer()?.ok_or_else(|| Error::new("the container has no cgroup with a freezer"))
+    }
+
+    fn find_freezer(&self) -> Result<Option<(Version, &Dir)>> {
+        if let Some(dir) = self.v1("freezer").map_or(Ok(None), Group::dir)? {
+            return Ok(Some((Version::V1, dir)));
         }
         let v2 = self.groups.iter().find(|group| group.version == Version::V2);
-        v2.and_then(|group| group.dir.as_ref())
-            .map(|dir| (Version::V2, dir))
-            .ok_or_else(|| Error::new("the container has no cgroup with a freezer"))
+        Ok(v2.map_or(Ok(None), Group::dir)?.map(|dir| (Version::V2, dir)))
     }
 
     /// Signals every process of the container.
@@ -698,7 +714,7 @@ impl Cgroup {
     /// # Errors
     /// The processes cannot be listed, or one may not be signalled.
     pub fn kill(&self, signal: Signal) -> Result<()> {
-        let Some((version, dir)) = self.main() else { return Ok(()) };
+        let Some((version, dir)) = self.main()? else { return Ok(()) };
         if version == Version::V2 && signal == Signal::KILL && v2::kill(dir)? {
             return Ok(());
         }
@@ -731,6 +747,15 @@ impl Cgroup {
             }
         }
         result
+    }
+
+    /// Removes the cgroup that tells the container's processes, if it has none and nothing below it, and says whether
+    /// it did: in one call what [`Cgroup::kill`] would read. What systemd made is its own to remove.
+    pub fn remove_empty(&self) -> bool {
+        let v1 = ["freezer", "devices", "pids"].into_iter().find_map(|name| self.v1(name));
+        let group = v1.or_else(|| self.groups.iter().find(|group| group.version == Version::V2));
+        let empty = |group: &Group| unlinkat(CWD, &group.path, AtFlags::REMOVEDIR).is_ok();
+        self.scope.is_none() && group.is_some_and(empty)
     }
 
     /// Removes the cgroups with everything below them, waiting up to ten seconds for processes that are dying.
@@ -766,7 +791,7 @@ impl Cgroup {
                     Err(e) if !is_gone(&e) => return Err(e),
                     _ => break,
                 }
-                let Some(dir) = &group.dir else { break };
+                let Some(dir) = group.dir()? else { break };
                 match wait_empty(group.version, dir, &deadline) {
                     Ok(true) => {}
                     Err(e) if !is_gone(&e) => return Err(e),
@@ -781,7 +806,8 @@ impl Cgroup {
     pub fn memory_limits(&self) -> Option<(i64, i64)> {
         self.read_controllers().ok()?;
         let group = self.group("memory").filter(|group| group.version == Version::V2)?;
-        let limit = |file: &str| match group.dir.as_ref()?.read(file).ok()?.trim() {
+        let dir = group.dir().ok()??;
+        let limit = |file: &str| match dir.read(file).ok()?.trim() {
             "max" => Some(-1),
             bytes => bytes.parse().ok(),
         };
@@ -790,7 +816,7 @@ impl Cgroup {
 
     /// Waits for processes that are dying.
     fn drain(&self, deadline: &Deadline) -> Result<()> {
-        let Some((version, dir)) = self.main() else { return Ok(()) };
+        let Some((version, dir)) = self.main()? else { return Ok(()) };
         while !dir.procs()?.is_empty() {
             match wait_empty(version, dir, deadline) {
                 Ok(true) => {}
@@ -822,7 +848,8 @@ impl Cgroup {
         }
         let Some(group) = self.group("memory") else { return 0 };
         let file = if group.version == Version::V1 { "memory.oom_control" } else { "memory.events" };
-        let text = group.dir.as_ref().and_then(|dir| dir.read(file).ok()).unwrap_or_default();
+        let dir = group.dir().ok().flatten();
+        let text = dir.and_then(|dir| dir.read(file).ok()).unwrap_or_default();
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
     }
 }
@@ -922,11 +949,11 @@ fn signal_all(pids: &[u32], signal: Signal) -> Result<()> {
 }
 
 fn remove(group: &Group, deadline: &Deadline) -> Result<()> {
-    let (Some(parent), Some(name)) =
-        (group.path.parent(), group.path.file_name().and_then(|name| name.to_str()))
-    else {
+    // Nothing but a cgroup is removed at this path, whatever leads there, and mostly nothing is in the way.
+    if matches!(unlinkat(CWD, &group.path, AtFlags::REMOVEDIR), Ok(()) | Err(Errno::NOENT)) {
         return Ok(());
-    };
+    }
+    let (Some(parent), Some(name)) = group.place() else { return Ok(()) };
     let parent = match Dir::open(parent) {
         Err(e) if is_gone(&e) => return Ok(()),
         parent => parent?,

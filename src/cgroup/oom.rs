@@ -42,7 +42,7 @@ impl Cgroup {
     pub fn watch_oom(&self) -> Result<OomWatch<'_>> {
         self.read_controllers()?;
         let group = self.group("memory").ok_or_else(|| Error::new("no memory controller to watch"))?;
-        let dir = group.dir.as_ref().ok_or_else(|| Error::new("the container's memory cgroup is gone"))?;
+        let dir = group.dir()?.ok_or_else(|| Error::new("the container's memory cgroup is gone"))?;
         let (fd, control) = match group.version {
             Version::V1 => {
                 let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).call(|| "eventfd2")?;

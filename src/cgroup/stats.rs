@@ -316,7 +316,7 @@ impl Cgroup {
         self.read_controllers()?;
         let mut stats = Stats::default();
         for group in &self.groups {
-            let Some(dir) = &group.dir else { continue };
+            let Some(dir) = group.dir()? else { continue };
             match group.version {
                 Version::V1 => {
                     for controller in group.controllers() {

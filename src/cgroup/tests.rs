@@ -16,11 +16,14 @@ impl Drop for Clean {
     fn drop(&mut self) {
         let place = |h: &layout::Hierarchy| (h.key(), h.mount.join(self.1.trim_start_matches('/')));
         let paths: Vec<_> = self.0.hierarchies.iter().map(place).collect();
-        if let Ok(cgroup) = Cgroup::open(&paths) {
-            let _ = cgroup.kill(Signal::KILL);
-            let _ = cgroup.remove();
-        }
+        let cgroup = recorded(&paths);
+        let _ = cgroup.kill(Signal::KILL);
+        let _ = cgroup.remove();
     }
+}
+
+fn recorded<P: AsRef<Path>>(paths: &[(String, P)]) -> Cgroup {
+    Cgroup::recorded(paths.iter().map(|(key, path)| (key.as_str(), path.as_ref())))
 }
 
 /// A machine with cgroups to make, and a path that no one else uses.
@@ -49,7 +52,8 @@ fn a_cgroup_that_goes_while_it_is_opened_is_gone() {
     };
     let path = v2.mount.join(path.trim_start_matches('/'));
     std::fs::create_dir(&path).expect("mkdir");
-    let cgroup = Cgroup::open(&[(String::new(), &path)]).expect("open");
+    let cgroup = recorded(&[(String::new(), &path)]);
+    assert!(cgroup.exists());
     std::fs::remove_dir(&path).expect("rmdir");
     assert!(!cgroup.exists() && cgroup.procs().expect("no error").is_empty());
     assert!(!cgroup.is_frozen().expect("no error"));
@@ -62,7 +66,7 @@ fn controllers_that_cannot_be_read_are_told() {
     let path = std::env::temp_dir().join(format!("rrun-controllers-{}", std::process::id()));
     std::fs::create_dir(&path).expect("mkdir");
     std::fs::create_dir(path.join("cgroup.controllers")).expect("mkdir");
-    let cgroup = Cgroup::open(&[(String::new(), &path)]).expect("open");
+    let cgroup = recorded(&[(String::new(), &path)]);
     let e = cgroup.set(&[]).expect_err("a directory is not read");
     assert!(e.to_string().contains("cgroup.controllers: is a directory"), "{e}");
     assert!(cgroup.stats().is_err());
@@ -116,10 +120,10 @@ fn limits_reach_their_files() {
     let cgroup = create(&plan).expect("created");
     cgroup.apply(&plan).expect("applied");
     for write in &plan.limits {
-        let dir = cgroup.dir(&write.controller).expect("a directory");
+        let dir = cgroup.dir(&write.controller).expect("open").expect("a directory");
         assert_eq!(dir.read(&write.file).expect("readable").trim(), write.value, "{}", write.file);
     }
-    let list = cgroup.dir("devices").map(|dir| dir.read("devices.list").expect("readable"));
+    let list = cgroup.dir("devices").expect("open").map(|dir| dir.read("devices.list").expect("readable"));
     assert!(list.is_none_or(|list| list.contains("c 1:3 rwm") && !list.contains("a *:*")));
 }
 
@@ -160,7 +164,7 @@ fn processes_join_freeze_and_die_together() {
     let (mut one, mut two) = (Sleeper::new(), Sleeper::new());
     cgroup.add(one.0.id()).expect("joined");
     cgroup.add(two.0.id()).expect("joined");
-    let (_, main) = cgroup.main().expect("a main cgroup");
+    let (_, main) = cgroup.main().expect("open").expect("a main cgroup");
     let (sub, _) = main.make("sub").expect("a sub-cgroup");
     add(&sub, two.0.id()).expect("moved");
     let mut pids = cgroup.procs().expect("listed");
@@ -187,7 +191,7 @@ fn removal_waits_for_a_dying_process_and_takes_sub_cgroups_along() {
     let Some((layout, path, _clean)) = ready("removal_waits_for_a_dying_process") else { return };
     let mut cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
     let mut sleeper = Sleeper::new();
-    for dir in cgroup.groups.iter().filter_map(|group| group.dir.as_ref()) {
+    for dir in cgroup.groups.iter().filter_map(|group| group.dir().expect("open")) {
         if let (Ok((child, _)), true) = (dir.make("inner"), dir.path().starts_with("/sys/fs/cgroup/pids")) {
             child.make("innermost").expect("nested");
         }
@@ -235,7 +239,7 @@ fn exec_joins_sub_cgroups_and_no_others() {
     assert_eq!(e, "unknown controller nope in SubCgroupPaths");
     let e = cgroup.add_exec(pid, &[(None, "absent")], init).expect_err("absent").to_string();
     assert!(e.contains(&format!(" adding pid {pid} to cgroups: ")), "{e}");
-    if let Some(dir) = cgroup.dir("pids") {
+    if let Some(dir) = cgroup.dir("pids").expect("open") {
         let (sub, _) = dir.make("sub").expect("made");
         cgroup.add_exec(pid, &[(Some("pids"), "sub")], init).expect("joined");
         assert_eq!(sub.own_procs().expect("listed"), [pid]);
@@ -251,14 +255,14 @@ fn state_reopens_what_was_made() {
     let plan = plan_of("{}", &layout, &path).expect("planned");
     let cgroup = create(&plan).expect("created");
     assert_eq!(cgroup.paths(), Cgroup::planned(&plan));
-    let reopened = Cgroup::open(&cgroup.paths()).expect("opened");
+    let reopened = recorded(&cgroup.paths());
     assert!(reopened.exists());
     let stats = reopened.stats().expect("stats");
     assert!(stats.pids.current.is_none() && stats.memory.usage.is_some());
     drop(cgroup);
     assert!(!reopened.exists());
     assert_eq!(reopened.procs().expect("gone is empty"), [0u32; 0]);
-    Cgroup::open(&reopened.paths()).expect("opened").remove().expect("gone is removed");
+    recorded(&reopened.paths()).remove().expect("gone is removed");
 }
 
 #[test]
@@ -333,7 +337,7 @@ fn exec_follows_init_where_v2_takes_no_process() {
     let plan = plan_of("{}", &layout, &path).expect("planned");
     let cgroup = create(&plan).expect("created");
     let (init, other) = (Sleeper::new(), Sleeper::new());
-    let (_, dir) = cgroup.main().expect("a main cgroup");
+    let (_, dir) = cgroup.main().expect("open").expect("a main cgroup");
     let (leaf, _) = dir.make("init").expect("made");
     add(&leaf, init.0.id()).expect("joined");
     // Beside a threaded cgroup, one that is not takes no process at all.
@@ -343,14 +347,14 @@ fn exec_follows_init_where_v2_takes_no_process() {
     let (invalid, _) = parent.make("invalid").expect("made");
     assert_eq!(invalid.read("cgroup.type").expect("readable"), "domain invalid\n");
     let paths = [(String::new(), invalid.path().to_owned())];
-    let mut broken = Cgroup::open(&paths).expect("opened");
+    let mut broken = recorded(&paths);
     broken.add(other.0.id()).expect_err("domain invalid");
     let (pid, init) = (other.0.id(), init.0.id());
     broken.add_exec(pid, &[(None, "/")], init).expect_err("asked for, so no other will do");
     broken.add_exec(pid, &[], init).expect("joined init's");
     add(&leaf, pid).expect("joined");
     let gone = [(String::new(), dir.path().join("gone"))];
-    Cgroup::open(&gone).expect("opened").add_exec(pid, &[], init).expect("joined init's");
+    recorded(&gone).add_exec(pid, &[], init).expect("joined init's");
     assert!(leaf.own_procs().expect("listed").contains(&other.0.id()));
     cgroup.kill(Signal::KILL).expect("killed");
     cgroup.remove().expect("removed");
@@ -372,7 +376,7 @@ fn a_huge_page_limit_is_enabled_on_the_way_down() {
     let plan = plan_of(json, &layout, &format!("{path}/x")).expect("planned");
     let cgroup = create(&plan).expect("created");
     cgroup.apply(&plan).expect("applied");
-    let dir = cgroup.dir("hugetlb").expect("a directory");
+    let dir = cgroup.dir("hugetlb").expect("open").expect("a directory");
     assert_eq!(dir.read("hugetlb.2MB.max").expect("readable"), "4194304\n");
     assert_eq!(dir.read("hugetlb.2MB.rsvd.max").expect("readable"), "4194304\n");
     assert!(cgroup.stats().expect("stats").hugetlb.contains_key("2MB"));
@@ -389,7 +393,7 @@ fn an_interrupted_create_is_discarded_but_another_container_is_not() {
     let mut cgroup = create(&plan).expect("created");
     let mut sleeper = Sleeper::new();
     cgroup.add(sleeper.0.id()).expect("joined");
-    let discard = || Cgroup::open(&Cgroup::planned(&plan)).expect("opened").discard().expect("discarded");
+    let discard = || recorded(&Cgroup::planned(&plan)).discard().expect("discarded");
     discard();
     assert_eq!(leftovers(&layout, &path).len(), layout.hierarchies.len());
     cgroup.keep();
@@ -413,7 +417,7 @@ fn settings(cgroup: &Cgroup) -> Vec<(PathBuf, String)> {
         "hugetlb",
     ];
     let mut settings = Vec::new();
-    for dir in cgroup.groups.iter().filter_map(|group| group.dir.as_ref()) {
+    for dir in cgroup.groups.iter().filter_map(|group| group.dir().expect("open")) {
         for entry in std::fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("an entry")) {
             let name = entry.file_name().into_string().expect("UTF-8");
             if !entry.path().is_file() || skipped.iter().any(|part| name.contains(part)) {
@@ -471,7 +475,7 @@ fn the_settings_are_those_of_runc() {
     let made = runc(&["create", id]);
     let plan = plan_of(linux, &layout, &path).expect("planned");
     let theirs = made.is_ok_and(|status| status.success()).then(|| {
-        let theirs = settings(&Cgroup::open(&Cgroup::planned(&plan)).expect("opened"));
+        let theirs = settings(&recorded(&Cgroup::planned(&plan)));
         runc(&["delete", "-f", id]).expect("deleted");
         theirs
     });
@@ -535,7 +539,7 @@ fn a_program_for_devices_is_replaced_and_others_stay() {
         assert!(made.success());
     }
     let cgroup = create(&plan_of("{}", &layout, &path).expect("planned")).expect("created");
-    let dir = cgroup.groups[0].dir.as_ref().expect("made");
+    let dir = cgroup.groups[0].dir().expect("open").expect("made");
     let see = |rules: &[DeviceRule], is_new| {
         apply_devices(dir.as_fd(), rules, is_new).expect("applied");
         tried(dir.path(), &nodes, &devices).join(",")

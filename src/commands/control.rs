@@ -25,7 +25,7 @@ use std::time::Instant;
 pub fn pause(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
     match container.status()? {
-        Status::Running | Status::Created => container.cgroup()?.freeze().map_err(|e| container.or_ended(e)),
+        Status::Running | Status::Created => container.cgroup().freeze().map_err(|e| container.or_ended(e)),
         status => {
             let text = format!("container not running or created: {}", status.name());
             Err(Error::kind(Kind::State, text))
@@ -40,7 +40,7 @@ pub fn pause(global: &Global, id: &str) -> Result<()> {
 pub fn resume(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
     container.require(&[Status::Paused])?;
-    container.cgroup()?.thaw().map_err(|e| container.or_ended(e))
+    container.cgroup().thaw().map_err(|e| container.or_ended(e))
 }
 
 /// `update`: only what is given changes.
@@ -59,7 +59,7 @@ pub fn update(global: &Global, args: &Update) -> Result<()> {
         None => resources(args),
     };
     let layout = Layout::read()?;
-    let mut cgroup = container.cgroup()?;
+    let mut cgroup = container.cgroup();
     if let Some(memory) = &mut resources.memory {
         complete(memory, &container, &cgroup);
     }
@@ -151,7 +151,7 @@ pub fn events(global: &Global, args: &Events, out: &mut dyn Write) -> Result<u8>
     if container.status()? == Status::Stopped {
         return Err(Error::kind(Kind::State, format!("container with id {id} is not running")));
     }
-    let cgroup = container.cgroup()?;
+    let cgroup = container.cgroup();
     let mut say = |kind, data| -> Result<()> {
         let mut line = serde_json::to_vec(&Line { kind, id: &id, data })
             .map_err(|e| Error::new(format!("JSON: {e}")))?;

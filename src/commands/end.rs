@@ -39,12 +39,11 @@ pub fn kill(global: &Global, args: &Kill) -> Result<()> {
 }
 
 fn left_behind(container: &Container) -> bool {
-    container.record.phase != "creating"
-        && container.cgroup().and_then(|cgroup| cgroup.procs()).is_ok_and(|pids| !pids.is_empty())
+    container.record.phase != "creating" && container.cgroup().procs().is_ok_and(|pids| !pids.is_empty())
 }
 
 fn kill_every(container: &Container, signal: i32) -> Result<()> {
-    let cgroup = container.cgroup()?;
+    let cgroup = container.cgroup();
     if signal == libc::SIGKILL {
         return cgroup.kill(Signal::KILL);
     }
@@ -109,7 +108,7 @@ fn one(global: &Global, id: &str, force: bool) -> Result<()> {
 /// What a killed create has left: no process, as init dies with its maker, but perhaps empty cgroups. They may be
 /// another's, as it may not have got as far as finding out.
 fn discard(container: Container) -> Result<()> {
-    container.cgroup()?.discard()?;
+    container.cgroup().discard()?;
     container.remove_mounts()?;
     container.slot.remove()
 }

@@ -73,7 +73,7 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     if time("self") != time(&container.record.pid.to_string()) {
         plan.joined |= crate::plan::Kind::Time.flag();
     }
-    let mut cgroup = container.cgroup()?;
+    let mut cgroup = container.cgroup();
     let listener = |launched: &Launched, number| {
         let process = (launched.pidfd.as_fd(), launched.pid);
         hand_listener_over(plan.seccomp.as_ref(), &container.record, Status::Running, process, number)

@@ -116,7 +116,7 @@ fn table(rows: &[[String; 6]]) -> String {
 #[inline(never)]
 pub fn ps(global: &Global, args: &Ps, out: &mut dyn Write) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
-    let pids = container.cgroup()?.procs()?;
+    let pids = container.cgroup().procs()?;
     if args.format == OutputFormat::Json {
         return print(out, &serde_json::to_string(&pids).map_err(json)?);
     }
