@@ -132,7 +132,7 @@ fn establish(
 ) -> Result<Made> {
     let slot = reserved.slot()?;
     let mut shared = Undo(SharedMounts::of(plan)?);
-    slot.write(&Record { shared_mounts: shared.0.clone(), ..intent(plan, host)? })?;
+    slot.write_intent(&Record { shared_mounts: shared.0.clone(), ..intent(plan, host)? })?;
     slot.write_config(config)?;
     let mut cgroup = cgroup()?;
     let resctrl = plan.intel_rdt.as_ref().map(|_| crate::rdt::mount_point()).transpose()?;
@@ -309,7 +309,7 @@ pub(super) fn intent(plan: &Plan, host: &Host) -> Result<Record> {
         phase: "creating".into(),
         oci_version: plan.oci_version.clone(),
         id: plan.id.clone(),
-        boot_id: state::boot_id()?,
+        boot_id: state::boot_id()?.to_owned(),
         bundle: plan.bundle.display().to_string(),
         rootfs: plan.rootfs.path.display().to_string(),
         owner: host.euid,

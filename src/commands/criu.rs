@@ -184,7 +184,7 @@ fn bring_back(
     socket: Option<&Receiver>,
 ) -> Result<Restored> {
     let slot = reserved.slot()?;
-    slot.write(&intent(plan, host)?)?;
+    slot.write_intent(&intent(plan, host)?)?;
     slot.write_config(&bundle.text)?;
     let mut cgroup = cgroups(plan, systemd)?;
     slot.write(&Record { phase: "restoring".into(), ..intent(plan, host)? })?;
