@@ -12,6 +12,7 @@ use crate::state::{Record, Root, Slot, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::process::Signal;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,8 @@ pub struct Container {
     pub slot: Slot,
     /// Its record.
     pub record: Record,
+    /// Its hooks, once they are known.
+    pub hooks: OnceCell<Hooks>,
 }
 
 /// Where containers are recorded: where `--root` says, or the default.
@@ -52,22 +55,46 @@ pub fn root(named: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
+/// Finds a container's directory.
+///
+/// # Errors
+/// `container does not exist`.
+pub fn slot(named: Option<&Path>, id: &str) -> Result<Slot> {
+    crate::cli::id(id)?;
+    match Root::open(&root(named)?) {
+        Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => Err(crate::state::no_container(id)),
+        root => root?.slot(id),
+    }
+}
+
 impl Container {
     /// Finds a container.
     ///
     /// # Errors
     /// `container does not exist`.
     pub fn open(named: Option<&Path>, id: &str) -> Result<Self> {
-        crate::cli::id(id)?;
-        let root = match Root::open(&root(named)?) {
-            Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => {
-                return Err(crate::state::no_container(id));
-            }
-            other => other?,
-        };
-        let slot = root.slot(id)?;
+        Self::of(slot(named, id)?)
+    }
+
+    /// As its directory has it on record.
+    ///
+    /// # Errors
+    /// Those of [`Slot::read`].
+    pub fn of(slot: Slot) -> Result<Self> {
         let record = slot.read()?;
-        Ok(Self { slot, record })
+        Ok(Self { slot, record, hooks: OnceCell::new() })
+    }
+
+    /// Its hooks.
+    ///
+    /// # Errors
+    /// Those of [`Slot::read_hooks`].
+    pub fn hooks(&self) -> Result<&Hooks> {
+        if let Some(hooks) = self.hooks.get() {
+            return Ok(hooks);
+        }
+        let hooks = Hooks::build(&self.slot.read_hooks()?)?;
+        Ok(self.hooks.get_or_init(|| hooks))
     }
 
     /// Its status.
@@ -217,14 +244,15 @@ impl Container {
     ///
     /// # Errors
     /// A cgroup or file that cannot be removed: the record stays, so that `delete` can be repeated.
-    pub fn destroy(self, cgroup: Cgroup) -> Result<Vec<Error>> {
-        let spec = self.slot.read_config();
+    pub fn destroy(mut self, cgroup: Cgroup) -> Result<Vec<Error>> {
+        // Read before its file is removed.
+        let known = self.hooks().map(|_| ());
+        let hooks = known.map(|()| self.hooks.take().unwrap_or_default());
         cgroup.remove()?;
         let groups: Vec<PathBuf> = self.record.rdt.iter().map(PathBuf::from).collect();
         crate::rdt::remove(&groups)?;
         self.remove_mounts()?;
         let state = crate::oci_state::of_record(&self.record, Status::Stopped);
-        let hooks = spec.and_then(|spec| Hooks::build(&spec.hooks));
         self.slot.remove()?;
         let hooks = match hooks {
             Ok(hooks) => hooks,

@@ -171,7 +171,8 @@ fn establish(
     cgroup.keep();
     shared.0 = None;
     let console = console.filter(|_| console_socket.is_none());
-    Ok(Made { container: Container { slot: reserved.keep()?, record }, pidfd, console, attended })
+    let container = Container { slot: reserved.keep()?, record, hooks: plan.hooks.clone().into() };
+    Ok(Made { container, pidfd, console, attended })
 }
 
 pub(super) fn poststop(plan: &Plan) -> Vec<Error> {

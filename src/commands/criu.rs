@@ -224,7 +224,8 @@ fn bring_back(
     };
     let (init, record, console) = (init.try_clone().call(|| "fcntl")?, record.clone(), course.console.take());
     cgroup.keep();
-    Ok(Restored { container: Container { slot: reserved.keep()?, record }, init, console })
+    let hooks = plan.hooks.clone().into();
+    Ok(Restored { container: Container { slot: reserved.keep()?, record, hooks }, init, console })
 }
 
 /// The container's resctrl groups and the file system they are in.

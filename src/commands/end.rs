@@ -5,7 +5,7 @@
 use crate::cli::{Delete, Global, Kill};
 use crate::container::{self, Container};
 use crate::error::{Call as _, Error, Kind, Result};
-use crate::state::{Root, Status};
+use crate::state::{Root, Slot, Status};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::time::Duration;
@@ -25,7 +25,8 @@ pub fn kill(global: &Global, args: &Kill) -> Result<()> {
             Err(e) => Err(e),
         };
         // Without it, SIGKILL goes to all that is in the cgroup.
-        let spec = container.slot.read_config().ok();
+        let kills = args.signal == libc::SIGKILL;
+        let spec = kills.then(|| container.slot.read_config().ok()).flatten();
         let killed = ended().and_then(|()| match args.all {
             true => kill_every(&container, args.signal),
             false => container.kill(args.signal, spec.as_ref()),
@@ -78,13 +79,12 @@ pub fn delete(global: &Global, args: &Delete) -> Result<()> {
 }
 
 fn one(global: &Global, id: &str, force: bool) -> Result<()> {
-    let mut container = Container::open(global.root.as_deref(), id)?;
-    match container.slot.lock() {
-        Err(_) if force => seize(&mut container)?,
-        other => other?,
-    }
-    // Read again under the lock.
-    container.record = container.slot.read()?;
+    let slot = container::slot(global.root.as_deref(), id)?;
+    let slot = match slot.lock() {
+        Err(_) if force => seize(slot)?,
+        other => other.map(|()| slot)?,
+    };
+    let container = Container::of(slot)?;
     if container.record.phase == "creating" {
         return discard(container);
     }
@@ -118,29 +118,29 @@ fn discard(container: Container) -> Result<()> {
 /// Most are about to be done. Without the container they come to their end: `run` waits for it, and `checkpoint` loses
 /// the processes. A CRIU may go on, as one that serves their pages until somebody fetches them (`--lazy-pages`), but
 /// not without being their tracer. What then is left is stopped: a create, a restore, what waits for a hook.
-fn seize(container: &mut Container) -> Result<()> {
-    let slot = &container.slot;
+fn seize(slot: Slot) -> Result<Slot> {
     if slot.lock_within(Duration::from_millis(100))? {
-        return Ok(());
+        return Ok(slot);
     }
-    container.record = slot.read()?;
+    let container = Container::of(slot)?;
+    let slot = &container.slot;
     if container.record.phase == "created" {
         // What fails here fails again under the lock.
         let _ = container.kill(libc::SIGKILL, None);
         if slot.lock_within(Duration::from_secs(1))? {
-            return Ok(());
+            return Ok(container.slot);
         }
         crate::criu::kill_tracer(container.record.pid);
         // As long as a delete that is at work may take.
         if slot.lock_within(Duration::from_secs(10))? {
-            return Ok(());
+            return Ok(container.slot);
         }
     }
     if let Some(holder) = slot.holder()? {
         let _ = rustix::process::pidfd_send_signal(&holder, Signal::KILL);
     }
     match slot.lock_within(Duration::from_secs(10))? {
-        true => Ok(()),
+        true => Ok(container.slot),
         false => Err(Error::new(format!("another rrun works on container {} and does not end", slot.id()))),
     }
 }

@@ -29,13 +29,8 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
     let Made { container, pidfd, console, attended } = made;
     let id = container.slot.id().to_owned();
     let pid = container.record.pid;
-    let prepared = (|| {
-        let proxy = proxy(global, &id)?;
-        let spec = container.slot.read_config()?;
-        Ok::<_, Error>((proxy, spec))
-    })();
-    let (proxy, spec) = match prepared {
-        Ok(prepared) => prepared,
+    let proxy = match proxy(global, &id) {
+        Ok(proxy) => proxy,
         Err(e) => {
             undo(container);
             return Err(e);
@@ -51,7 +46,7 @@ pub fn run(global: &Global, args: &Run) -> Result<u8> {
             return Err(e);
         }
     };
-    let container = match begin(container, &spec, attended) {
+    let container = match begin(container, attended) {
         Ok(container) => container,
         Err(e) => {
             // A failed hook has destroyed it already.
@@ -101,25 +96,26 @@ pub(super) fn adopt_orphans() -> Result<()> {
 pub(super) fn attend(global: &Global, container: Container, mut relay: Relay<'_>, keep: bool) -> Result<u8> {
     let (id, pid) = (container.slot.id().to_owned(), container.record.pid);
     // Not needed for waiting, and `delete` by somebody else must find it free.
-    drop(container);
+    let kept = container.slot.unlock().is_ok().then_some(container);
     let end = relay.run();
     drop(relay);
     // Also where waiting has failed, and again where removing has: nobody is left who would do it later.
-    let removed = if keep { Ok(()) } else { remove(global, &id, pid).or_else(|_| remove(global, &id, pid)) };
+    let open = || Container::open(global.root.as_deref(), &id);
+    let first = || remove(kept.map_or_else(open, Ok), pid);
+    let removed = if keep { Ok(()) } else { first().or_else(|_| remove(open(), pid)) };
     let end = end?;
     removed?;
     Ok(end.status())
 }
 
 /// Removes the container of this init, unless somebody else's delete has done so or is at work.
-fn remove(global: &Global, id: &str, pid: u32) -> Result<()> {
-    let locked = || -> Result<Container> {
-        let mut container = Container::open(global.root.as_deref(), id)?;
+fn remove(container: Result<Container>, pid: u32) -> Result<()> {
+    let locked = container.and_then(|mut container| {
         container.slot.lock()?;
         container.record = container.slot.read()?;
         Ok(container)
-    };
-    let container = match locked() {
+    });
+    let container = match locked {
         Err(e) if e.what() == Kind::NoContainer || e.errno() == Some(Errno::WOULDBLOCK) => return Ok(()),
         // All but the directory is removed already.
         Ok(container) if container.record.pid == 0 => return container.slot.remove(),

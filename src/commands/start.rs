@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::create::wants_notification;
 use crate::cli::Global;
 use crate::console::Receiver;
 use crate::container::Container;
@@ -10,10 +11,8 @@ use crate::hooks::Outputs;
 use crate::launch::start::{Failed, is_fatal};
 use crate::launch::words;
 use crate::notify::Proxy;
-use crate::plan::hooks::Hooks;
 use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
-use crate::spec::Spec;
 use crate::state::{Record, Status};
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -26,28 +25,36 @@ use rustix::process::{Pid, PidfdGetfdFlags};
 #[inline(never)]
 pub fn start(global: &Global, id: &str) -> Result<()> {
     let container = Container::open(global.root.as_deref(), id)?;
-    match container.status()? {
-        Status::Created => {}
-        Status::Stopped => {
-            return Err(Error::kind(Kind::State, "cannot start a container that has stopped"));
-        }
-        Status::Running => {
-            return Err(Error::kind(Kind::State, "cannot start an already running container"));
-        }
-        other => {
-            let text = format!("cannot start a container in the {} state", other.name());
-            return Err(Error::kind(Kind::State, text));
+    let Some(init) = container.record.init()? else { return Err(refused(container.status()?)) };
+    if container.is_frozen()? {
+        return Err(refused(Status::Paused));
+    }
+    // Whether it waits is told by connecting to it, which `begin` does; not by a connection made for that alone, which
+    // would wake it. Where there is a proxy, that of a container that runs must not be taken away.
+    if wants_notification() {
+        match container.status()? {
+            Status::Created => {}
+            other => return Err(refused(other)),
         }
     }
-    let spec = container.slot.read_config()?;
-    let init = container.init()?;
+    container.hooks()?;
     let proxy = proxy(global, id)?;
     let pid = container.record.pid;
-    begin(container, &spec, None)?;
+    begin(container, None)?;
     if let (Some(proxy), Some(pid)) = (proxy, i32::try_from(pid).ok().and_then(Pid::from_raw)) {
         proxy.until_ready(pid, init.as_fd())?;
     }
     Ok(())
+}
+
+/// What is told who starts a container of another status than `created`.
+fn refused(status: Status) -> Error {
+    let text = match status {
+        Status::Stopped => "cannot start a container that has stopped".to_owned(),
+        Status::Running => "cannot start an already running container".to_owned(),
+        other => format!("cannot start a container in the {} state", other.name()),
+    };
+    Error::kind(Kind::State, text)
 }
 
 /// What listens for READY=1, if a service manager waits for it.
@@ -71,12 +78,13 @@ pub fn proxy(global: &Global, id: &str) -> Result<Option<Proxy>> {
 ///
 /// # Errors
 /// The process's or the hook's.
-pub fn begin(container: Container, spec: &Spec, attended: Option<OwnedFd>) -> Result<Container> {
+pub fn begin(container: Container, attended: Option<OwnedFd>) -> Result<Container> {
     match crate::launch::start::start(&container.slot, attended) {
         Ok(()) => {}
         Err(Failed::Other(e)) => return Err(e),
         Err(Failed::Reported(report)) => {
-            let error = match ProcessPlan::build(spec.process.as_deref()) {
+            let spec = container.slot.read_config();
+            let error = match spec.and_then(|spec| ProcessPlan::build(spec.process.as_deref())) {
                 Ok(process) => words::of_process(&process, &report),
                 Err(e) => e,
             };
@@ -86,7 +94,7 @@ pub fn begin(container: Container, spec: &Spec, attended: Option<OwnedFd>) -> Re
             return Err(error.context("unable to start container process"));
         }
     }
-    let hooks = Hooks::build(&spec.hooks)?;
+    let hooks = container.hooks()?;
     if hooks.poststart.is_empty() {
         return Ok(container);
     }
