@@ -487,9 +487,25 @@ impl Slot {
     /// # Errors
     /// ENOSPC and its like.
     pub fn write(&self, record: &Record) -> Result<()> {
+        self.prepare(record)?;
+        self.replace()
+    }
+
+    /// Writes what [`Slot::replace`] is to make state.json.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub fn prepare(&self, record: &Record) -> Result<()> {
         // Only the holder of the lock writes, so that one name for the half-written file is enough and one
         // that a killed rrun left is simply overwritten.
-        self.put(HALF, OFlags::TRUNC, &record.encode()?)?;
+        self.put(HALF, OFlags::TRUNC, &record.encode()?)
+    }
+
+    /// Replaces state.json by what was prepared.
+    ///
+    /// # Errors
+    /// Those of rename(2).
+    pub fn replace(&self) -> Result<()> {
         // ext4 begins to write a file to the disk when it is renamed over another (auto_da_alloc), 0.2 ms for what no
         // reboot outlives; not when the two are exchanged.
         match rustix::fs::renameat_with(&self.dir, HALF, &self.dir, STATE, RenameFlags::EXCHANGE) {

@@ -101,13 +101,14 @@ pub struct Entry {
 /// The `tasks` files of v1 cgroups, open for writing.
 pub type Tasks = Vec<(PathBuf, OwnedFd)>;
 
-/// Makes the container's cgroup in every hierarchy; no process joins and no limit is set yet.
+/// Makes the container's cgroup of v2, in which its first process is made; [`Cgroup::complete`] makes those of v1, and
+/// no limit is set yet.
 ///
 /// # Errors
 /// A cgroup that already has processes or is frozen, or one that cannot be made.
 pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
     let mut cgroup = Cgroup::new(plan, None);
-    cgroup.make(plan, None)?;
+    cgroup.make(plan, None, Version::V2)?;
     Ok(cgroup)
 }
 
@@ -126,9 +127,21 @@ impl Cgroup {
         Self { groups: Vec::new(), best_effort: plan.best_effort, limited, scope }
     }
 
+    /// Makes the container's cgroup in the hierarchies of v1, beside its first process, which enters them later. What
+    /// systemd makes is there by now.
+    ///
+    /// # Errors
+    /// As [`create`].
+    pub fn complete(&mut self, plan: &CgroupPlan) -> Result<()> {
+        match self.scope {
+            None => self.make(plan, None, Version::V1),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Opens or makes the directories. `inside` is the process that systemd has put into some already.
-    fn make(&mut self, plan: &CgroupPlan, inside: Option<u32>) -> Result<()> {
-        for place in &plan.places {
+    fn make(&mut self, plan: &CgroupPlan, inside: Option<u32>, version: Version) -> Result<()> {
+        for place in plan.places.iter().filter(|place| place.hierarchy.version == version) {
             let i = self.groups.len();
             self.groups.push(Group::of(place));
             let Some(group) = self.groups.get_mut(i) else { continue };
@@ -173,7 +186,8 @@ impl Cgroup {
             }
         }
         scope.start(unit, pid, is_empty)?;
-        self.make(plan, Some(pid))
+        self.make(plan, Some(pid), Version::V2)?;
+        self.make(plan, Some(pid), Version::V1)
     }
 }
 
@@ -372,9 +386,22 @@ impl Cgroup {
         self.groups.iter().any(|group| matches!(group.dir(), Ok(Some(dir)) if dir.exists()))
     }
 
-    /// Whether the directories are there, as they are before any process with all drivers but systemd's.
-    pub fn is_made(&self) -> bool {
-        !self.groups.is_empty()
+    /// Whether all of the directories are there, as they are before any process with cgroupfs on v2 alone.
+    pub fn is_complete(&self, plan: &CgroupPlan) -> bool {
+        !self.groups.is_empty() && self.groups.len() == plan.places.len()
+    }
+
+    /// Whether a process may get into the cgroups by itself ([`Entry`]): a user may lack the right to some, what
+    /// systemd makes for a user is entered through it, and it takes a descriptor for each hierarchy.
+    pub fn may_be_entered(&self) -> bool {
+        let few = getrlimit(Resource::Nofile).current.is_some_and(|most| most < 256);
+        !(self.best_effort || self.user_scope().is_some() || few)
+    }
+
+    /// The cgroup of v2, for clone3(2).
+    pub fn unified(&self) -> Option<OwnedFd> {
+        let group = self.groups.iter().find(|group| group.version == Version::V2)?;
+        Dir::open_below(group.dir().ok()??.as_fd(), ".").ok()
     }
 
     /// How a process of the container gets into its cgroups by itself, with the `sub` of [`Cgroup::add_exec`]. None
@@ -389,9 +416,7 @@ impl Cgroup {
             },
             _ => return None,
         };
-        // It takes a descriptor for each hierarchy; who has few of them goes the other way.
-        let few = getrlimit(Resource::Nofile).current.is_some_and(|most| most < 256);
-        if self.best_effort || self.user_scope().is_some() || !self.is_made() || few {
+        if !self.may_be_entered() || self.groups.is_empty() {
             return None;
         }
         let mut entry = Entry::default();

@@ -148,8 +148,13 @@ fn establish(
         let process = (launched.pidfd.as_fd(), launched.pid);
         hand_listener_over(plan.seccomp.as_ref(), &record, Status::Creating, process, number)
     };
-    let launched = crate::launch::parent::init(plan, slot, &mut cgroup, resctrl, child, listener);
-    let launched = launched.inspect_err(|_| {
+    let prepare = |launched: &Launched, cgroup: &Cgroup| {
+        let shared_mounts = shared.0.clone();
+        let record = Record { rdt: made(), shared_mounts, ..record(plan, host, cgroup, launched.pid)? };
+        slot.prepare(&record).map(|()| record)
+    };
+    let launched = crate::launch::parent::init(plan, slot, &mut cgroup, resctrl, child, prepare, listener);
+    let (launched, record) = launched.inspect_err(|_| {
         let _ = groups.as_ref().map(|groups| crate::rdt::remove(&groups.remove));
     })?;
     if plan.rootless && cgroup.paths().is_empty() && !plan.namespaces.has(Kind::Pid) {
@@ -164,9 +169,7 @@ fn establish(
     if let Some(socket) = pidfd_socket {
         socket.send_pidfd(launched.pidfd.as_fd(), false).context(|| "--pidfd-socket")?;
     }
-    let shared_mounts = shared.0.clone();
-    let record = Record { rdt: made(), shared_mounts, ..record(plan, host, &cgroup, launched.pid)? };
-    slot.write(&record)?;
+    slot.replace()?;
     let (pidfd, console, attended) = launched.commit(run)?;
     cgroup.keep();
     shared.0 = None;

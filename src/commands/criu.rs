@@ -187,6 +187,7 @@ fn bring_back(
     slot.write_intent(&intent(plan, host)?)?;
     slot.write_config(&bundle.text)?;
     let mut cgroup = cgroups(plan, systemd)?;
+    cgroup.complete(&plan.cgroup)?;
     slot.write(&Record { phase: "restoring".into(), ..intent(plan, host)? })?;
     let resctrl = resctrl(plan)?;
     let state = real_path(slot)?;

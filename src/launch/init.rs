@@ -6,7 +6,6 @@ use super::fault::{At, Fault, Step};
 use super::last::{Forget, Init, Last};
 use super::protocol::{self, Message};
 use super::{Child, steps};
-use crate::cgroup::Tasks;
 use crate::plan::{Kind, Plan};
 use crate::rootfs::{Rootfs, Sources};
 use crate::sys::{self, Named as _, SysError};
@@ -16,9 +15,8 @@ use std::convert::Infallible;
 use std::ffi::CString;
 
 /// Runs in the child; does not return.
-pub fn main(plan: &Plan, tasks: Tasks, mut child: Child, listener: &OwnedFd) -> ! {
-    let entered = steps::enter_cgroups(tasks);
-    let Err(fault) = entered.and_then(|()| create(plan, &mut child, listener)).and_then(|prepared| {
+pub fn main(plan: &Plan, mut child: Child, listener: &OwnedFd) -> ! {
+    let Err(fault) = create(plan, &mut child, listener).and_then(|prepared| {
         // Nothing of these is for the container to see.
         child.joins.clear();
         start(plan, &child, prepared, listener)
@@ -41,22 +39,24 @@ fn create(plan: &Plan, child: &mut Child, listener: &OwnedFd) -> Result<Prepared
     keep.push(listener.as_raw_fd());
     child.begin(&keep)?;
     let forget = child.forgets.then(Forget::prepare).transpose()?;
-    let mut sources = sources(child)?;
+    if plan.namespaces.creates(Kind::User) {
+        // Ids are mapped then.
+        child.expect(&Message::Go)?;
+    }
 
     // Before the ids change, which gives /proc/self, and the offsets in it, to the host's root.
     time_namespace(plan)?;
-    // Ids are mapped now: as root inside, what is made from here on belongs to the container's root.
+    // As root inside, what is made from here on belongs to the container's root.
     if plan.namespaces.has(Kind::User) {
         child.become_root_inside()?;
     }
     let mut proc = steps::open_proc(&plan.process, !plan.sysctls.list.is_empty())?;
     steps::join(&child.joins)?;
-    if plan.namespaces.creates(Kind::Cgroup) {
-        // Only now, as its root is the cgroup that the parent has meanwhile put this process into.
-        sys::launch::unshare(Kind::Cgroup.flag()).at_index(Step::Namespace, Kind::Cgroup as usize)?;
+    let alone = child.joins.is_empty() && plan.namespaces.creates(Kind::Pid);
+    if !alone {
+        // Nothing needs /proc/self as its owner any more, and processes of the container may come to see us.
+        sys::task::set_dumpable(false).at(Step::Session)?;
     }
-    // From here on nothing needs /proc/self as its owner, and processes of the container may come to see us.
-    sys::task::set_dumpable(false).at(Step::Session)?;
     steps::session()?;
     steps::keyring(plan.keyring.as_deref(), proc.keyring.as_ref(), &plan.process)?;
     if plan.namespaces.creates(Kind::Network) {
@@ -67,8 +67,18 @@ fn create(plan: &Plan, child: &mut Child, listener: &OwnedFd) -> Result<Prepared
             done => done.at_index(Step::Namespace, Kind::Network as usize)?,
         }
     }
-
     let mut rootfs = Rootfs::enter(&plan.rootfs)?;
+
+    // Up to here the parent was making the cgroups of v1.
+    let (tasks, mut sources) = outfit(child)?;
+    steps::enter_cgroups(steps::tasks(&plan.cgroup, tasks))?;
+    if plan.namespaces.creates(Kind::Cgroup) {
+        // Only now, as its root is the cgroup that this process is in.
+        sys::launch::unshare(Kind::Cgroup.flag()).at_index(Step::Namespace, Kind::Cgroup as usize)?;
+    }
+    // What the parent does to this process it has done.
+    sys::task::set_dumpable(false).at(Step::Session)?;
+
     rootfs.populate(&plan.rootfs, &mut sources)?;
 
     if !(plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty()) {
@@ -176,12 +186,13 @@ fn own_pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()
 }
 
-/// The detached mounts that the parent has opened.
-fn sources(child: &Child) -> Result<Sources<'_>, Fault> {
-    let mut opened = Vec::new();
+/// What the parent has opened: files of cgroups to enter, and detached mounts.
+fn outfit(child: &Child) -> Result<(Vec<OwnedFd>, Sources<'_>), Fault> {
+    let (mut tasks, mut opened) = (Vec::new(), Vec::new());
     loop {
         match child.receive()? {
-            (Message::Go, _) => return Ok(Sources::new(opened, Some(child))),
+            (Message::Go, _) => return Ok((tasks, Sources::new(opened, Some(child)))),
+            (Message::Cgroups, fds) => tasks = fds,
             (Message::Sources(indices), fds) => {
                 opened.extend(indices.into_iter().zip(fds));
             }

@@ -17,7 +17,7 @@ use crate::sys::SysError;
 use crate::sys::launch::{Cloned, namespace_kind, setns};
 use crate::sys::signal::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -97,7 +97,19 @@ impl Launched {
     }
 
     fn send(&mut self, message: &Message) -> Result<()> {
-        match protocol::send(&self.socket, message, &[]) {
+        self.send_with(message, &[])
+    }
+
+    /// What it has reported, if it has and nothing else before.
+    fn fault(&self) -> Option<Report> {
+        match protocol::receive_now(&self.socket) {
+            Ok((Message::Fault(report), _)) => Some(report),
+            _ => None,
+        }
+    }
+
+    fn send_with(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        match protocol::send(&self.socket, message, fds) {
             // A child that has failed has said why before it closed its end. One that lives hears of the end by this.
             Err(e) if matches!(e.errno, Errno::PIPE | Errno::CONNRESET) => {
                 self.unheard = Some(e);
@@ -159,20 +171,22 @@ fn out_of_memory(cgroup: &Cgroup) -> Option<Error> {
 }
 
 /// Starts init and brings it to the point where it waits for the state to be recorded. `hand_over` is given the number
-/// of the seccomp notification fd in that process, and `forgets` says that it has to leave rrun's file behind.
+/// of the seccomp notification fd in that process, and `forgets` says that it has to leave rrun's file behind. What
+/// `meanwhile` does takes no time, as init is at work.
 ///
 /// # Errors
 /// What the plan asked for could not be done, worded with its place in config.json; nothing is left then.
-pub fn init(
+pub fn init<T>(
     plan: &Plan,
     slot: &Slot,
     cgroup: &mut Cgroup,
     groups: Option<(&Groups, &Path)>,
     (signals, forgets): (Option<&Signals>, bool),
+    meanwhile: impl FnOnce(&Launched, &Cgroup) -> Result<T>,
     hand_over: impl Fn(&Launched, i32) -> Result<()>,
-) -> Result<Launched> {
+) -> Result<(Launched, T)> {
     let listener = crate::state::listen(slot)?;
-    let applied = cgroup.is_made();
+    let applied = cgroup.is_complete(&plan.cgroup);
     if applied {
         // Before anyone is in it.
         cgroup.apply(&plan.cgroup)?;
@@ -201,11 +215,9 @@ pub fn init(
         false => Vec::new(),
     };
     // What a relay makes is waited for outside: in the cgroup there may be room for one process only.
-    let (flags, entry) = match relayed {
-        true => (0, None),
-        false => (create, cgroup.entry(&[])),
-    };
-    let (unified, tasks, enters) = parts(entry);
+    let flags = if relayed { 0 } else { create };
+    let enters = !relayed && plan.cgroup.unit.is_none() && cgroup.may_be_entered();
+    let unified = enters.then(|| cgroup.unified()).flatten();
     let child = Child {
         socket: theirs,
         joins,
@@ -218,7 +230,7 @@ pub fn init(
     };
     let (cloned, made_there) =
         clone_into(flags, unified.as_ref().map(|fd| fd.as_fd())).context(|| clone_remedy(plan))?;
-    let entered = enters && (made_there || unified.is_none());
+    let enters = enters && (made_there || unified.is_none());
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
             relay::through(&by_relay, create, &child.socket);
@@ -226,7 +238,7 @@ pub fn init(
         if let Some(signals) = signals {
             let _ = signals.restore_in_child();
         }
-        init::main(plan, tasks, child, &listener)
+        init::main(plan, child, &listener)
     };
     drop((child, listener, by_relay));
     let mut launched =
@@ -238,26 +250,41 @@ pub fn init(
         launched = after_relay(launched, |report| words::of_init(plan, report))?;
     }
     crate::log::debug(|| format!("nsexec container setup: pid {}, {}", launched.pid, plan.namespaces));
-    cgroup.start(&plan.cgroup, launched.pid)?;
-    if !entered {
-        cgroup.add(launched.pid)?;
-    }
-    if !applied {
-        cgroup.apply(&plan.cgroup)?;
-    }
-    prepare(plan, &mut launched, groups)?;
+    let fitted = (|| {
+        crate::ids::write(plan, launched.pid)?;
+        if let Some(score) = plan.process.oom_score_adj {
+            write_oom_score(launched.pid, score, plan.rootless)?;
+        }
+        if plan.namespaces.creates(Kind::User) {
+            launched.send(&Message::Go)?;
+        }
+        cgroup.start(&plan.cgroup, launched.pid)?;
+        cgroup.complete(&plan.cgroup)?;
+        let entry = enters.then(|| cgroup.entry(&[])).flatten();
+        match &entry {
+            Some(entry) if entry.tasks.is_empty() => {}
+            Some(entry) => {
+                let fds: Vec<_> = entry.tasks.iter().map(|(_, file)| file.as_fd()).collect();
+                launched.send_with(&Message::Cgroups, &fds)?;
+            }
+            None => cgroup.add(launched.pid)?,
+        }
+        if !applied {
+            cgroup.apply(&plan.cgroup)?;
+        }
+        prepare(plan, &mut launched, groups)
+    })();
+    // Init is at work meanwhile: what has failed there has made this fail.
+    fitted.map_err(|e| launched.fault().map_or(e, |report| words::of_init(plan, &report)))?;
+    let done = meanwhile(&launched, cgroup)?;
     let launched = converse(plan, launched, cgroup, hand_over)?;
     cgroup.delegate(&plan.cgroup, launched.pid, plan.ids.host_uid(0).unwrap_or(0))?;
-    Ok(launched)
+    Ok((launched, done))
 }
 
 /// What needs rrun's own privileges, done before init goes on.
 fn prepare(plan: &Plan, launched: &mut Launched, groups: Option<(&Groups, &Path)>) -> Result<()> {
     let pid = launched.pid;
-    crate::ids::write(plan, pid)?;
-    if let Some(score) = plan.process.oom_score_adj {
-        write_oom_score(pid, score, plan.rootless)?;
-    }
     // The runtime may itself be bound to few CPUs, and a cpuset does not widen what is inherited (runc #4858).
     reset_affinity(pid);
     if let Some((groups, root)) = groups {

@@ -67,6 +67,8 @@ pub enum Message {
     Pid(u32),
     /// Fds of mount sources, by index of the operation; more follow.
     Sources(Vec<u16>),
+    /// Fds of the `tasks` files of the cgroups of v1, in the order of the plan.
+    Cgroups,
     /// Go on.
     Go,
     /// The hooks of the runtime's namespaces are due.
@@ -144,6 +146,7 @@ impl Message {
             }
             Self::Idmap(index) => (12, i32::from(*index)),
             Self::Attended => (13, 0),
+            Self::Cgroups => (14, 0),
         };
         out[0] = tag;
         out[4..8].copy_from_slice(&value.to_le_bytes());
@@ -177,6 +180,7 @@ impl Message {
             }),
             12 => Self::Idmap(u16::try_from(value).ok()?),
             13 => Self::Attended,
+            14 => Self::Cgroups,
             _ => return None,
         })
     }
@@ -345,6 +349,7 @@ mod tests {
             Message::Console,
             Message::Idmap(65_535),
             Message::Ready,
+            Message::Cgroups,
             Message::Committed,
             Message::Attended,
             Message::Start,

@@ -6,6 +6,7 @@ use super::fault::{At, Fault, Step};
 use super::protocol;
 use crate::cgroup::Tasks;
 use crate::plan::Kind;
+use crate::plan::cgroup::CgroupPlan;
 use crate::plan::process::{HomeRule, ProcessPlan};
 use crate::plan::scheduling::MemoryPolicy;
 use crate::plan::sysctl::Sysctl;
@@ -46,6 +47,13 @@ pub fn open_proc(process: &ProcessPlan, sysctl: bool) -> Result<Proc, Fault> {
         proc.keyring = open(c"/proc/self/attr/keycreate", OFlags::WRONLY).ok();
     }
     Ok(proc)
+}
+
+/// The files of v1 cgroups with their paths; they are in the order of the plan.
+pub fn tasks(plan: &CgroupPlan, files: Vec<OwnedFd>) -> Tasks {
+    let paths =
+        crate::cgroup::Cgroup::planned(plan).into_iter().filter(|(controllers, _)| !controllers.is_empty());
+    paths.map(|(_, path)| path.join("tasks")).zip(files).collect()
 }
 
 /// Enters cgroups of v1 by their `tasks` files, which takes fewer locks than being moved ([`crate::cgroup::Entry`]).
