@@ -265,11 +265,14 @@ impl Init<'_> {
         s.at(attended).read(socket, buffer).or(forsaken).result_in(length);
         s.test(length, SIZE as u32).or(forsaken);
         s.test(buffer, tag(&Message::Start)).or(forsaken);
-        let connection = s.duplicate(socket).or(forsaken).result();
+        let (refuse, wait) = (s.label(), s.label());
+        let connection =
+            s.duplicate(socket).or_tell(&message(Step::Protocol, 0, "fcntl")).or(refuse).result();
         let yes = s.message(&Message::Accepted.encode());
-        s.send(Fd::Result(connection), yes).or(forsaken).then(accepted);
+        let unsaid = message(Step::Protocol, 0, "sendto");
+        s.send(Fd::Result(connection), yes).or_tell(&unsaid).or(refuse).then(accepted);
+        s.at(refuse).send_fault(socket, SIZE).then(forsaken).or(forsaken);
 
-        let wait = s.label();
         s.at(committed).test(buffer, tag(&Message::Committed)).or_tell(&junk);
         s.at(forsaken).close(socket).then(wait).or(wait);
         s.at(wait);
