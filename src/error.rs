@@ -159,9 +159,50 @@ impl<T> Call<T> for std::io::Result<T> {
     }
 }
 
+/// The words that musl has others for.
+const WORDS: [(Errno, &str); 30] = [
+    (Errno::IO, "input/output error"),
+    (Errno::CHILD, "no child processes"),
+    (Errno::NOMEM, "cannot allocate memory"),
+    (Errno::BUSY, "device or resource busy"),
+    (Errno::XDEV, "invalid cross-device link"),
+    (Errno::MFILE, "too many open files"),
+    (Errno::NOTTY, "inappropriate ioctl for device"),
+    (Errno::SPIPE, "illegal seek"),
+    (Errno::DOM, "numerical argument out of domain"),
+    (Errno::RANGE, "numerical result out of range"),
+    (Errno::DEADLK, "resource deadlock avoided"),
+    (Errno::NAMETOOLONG, "file name too long"),
+    (Errno::LOOP, "too many levels of symbolic links"),
+    (Errno::OVERFLOW, "value too large for defined data type"),
+    (Errno::LIBBAD, "accessing a corrupted shared library"),
+    (Errno::USERS, "too many users"),
+    (Errno::NOTSOCK, "socket operation on non-socket"),
+    (Errno::MSGSIZE, "message too long"),
+    (Errno::OPNOTSUPP, "operation not supported"),
+    (Errno::ADDRINUSE, "address already in use"),
+    (Errno::ADDRNOTAVAIL, "cannot assign requested address"),
+    (Errno::NETUNREACH, "network is unreachable"),
+    (Errno::CONNABORTED, "software caused connection abort"),
+    (Errno::ISCONN, "transport endpoint is already connected"),
+    (Errno::NOTCONN, "transport endpoint is not connected"),
+    (Errno::SHUTDOWN, "cannot send after transport endpoint shutdown"),
+    (Errno::TOOMANYREFS, "too many references: cannot splice"),
+    (Errno::TIMEDOUT, "connection timed out"),
+    (Errno::HOSTUNREACH, "no route to host"),
+    (Errno::INPROGRESS, "operation now in progress"),
+];
+
 /// The kernel's words for an errno, in lower case as Go's runtimes print them: dockerd, podman and runc's
 /// own test suite look for `permission denied` and `no such file or directory`.
 pub fn strerror(errno: Errno) -> String {
+    if let Some((_, words)) = WORDS.iter().find(|(of, _)| *of == errno) {
+        return (*words).to_owned();
+    }
+    libc_words(errno)
+}
+
+fn libc_words(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut chars = text.chars();
@@ -199,6 +240,14 @@ mod tests {
         assert_eq!(e.to_string(), "config.json: open /a\\nb: no such file or directory");
         assert_eq!(strerror(Errno::IO), "input/output error");
         assert_eq!(strerror(Errno::PERM), "operation not permitted");
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn the_words_are_those_of_glibc() {
+        for (errno, words) in WORDS {
+            assert_eq!(libc_words(errno), words);
+        }
     }
 
     #[test]
