@@ -7,13 +7,14 @@
 #![forbid(unsafe_code)]
 
 use rrun::cli::{self, Invocation, Parsed, help};
-use rrun::error::{Call, Kind};
+use rrun::error::{Call, Error, Kind};
 use rrun::log::{self, Log};
 use rustix::io::Errno;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let protected = rrun::sys::relro::protect().map_err(Error::from);
     let Parsed { name, global, topic, command } = cli::read(std::env::args_os());
     let _ = rrun::sys::launch::ignore_sigxfsz();
     let claimed = command.as_ref().map_or(Ok(()), rrun::commands::claim_fds);
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     let failure = if topic.is_some_and(|topic| topic.name == "exec") { 255 } else { 1 };
 
     let mut out = Out { broken: false };
-    let done = logged.and(claimed).and_then(|()| {
+    let done = logged.and(claimed).and(protected).and_then(|()| {
         let status = rrun::commands::run(
             Invocation { name: name.clone(), global: global.clone(), command: command? },
             &mut out,

@@ -12,6 +12,7 @@ pub mod launch;
 pub mod mount;
 pub mod netlink;
 pub mod probe;
+pub mod relro;
 pub mod script;
 pub mod seccomp;
 pub mod signal;
