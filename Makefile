@@ -2,10 +2,12 @@
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
+RRUN    ?= $(CURDIR)/target/release/rrun
 # With musl and not glibc, whose start asks the processor what it can do before main, by 43 cpuid instructions of which
-# each is a hypervisor's to answer: 0.2 ms of every command here, and 0.1 more for its relocations and tunables.
-TARGET  ?= $(shell rustc -vV | sed -n 's/^host: //p' | sed 's/-gnu.*/-musl/')
-RRUN    ?= $(CURDIR)/target/$(TARGET)/release/rrun
+# each is a hypervisor's to answer: 0.2 ms of every command here, and 0.1 more for its relocations and tunables. A Rust
+# that has no musl, nor can fetch it, links glibc.
+MUSL    ?= $(shell rustc -vV | sed -n 's/^host: //p' | sed 's/-gnu.*/-musl/')
+HAS_MUSL = [ -d "$$(rustc --print target-libdir --target $(MUSL))" ]
 # Those that `make conformance` and `make bench` look at beside it; an empty one is left out.
 RUNC  ?= $(shell command -v runc)
 CRUN  ?= $(shell command -v crun)
@@ -29,8 +31,11 @@ all: build
 # What `rrun --version` calls the commit; an archive without git has none.
 build: export RRUN_COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 build:
-	[ -d "$$(rustc --print target-libdir --target $(TARGET))" ] || rustup target add $(TARGET)
-	$(CARGO) build --release --locked --target $(TARGET)
+	$(HAS_MUSL) || rustup target add $(MUSL) || echo "no rust-std for $(MUSL): linking with glibc" >&2
+	if $(HAS_MUSL); then \
+	  $(CARGO) build --release --locked --target $(MUSL) && \
+	    mkdir -p target/release && ln -f target/$(MUSL)/release/rrun target/release/rrun; \
+	else $(CARGO) build --release --locked; fi
 
 demo: build
 	examples/demo "$(RRUN)"
