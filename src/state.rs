@@ -5,14 +5,15 @@
 //! ROOT/ID/config.json    the bundle's, byte for byte: later changes have no effect (runtime.md, "create")
 //! ROOT/ID/state.json     phase creating: the intent, written before the first cgroup is made
 //!                        phase restoring: the same, and what is in the cgroups is the container's
-//!                        phase created:  the record, written when init waits for `start`
+//!                        phase created:  the record, put there when init waits for `start`
 //! ROOT/ID/start.sock     where init waits; gone once `start` succeeded
 //! ```
 //!
 //! A killed rrun leaves at most an intent whose lock is free. Such a container is `stopped`: `delete`
 //! removes its cgroups and its directory as for any other. (runc writes its record after the cgroup and the
-//! process, so a kill in between leaves both behind for good: runc #4757.) `state.json` is replaced by
-//! rename, never written in place, and a file that does not parse counts as an intent.
+//! process, so a kill in between leaves both behind for good: runc #4757.) The intent and config.json are written where
+//! they stay, as nothing else is there before; from then on `state.json` is replaced as a whole, and a file that does
+//! not parse counts as an intent.
 //!
 //! Whether a container is `created` or `running` is not written anywhere, as no rrun can write it at the
 //! instant of execve: init holds the listening socket of start.sock close-on-exec, so the kernel knows.

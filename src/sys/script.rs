@@ -294,7 +294,7 @@ impl Script {
         self
     }
 
-    /// If the last line fails, [`Script::fault`] is this message, with the errno at [`ERRNO_AT`] if it was a call.
+    /// If the last line fails, the fault to be sent is this message, with the errno at [`ERRNO_AT`] if it was a call.
     pub fn or_tell(&mut self, message: &[u8]) -> &mut Self {
         let place = self.bytes(message);
         if let Some(line) = self.lines.last_mut() {
