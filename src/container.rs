@@ -239,8 +239,8 @@ impl Container {
         self.record.shared_mounts.as_ref().map_or(Ok(()), |shared| shared.remove())
     }
 
-    /// Removes everything that belongs to a container that has ended, its cgroups first and its record last, and runs its poststop
-    /// hooks. Their failures are returned: they are warnings (runtime.md, "Lifecycle", step 13).
+    /// Removes everything that belongs to a container that has ended, its cgroups first and its record last, and runs
+    /// its poststop hooks. Their failures are returned: they are warnings (runtime.md, "Lifecycle", step 13).
     ///
     /// # Errors
     /// A cgroup or file that cannot be removed: the record stays, so that `delete` can be repeated.

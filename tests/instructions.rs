@@ -60,7 +60,6 @@ fn plan_of_dockers_configuration() {
     let docker: Value = serde_json::from_slice(&fs::read(docker).unwrap()).unwrap();
     check("docker", |c| {
         *c = docker;
-        // The machine's hierarchies are another matter.
         c["root"]["path"] = json!("rootfs");
     });
 }

@@ -81,7 +81,7 @@ impl Report<'_> {
              the system calls which the bundle needs of the kernel, and no other. With cgroup v1, moving a process \
              into a cgroup through `cgroup.procs` waits for a grace period of RCU unless one has just been waited \
              for, so that runtimes which take turns spare each other the wait: the tables with a pause before every \
-             command show one that comes alone.\n\n![](performance-run.svg)\n",
+             command show one that comes alone.\n\n![What run takes, and its distance from the floor](performance-run.svg)\n",
         );
         for (at, pause) in self.bench.pauses.iter().enumerate() {
             for bundle in self.bundles.iter().filter(|bundle| at == 0 || bundle.thorough) {
@@ -179,7 +179,7 @@ impl Report<'_> {
         let _ = writeln!(
             out,
             "\n## The Nth container\n\nMilliseconds of {subject} with so many containers alive, the default spec; \
-             `create` makes the Nth.\n\n![](performance-alive.svg)\n"
+             `create` makes the Nth.\n\n![What the Nth container takes](performance-alive.svg)\n"
         );
         head(out, &["alive", "create", "exec", "state", "list"]);
         for flat in &self.flats {
