@@ -134,9 +134,19 @@ impl Cgroup {
     /// As [`create`].
     pub fn complete(&mut self, plan: &CgroupPlan) -> Result<()> {
         match self.scope {
-            None => self.make(plan, None, Version::V1),
+            None => self.add_v1(plan, None),
             Some(_) => Ok(()),
         }
+    }
+
+    fn add_v1(&mut self, plan: &CgroupPlan, inside: Option<u32>) -> Result<()> {
+        self.make(plan, inside, Version::V1)?;
+        // Back to the order of the plan, in which that of v2 is not the first.
+        let unified = plan.places.iter().position(|place| place.hierarchy.version == Version::V2);
+        if let Some(groups) = unified.and_then(|at| self.groups.get_mut(..=at)) {
+            groups.rotate_left(1);
+        }
+        Ok(())
     }
 
     /// Opens or makes the directories. `inside` is the process that systemd has put into some already.
@@ -187,7 +197,7 @@ impl Cgroup {
         }
         scope.start(unit, pid, is_empty)?;
         self.make(plan, Some(pid), Version::V2)?;
-        self.make(plan, Some(pid), Version::V1)
+        self.add_v1(plan, Some(pid))
     }
 }
 

@@ -22,6 +22,13 @@ impl Drop for Clean {
     }
 }
 
+/// Both steps, as a launch takes them around clone3.
+fn create(plan: &CgroupPlan) -> Result<Cgroup> {
+    let mut cgroup = super::create(plan)?;
+    cgroup.complete(plan)?;
+    Ok(cgroup)
+}
+
 fn recorded<P: AsRef<Path>>(paths: &[(String, P)]) -> Cgroup {
     Cgroup::recorded(paths.iter().map(|(key, path)| (key.as_str(), path.as_ref())))
 }
