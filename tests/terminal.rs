@@ -150,7 +150,7 @@ fn a_preserved_fd_that_is_not_open_is_not_there() {
     t.sh("cat <&4; ls /proc/self/fd | tr '\\n' ' '");
     fs::write(t.dir.join("four"), "four\n").unwrap();
     let run = t.bundle_command("run", &["--preserve-fds", "5"]);
-    let out = run.through("exec 3<&- 4<four 5<&-; exec \"$@\"").go();
+    let out = run.through("exec 3<&- 4<four 5<&- 6<&- 7<&-; exec \"$@\"").go();
     assert_eq!(out.ok().stdout(), "four\n0 1 2 3 4 ");
     t.nothing_left();
 }

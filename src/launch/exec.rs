@@ -15,7 +15,7 @@ use super::{Child, relay, steps};
 use crate::cgroup::Tasks;
 use crate::plan::exec::ExecPlan;
 use crate::sys::{self, Named as _, SysError};
-use rustix::fd::{AsFd as _, AsRawFd as _};
+use rustix::fd::AsFd as _;
 use rustix::io::Errno;
 use std::convert::Infallible;
 
@@ -31,8 +31,7 @@ fn enter(plan: &ExecPlan, tasks: Tasks, child: &mut Child, waits: bool) -> Resul
     // Not dumpable before the first process of the container can see this one (CVE-2016-9962).
     sys::task::set_dumpable(false).at(Step::Session)?;
     steps::enter_cgroups(tasks)?;
-    let mut keep = child.keep();
-    child.begin(&keep)?;
+    child.begin(&child.keep())?;
     let mut proc = steps::open_proc(&plan.process, false)?;
     let forget = child.forgets.then(Forget::prepare).transpose()?;
     if child.relayed {
@@ -81,12 +80,7 @@ fn enter(plan: &ExecPlan, tasks: Tasks, child: &mut Child, waits: bool) -> Resul
         child.expect(&Message::Go)?;
     }
     sys::task::set_parent_death_signal(0).at(Step::Protocol)?;
-
-    // Nothing of the host's is open when the container first sees the process.
-    keep = child.keep();
-    keep.extend(proc.label.iter().map(|fd| fd.as_raw_fd()));
-    keep.extend(forget.iter().map(Forget::fd));
-    sys::launch::close_all_but(&keep).at(Step::Protocol)?;
+    // What was opened here is closed by now: nothing of the host's is open when the container first sees the process.
     let last = Last { process: &plan.process, seccomp: plan.seccomp.as_ref(), proc: &proc, program, envp };
     Exec { last, socket: &child.socket, forget, relays: child.relayed, waits }.run()
 }

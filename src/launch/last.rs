@@ -14,7 +14,7 @@ use crate::plan::seccomp::Filter;
 use crate::sys::image::MemoryMap;
 use crate::sys::script::{Fd, Label, Place, Script};
 use crate::sys::task::{self, CapSets};
-use rustix::fd::{AsRawFd as _, OwnedFd, RawFd};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -56,11 +56,6 @@ impl Forget {
         };
         let map = MemoryMap::read().map_err(failed)?;
         Ok(Self { map, nothing: crate::exe::nothing().map_err(failed)? })
-    }
-
-    /// What is open for it.
-    pub fn fd(&self) -> RawFd {
-        self.nothing.as_raw_fd()
     }
 }
 
