@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+mod alloc;
 pub mod bpf;
 pub mod image;
 pub mod launch;
