@@ -256,11 +256,10 @@ impl Init<'_> {
         s.test(buffer, tag(&Message::Attended)).then(attended).or(committed);
 
         // A `run` that is gone before it says Start leaves a created container behind.
-        let forsaken = s.label();
-        s.at(attended).read(socket, buffer).or(forsaken).result_in(length);
+        let (forsaken, refuse, wait) = (s.label(), s.label(), s.label());
+        s.at(attended).read(socket, buffer).or_tell(&received).or(refuse).result_in(length);
         s.test(length, SIZE as u32).or(forsaken);
         s.test(buffer, tag(&Message::Start)).or(forsaken);
-        let (refuse, wait) = (s.label(), s.label());
         let connection =
             s.duplicate(socket).or_tell(&message(Step::Protocol, 0, "fcntl")).or(refuse).result();
         let yes = s.message(&Message::Accepted.encode());
@@ -352,7 +351,8 @@ impl Exec<'_> {
         }
         if self.relays {
             let failed = message(Step::Namespace, 0, "clone3");
-            s.go_on_in_sibling(socket, &Message::Pid(0).encode(), &failed);
+            let unheard = message(Step::Protocol, 0, "sendmsg");
+            s.go_on_in_sibling(socket, &Message::Pid(0).encode(), [&failed, &unheard], told);
         }
         if self.waits {
             let buffer = s.buffer(SIZE + 1);

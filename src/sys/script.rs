@@ -566,8 +566,15 @@ impl Script {
     }
 
     /// Makes a process with this one's parent (fork(2), CLONE_PARENT), in which the script goes on. This one sends
-    /// `message`, with the pid at [`ERRNO_AT`] and a pidfd, and ends; `fault` is the message if there is no process.
-    pub fn go_on_in_sibling(&mut self, socket: Fd, message: &[u8], fault: &[u8]) {
+    /// `message`, with the pid at [`ERRNO_AT`] and a pidfd, and ends. The messages at `failed` are those of clone3(2) and
+    /// of sendmsg(2).
+    pub fn go_on_in_sibling(
+        &mut self,
+        socket: Fd,
+        message: &[u8],
+        [fault, unheard]: [&[u8]; 2],
+        failed: Label,
+    ) {
         const CLONE_ARGS: usize = 11;
         let message = self.bytes(message);
         let iov = self.words(&[message.address, message.length]);
@@ -592,16 +599,15 @@ impl Script {
         self.at(older).test_errno(libc::ENOSYS);
         self.call(libc::SYS_clone, &[flags, 0, pidfd.address, 0, 0]).or_tell(fault).result_into(message);
         self.at(made).test(pid, 0).then(child).or(parent);
-        let unheard = self.label();
-        self.at(parent)
-            .on(libc::SYS_sendmsg, socket, &[header.address, libc::MSG_NOSIGNAL as usize])
-            .or(unheard);
+        let alone = self.label();
+        let flags = libc::MSG_NOSIGNAL as usize;
+        self.at(parent).on(libc::SYS_sendmsg, socket, &[header.address, flags]).or_tell(unheard).or(alone);
         self.exit(0);
         // Nobody would ever tell that process to go on, nor wait for it.
-        self.at(unheard);
+        self.at(alone);
         let kill = libc::SIGKILL as usize;
-        self.call(libc::SYS_pidfd_send_signal, &[pidfd.address, kill, 0, 0]).indirect(1).or_not();
-        self.exit(1);
+        self.call(libc::SYS_pidfd_send_signal, &[pidfd.address, kill, 0, 0]).indirect(1);
+        self.then(failed).or(failed);
         self.at(child);
     }
 
