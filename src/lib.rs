@@ -78,20 +78,26 @@
 //!   execve after `start`.** So `create` reports what it can, and the filter is loaded as the very last thing:
 //!   without startContainer hooks it has to allow nothing of ours but execve and, without no_new_privs, capset.
 //!   A filter that notifies an agent is the exception: agents expect its descriptor of `create`, as from runc, so it
-//!   comes right before `created` and has to let init's accept4, recvmsg and sendmsg pass, or the agent has to.
+//!   comes right before `created` and has to let init's read, write, accept4, sendto, fcntl and close pass, or the agent
+//!   has to.
 //! * **startContainer hooks run when init is confined as the process will be**, filter included: their programs
 //!   are the container's, so they get no right that it has not ([`launch::init`]).
+//! * **musl where `make build` finds or fetches it.** A static glibc executes cpuid 43 times before main, which a
+//!   hypervisor answers, and reads its tunables: an empty program takes 0.51 ms with it and 0.19 with musl, one without
+//!   any libc 0.13. musl leaves PT_GNU_RELRO writable ([`sys`] does not), words some errnos otherwise ([`error`] does
+//!   not), and asks the kernel for memory so often that a failure is asked for again.
 //! * **Resource limits are set last, and raised by the parent before**, which has the privilege to.
 //!
 //! # Who is /proc/self/exe inside (CVE-2019-5736)
 //!
-//! `cargo bench --bench exe`, 2026-11-22, two cores, Linux 6.18, binary of 3.2 MB, a command that finds no container:
-//! executing the file itself 0.65 ms, a detached read-only clone of its mount 0.66 ms, a sealed memfd copy 2.20 ms, to
-//! which a start of the file that makes the copy has to be added, the pages copied where they are mapped 2.27 ms.
-//! The last was chosen ([`exe`]), and the memfd where the kernel refuses it. The clone shares the page cache with the
-//! host's file, and containers have escaped by writing to exactly these pages (CVE-2022-0847, CVE-2026-31431); a
-//! trampoline leaves a window in which the host's binary is what a process with CAP_SYS_PTRACE finds. The cost is that
-//! of making and copying pages, so it falls with the size of the binary.
+//! EXE_FIGURES
+//! A process that unmaps the file was chosen ([`exe`]): the price is that what it does from there on, to wait for
+//! `start`, to confine itself and to execute, is a list of system calls and a few instructions in a page of their own
+//! ([`launch::last`], [`sys::script`]), and that an `exec` does its work in a relay outside of the container's pid
+//! namespace. Where others could see the process before, the pages are copied, and the memfd is for where the kernel
+//! refuses both. The clone shares the page cache with the host's file, and containers have escaped by writing to exactly
+//! these pages (CVE-2022-0847, CVE-2026-31431); a trampoline leaves a window in which the host's binary is what a
+//! process with CAP_SYS_PTRACE finds.
 
 pub mod bundle;
 pub mod cgroup;

@@ -82,7 +82,7 @@ fn tag(message: &Message) -> u32 {
 /// the label in force is where all else does, with this message.
 fn expect(s: &mut Script, fd: Fd, buffer: Place, wanted: &Message, closed: Label, junk: &[u8; SIZE]) {
     let some = s.label();
-    let length = s.read(fd, buffer).or_tell(&message(Step::Protocol, 0, "recvmsg")).result();
+    let length = s.read(fd, buffer).or_tell(&message(Step::Protocol, 0, "read")).result();
     s.test(length, 0).then(closed).or(some);
     s.at(some).test(length, SIZE as u32).or_tell(junk);
     s.test(buffer, tag(wanted)).or_tell(junk);
@@ -243,8 +243,8 @@ impl Init<'_> {
     fn started(&self, s: &mut Script, buffer: Place) -> Fd {
         let [again, once_more, closed, heard, committed, accepted] = std::array::from_fn(|_| s.label());
         let (left, socket) = (s.counter(TRIES), Fd::from(self.socket));
-        let received = message(Step::Protocol, 0, "recvmsg");
-        let junk = told(fault(Step::Protocol, 0, "recvmsg", Errno::PROTO));
+        let received = message(Step::Protocol, 0, "read");
+        let junk = told(fault(Step::Protocol, 0, "read", Errno::PROTO));
         s.at(again);
         let length = s.read(socket, buffer).or_tell(&received).or(once_more).result();
         s.test(length, 0).then(closed).or(heard);
@@ -280,7 +280,7 @@ impl Init<'_> {
         let [again, failed, scarce, refuse, next, some] = std::array::from_fn(|_| s.label());
         let (left, connection) = (s.counter(TRIES), Fd::Result(into));
         s.at(again).accept(self.listener.into()).or(failed).result_in(into);
-        let received = message(Step::Protocol, 0, "recvmsg");
+        let received = message(Step::Protocol, 0, "read");
         let length = s.read(connection, buffer).or_tell(&received).or(refuse).result();
         s.test(length, SIZE as u32).then(some).or(next);
         s.at(some).test(buffer, tag(&Message::Start)).or(next);
@@ -356,7 +356,7 @@ impl Exec<'_> {
         }
         if self.waits {
             let buffer = s.buffer(SIZE + 1);
-            let junk = self::told(fault(Step::Protocol, 0, "recvmsg", Errno::PROTO));
+            let junk = self::told(fault(Step::Protocol, 0, "read", Errno::PROTO));
             expect(s, socket, buffer, &Message::Go, gone, &junk);
         }
         // EPERM: it leads one already.
