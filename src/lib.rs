@@ -90,7 +90,11 @@
 //!
 //! # Who is /proc/self/exe inside (CVE-2019-5736)
 //!
-//! EXE_FIGURES
+//! `cargo bench --bench exe`, 2026-11-23, two cores, Linux 6.18, binary of 3.2 MB, one core at other work: a command that
+//! finds no container takes 0.81 ms when the file itself is executed, 0.84 by a detached read-only clone of its mount,
+//! 3.00 by a sealed memfd copy, to which a start of the file that makes the copy has to be added, and 2.96 if its pages
+//! are copied where they are mapped. A child that ends takes 0.12 ms, one that unmaps the file before it 0.21.
+//!
 //! A process that unmaps the file was chosen ([`exe`]): the price is that what it does from there on, to wait for
 //! `start`, to confine itself and to execute, is a list of system calls and a few instructions in a page of their own
 //! ([`launch::last`], [`sys::script`]), and that an `exec` does its work in a relay outside of the container's pid
