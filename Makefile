@@ -3,9 +3,9 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 RRUN    ?= $(CURDIR)/target/release/rrun
-# With musl and not glibc, whose start asks the processor what it can do before main, by 43 cpuid instructions of which
-# each is a hypervisor's to answer: 0.2 ms of every command here, and 0.1 more for its relocations and tunables. A Rust
-# that has no musl, nor can fetch it, links glibc.
+# With musl and not glibc, whose start asks the processor what it can do before main, by dozens of cpuid instructions of
+# which each is a hypervisor's to answer, and takes longer for its relocations and tunables. A Rust that has no musl, nor
+# can fetch it, links glibc.
 MUSL    ?= $(shell rustc -vV | sed -n 's/^host: //p' | sed 's/-gnu.*/-musl/')
 HAS_MUSL = [ -d "$$(rustc --print target-libdir --target $(MUSL))" ]
 # Those that `make conformance` and `make bench` look at beside it; an empty one is left out.

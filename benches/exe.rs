@@ -62,7 +62,7 @@ fn run(child: &Child) -> Duration {
                 Child::Executes(open, argv) => {
                     let argv: Vec<_> = argv.iter().map(|arg| CString::new(*arg).expect("no NUL")).collect();
                     let fd = open(env!("CARGO_BIN_EXE_rrun"));
-                    let _ = rrun::sys::launch::execveat(Some(fd.as_fd()), c"", &argv, &[]);
+                    let _ = rrun::sys::launch::fexecve(fd.as_fd(), &argv, &[]);
                 }
                 Child::Ends => {}
                 Child::Unmaps => {

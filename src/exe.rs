@@ -20,7 +20,7 @@
 
 use crate::error::{Call as _, Error, Result};
 use crate::spec::Spec;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use std::ffi::{CString, OsStr};
@@ -64,9 +64,8 @@ pub fn protect() -> Result<()> {
         std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
     let envp: Vec<CString> =
         std::env::vars_os().filter_map(|(name, value)| variable(&name, &value)).collect();
-    let failed = crate::sys::launch::execveat(Some(rustix::fd::AsFd::as_fd(&copy)), c"", &argv, &envp);
-    Err(Error::from(failed.err().unwrap_or(crate::sys::SysError { call: "execve", errno: Errno::INVAL }))
-        .context("sealed copy of rrun"))
+    let Err(e) = crate::sys::launch::fexecve(copy.as_fd(), &argv, &envp);
+    Err(Error::from(e).context("sealed copy of rrun"))
 }
 
 /// What /proc/self/exe is to be: a file that is empty and stays so.

@@ -82,10 +82,10 @@
 //!   has to.
 //! * **startContainer hooks run when init is confined as the process will be**, filter included: their programs
 //!   are the container's, so they get no right that it has not ([`launch::init`]).
-//! * **musl where `make build` finds or fetches it.** A static glibc executes cpuid 43 times before main, which a
-//!   hypervisor answers, and reads its tunables: an empty program takes 0.51 ms with it and 0.19 with musl, one without
-//!   any libc 0.13. musl leaves PT_GNU_RELRO writable ([`sys`] does not), words some errnos otherwise ([`error`] does
-//!   not), and asks the kernel for memory so often that a failure is asked for again.
+//! * **musl where `make build` finds or fetches it.** A static glibc asks the processor before main, by dozens of cpuid
+//!   instructions that a hypervisor answers, and reads its tunables: `make bench MUSL=none` shows what that takes. musl
+//!   leaves PT_GNU_RELRO writable ([`sys`] does not), words some errnos otherwise ([`error`] does not), and asks the
+//!   kernel for memory so often that a failure is asked for again.
 //! * **Resource limits are set last, and raised by the parent before**, which has the privilege to.
 //!
 //! # Who is /proc/self/exe inside (CVE-2019-5736)

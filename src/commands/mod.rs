@@ -29,7 +29,8 @@ pub fn run(inv: Invocation, out: &mut dyn Write) -> Result<u8> {
     match &command {
         // They look into the configuration first.
         Command::Create(_) | Command::Run(_) | Command::Exec(_) => {}
-        _ => prepare(matches!(command, Command::Restore(_)), 0)?,
+        Command::Restore(_) => prepare(true, 0)?,
+        _ => keep_fds(0)?,
     }
     crate::log::debug(|| format!("{name} {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
     let done = |()| 0;
@@ -73,15 +74,19 @@ fn preserved(command: &Command) -> u32 {
     create::listening().count.saturating_add(asked)
 }
 
-/// Keeps rrun's own file out of the process that will be started, if that does not do so itself, and every fd of the
-/// caller's beyond those `preserved`. These only then: a file of the command line may be one, and rrun may have to
-/// execute itself again.
+/// Keeps rrun's own file out of the process that will be started, if that does not do so itself, and the caller's fds.
+/// These only then: a file of the command line may be one, and rrun may have to execute itself again.
 fn prepare(protect: bool, preserve: u32) -> Result<()> {
     if protect {
         crate::exe::protect()?;
     }
     // runc's words, here and for the steps of a launch: its suite and those who know its log look for them.
     crate::log::debug(|| "exeseal: using /proc/self/exe clone, nothing of the file itself");
+    keep_fds(preserve)
+}
+
+/// Keeps every other fd of the caller's from passing.
+fn keep_fds(preserve: u32) -> Result<()> {
     let count = create::listening().count.saturating_add(preserve);
     Ok(crate::sys::launch::cloexec_from(count.saturating_add(3))?)
 }

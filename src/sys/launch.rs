@@ -101,35 +101,22 @@ pub fn namespace_kind(fd: impl AsFd) -> Result<u32> {
     .map(|kind| kind as u32)
 }
 
-/// Replaces the program by `path` below `dir`, or by `dir` itself where `path` is empty.
+/// Replaces the program by this file.
 ///
 /// # Errors
 /// Those of execveat(2); on success it does not return.
-pub fn execveat(
-    dir: Option<BorrowedFd<'_>>,
-    path: &CStr,
-    argv: &[CString],
-    envp: &[CString],
-) -> Result<Infallible> {
+pub fn fexecve(file: BorrowedFd<'_>, argv: &[CString], envp: &[CString]) -> Result<Infallible> {
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
     };
     let (argv, envp) = (pointers(argv), pointers(envp));
-    let flags = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
-    // execve where it suffices: a filter that was written for runc need not let execveat pass.
+    let (file, flags) = (file.as_raw_fd(), libc::AT_EMPTY_PATH);
     // SAFETY: both arrays end with a null pointer and live, with what they point to, until the call returns.
-    let ret = unsafe {
-        match dir {
-            Some(dir) => {
-                let dir = dir.as_raw_fd();
-                libc::syscall(libc::SYS_execveat, dir, path.as_ptr(), argv.as_ptr(), envp.as_ptr(), flags)
-            }
-            None => libc::syscall(libc::SYS_execve, path.as_ptr(), argv.as_ptr(), envp.as_ptr()),
-        }
-    };
+    check("execveat", unsafe {
+        libc::syscall(libc::SYS_execveat, file, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), flags)
+    })?;
     // An exec that returns has failed.
-    check("execve", ret)?;
-    Err(super::SysError { call: "execve", errno: Errno::INVAL })
+    Err(super::SysError { call: "execveat", errno: Errno::INVAL })
 }
 
 /// Ends the process at once: no destructor of the parent's memory runs in a child.

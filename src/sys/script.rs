@@ -535,7 +535,8 @@ impl Script {
         self.prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as usize, number as usize)
     }
 
-    /// Loads a filter, as [`super::seccomp::load`].
+    /// Loads a filter, for which it takes no_new_privs or CAP_SYS_ADMIN (seccomp(2)). With
+    /// `SECCOMP_FILTER_FLAG_NEW_LISTENER` the result is the notification fd, which has O_CLOEXEC.
     pub fn seccomp(&mut self, program: &[crate::plan::seccomp::Insn], flags: u32) -> &mut Self {
         let words = program.iter().flat_map(|insn| {
             let [a, b] = insn.code.to_ne_bytes();
@@ -802,5 +803,37 @@ mod tests {
         let connection = s.opened(connection).unwrap();
         drop(connection);
         assert_eq!(receive(&caller), b"");
+    }
+
+    #[test]
+    fn a_loaded_filter_decides_and_a_listener_comes_back() {
+        // Allows all but sync(2) on any architecture, whose number is checked only: good enough here.
+        let insn = |code, jt, jf, k| crate::plan::seccomp::Insn { code, jt, jf, k };
+        let program = [
+            insn(0x20, 0, 0, 0),
+            insn(0x15, 0, 1, libc::SYS_sync as u32),
+            insn(0x06, 0, 0, 0x0005_0000 | 95),
+            insn(0x06, 0, 0, 0x7fff_0000),
+        ];
+        // A filter is for the thread that loads it, and this thread ends with the test.
+        let loaded = std::thread::spawn(move || {
+            let s = &mut Script::default();
+            let (refused, end) = (s.label(), s.label());
+            s.otherwise(end);
+            s.no_new_privs();
+            let listener = Fd::Result(s.seccomp(&program, crate::plan::seccomp::NEW_LISTENER).result());
+            s.seccomp(&[], 0).then(end).or(refused);
+            s.at(refused).test_errno(libc::EINVAL);
+            s.at(end).leave();
+            s.run();
+            let listener = s.opened(listener).unwrap();
+            let flags = rustix::io::fcntl_getfd(&listener).unwrap();
+            // SAFETY: sync(2) takes nothing.
+            let ret = unsafe { libc::syscall(libc::SYS_sync) };
+            (flags, s.last.errno, check("sync", ret).unwrap_err().errno)
+        });
+        let (flags, errno, sync) = loaded.join().unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        assert_eq!((errno as i32, sync), (libc::EINVAL, rustix::io::Errno::OPNOTSUPP));
     }
 }

@@ -203,38 +203,12 @@ pub fn bounding_drop(number: u32) -> Result<()> {
     prctl("prctl PR_CAPBSET_DROP", libc::PR_CAPBSET_DROP, [number.into(), 0]).map(drop)
 }
 
-/// Empties the ambient set.
-///
-/// # Errors
-/// EINVAL on kernels before 4.3.
-pub fn ambient_clear() -> Result<()> {
-    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong;
-    prctl("prctl PR_CAP_AMBIENT_CLEAR_ALL", libc::PR_CAP_AMBIENT, [clear, 0]).map(drop)
-}
-
-/// Adds a capability to the ambient set.
-///
-/// # Errors
-/// EPERM unless it is both permitted and inheritable.
-pub fn ambient_raise(number: u32) -> Result<()> {
-    let raise = libc::PR_CAP_AMBIENT_RAISE as c_ulong;
-    prctl("prctl PR_CAP_AMBIENT_RAISE", libc::PR_CAP_AMBIENT, [raise, number.into()]).map(drop)
-}
-
 /// Whether permitted capabilities survive the change from root to another user; execve(2) clears it.
 ///
 /// # Errors
 /// EPERM if the securebits lock it.
 pub fn set_keep_caps(keep: bool) -> Result<()> {
     prctl("prctl PR_SET_KEEPCAPS", libc::PR_SET_KEEPCAPS, [keep.into(), 0]).map(drop)
-}
-
-/// Sets `no_new_privs`, for good.
-///
-/// # Errors
-/// EINVAL on kernels before 3.5.
-pub fn set_no_new_privs() -> Result<()> {
-    prctl("prctl PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, [1, 0]).map(drop)
 }
 
 /// Whether others may trace the process and read its /proc files; execve(2) and changes of id reset it.
@@ -314,6 +288,7 @@ mod tests {
     //! Each test has a thread of its own, so what it changes ends with it.
 
     use super::*;
+    use crate::sys::script::Script;
     use rustix::io::Errno;
 
     fn status(key: &str) -> String {
@@ -351,10 +326,14 @@ mod tests {
         setgroups(&[7, 9]).expect("setgroups");
         setresgid(65_534).expect("setresgid");
         setresuid(65_534).expect("setresuid");
-        capset(CapSets { effective: kill, permitted: kill, inheritable: kill }).expect("capset");
-        ambient_clear().expect("clear");
-        ambient_raise(5).expect("raise");
-        assert_eq!(ambient_raise(0).map_err(|e| e.errno), Err(Errno::PERM));
+        let s = &mut Script::default();
+        let refused = s.label();
+        s.capset(CapSets { effective: kill, permitted: kill, inheritable: kill });
+        s.ambient_clear();
+        s.ambient_raise(5);
+        s.ambient_raise(0).or(refused);
+        s.at(refused).leave();
+        s.run();
         assert_eq!([mask("CapEff"), mask("CapPrm"), mask("CapInh"), mask("CapAmb")], [kill; 4]);
         assert_eq!(mask("CapBnd") & 1 << 12, 0);
         assert_eq!(status("Uid"), "65534\t65534\t65534\t65534");
@@ -392,7 +371,10 @@ mod tests {
 
     #[test]
     fn flags_are_set() {
-        set_no_new_privs().expect("no_new_privs");
+        let s = &mut Script::default();
+        s.no_new_privs();
+        s.leave();
+        s.run();
         assert_eq!(status("NoNewPrivs"), "1");
         personality(8).expect("LINUX32");
         assert_eq!(
