@@ -6,7 +6,8 @@
 
 #![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use dlmalloc::GlobalDlmalloc as System;
+use std::alloc::{GlobalAlloc, Layout};
 
 struct Retried;
 
@@ -15,18 +16,22 @@ static ALLOCATOR: Retried = Retried;
 
 // SAFETY: every call is `System`'s, with the caller's arguments; what is returned is what it returned, never null.
 unsafe impl GlobalAlloc for Retried {
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
         retried(|| unsafe { System.alloc(layout) })
     }
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
         retried(|| unsafe { System.alloc_zeroed(layout) })
     }
+    #[inline(never)]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's promise; a failed realloc leaves the old memory as it was.
         retried(|| unsafe { System.realloc(ptr, layout, new_size) })
     }
+    #[inline(never)]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(ptr, layout) }
