@@ -25,15 +25,12 @@ use std::ffi::CString;
 #[inline(never)]
 pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let container = Container::open(global.root.as_deref(), &args.id)?;
-    match container.status()? {
-        Status::Stopped | Status::Creating => {
-            return Err(Error::kind(Kind::State, "cannot exec in a stopped container"));
-        }
-        Status::Paused if !args.ignore_paused => {
-            let text = "cannot exec in a paused container (use --ignore-paused to override)";
-            return Err(Error::kind(Kind::State, text));
-        }
-        _ => {}
+    let Some(init) = container.record.init()? else {
+        return Err(Error::kind(Kind::State, "cannot exec in a stopped container"));
+    };
+    if !args.ignore_paused && container.is_frozen()? {
+        let text = "cannot exec in a paused container (use --ignore-paused to override)";
+        return Err(Error::kind(Kind::State, text));
     }
     let spec = container.slot.read_config()?;
     let forgets = crate::exe::forgets(&spec, true);
@@ -67,7 +64,6 @@ pub fn exec(global: &Global, args: &Exec) -> Result<u8> {
     }
 
     let signals = if detached { None } else { Some(Signals::block()?) };
-    let init = container.init()?;
     // CRIU restores into a time namespace, whatever config.json says.
     let time = |who: &str| rustix::fs::readlink(format!("/proc/{who}/ns/time"), Vec::new()).ok();
     if time("self") != time(&container.record.pid.to_string()) {
