@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::file;
 use crate::plan::cgroup::systemd::Systemd;
 use crate::spec::Spec;
+use std::sync::OnceLock;
 
 /// What a plan needs to know of the machine.
 #[derive(Debug)]
@@ -59,10 +60,26 @@ impl Host {
 
 /// The bounding set, in one read instead of a prctl(2) for each capability.
 fn bounding() -> Result<u64> {
-    let status = file::read_if_there("/proc/self/status")?.unwrap_or_default();
-    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    Ok(set.unwrap_or_else(crate::sys::task::bounding))
+    Ok(mask("CapBnd:")?.unwrap_or_else(crate::sys::task::bounding))
+}
+
+/// The signals that this process ignores, as it was begun; all of them if that cannot be known.
+pub fn ignored_signals() -> u64 {
+    mask("SigIgn:").ok().flatten().unwrap_or(u64::MAX)
+}
+
+/// A mask of this process, out of one read of all.
+fn mask(name: &str) -> Result<Option<u64>> {
+    static STATUS: OnceLock<String> = OnceLock::new();
+    let status = match STATUS.get() {
+        Some(status) => status,
+        None => {
+            let text = file::read_if_there("/proc/self/status")?.unwrap_or_default();
+            STATUS.get_or_init(|| text)
+        }
+    };
+    let set = status.lines().find_map(|line| line.strip_prefix(name));
+    Ok(set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()))
 }
 
 fn starts_with(path: &str, text: &str) -> Result<bool> {

@@ -489,7 +489,9 @@ impl Slot {
     /// ENOSPC and its like.
     pub fn write(&self, record: &Record) -> Result<()> {
         self.prepare(record)?;
-        self.replace()
+        self.replace()?;
+        self.forget_replaced();
+        Ok(())
     }
 
     /// Writes what [`Slot::replace`] is to make state.json.
@@ -510,14 +512,16 @@ impl Slot {
         // ext4 begins to write a file to the disk when it is renamed over another (auto_da_alloc), 0.2 ms for what no
         // reboot outlives; not when the two are exchanged.
         match rustix::fs::renameat_with(&self.dir, HALF, &self.dir, STATE, RenameFlags::EXCHANGE) {
-            Ok(()) => {
-                let _ = rustix::fs::unlinkat(&self.dir, HALF, AtFlags::empty());
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             // Not every file system can.
             Err(_) => rustix::fs::renameat(&self.dir, HALF, &self.dir, STATE)
                 .call(|| format!("rename {}/{HALF}", self.id)),
         }
+    }
+
+    /// Removes what [`Slot::replace`] has put aside, for which nobody waits.
+    pub fn forget_replaced(&self) {
+        let _ = rustix::fs::unlinkat(&self.dir, HALF, AtFlags::empty());
     }
 
     /// Keeps the bundle's config.json. Nobody reads it before the record that follows.
@@ -762,22 +766,28 @@ pub fn connect(slot: &Slot) -> sys::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Makes the socket on which init will wait.
+/// The socket on which init will wait. It is the process's before anyone can find it, which [`listen`] does.
+///
+/// # Errors
+/// Those of socket(2).
+pub fn socket(slot: &Slot) -> Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    socket.call(|| "socket").context(|| format!("{}/{START}", slot.id))
+}
+
+/// Puts that socket into the container's directory.
 ///
 /// # Errors
 /// Those of bind(2).
-pub fn listen(slot: &Slot) -> Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+pub fn listen(slot: &Slot, socket: &OwnedFd) -> Result<()> {
     let what = || format!("{}/{START}", slot.id);
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
-    let socket = socket.call(|| "socket").context(what)?;
     let address = start_address(slot).call(|| "bind").context(what)?;
-    rustix::net::bind(&socket, &address).call(|| "bind").context(what)?;
+    rustix::net::bind(socket, &address).call(|| "bind").context(what)?;
     let mode = Mode::from_raw_mode(0o600);
     rustix::fs::chmodat(&slot.dir, START, mode, AtFlags::empty()).call(|| "fchmodat").context(what)?;
-    rustix::net::listen(&socket, 16).call(|| "listen").context(what)?;
-    Ok(socket)
+    rustix::net::listen(socket, 16).call(|| "listen").context(what)
 }
 
 /// By way of the directory's fd, as a whole path may not fit in the 108 bytes of an address (unix(7)).
@@ -867,7 +877,8 @@ mod tests {
             boot_id: boot_id().expect("boot id").to_owned(),
             ..Record::default()
         };
-        let socket = listen(&slot).expect("listen");
+        let socket = socket(&slot).expect("socket");
+        listen(&slot, &socket).expect("listen");
         assert_eq!(record.status(&slot).expect("status"), Status::Created);
         drop(socket);
         assert_eq!(record.status(&slot).expect("status"), Status::Running);

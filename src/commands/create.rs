@@ -11,7 +11,8 @@ use crate::console::Receiver;
 use crate::container::{self, Container};
 use crate::error::{Call as _, Context as _, Error, Result};
 use crate::host::Host;
-use crate::launch::parent::Launched;
+use crate::launch::parent::{Launched, Starts};
+use crate::launch::start::Attended;
 use crate::mount_namespace::{SharedMounts, Undo};
 use crate::notify::{self, Listening};
 use crate::plan::cgroup::{CgroupPlan, Driver};
@@ -34,8 +35,8 @@ pub struct Made {
     pub pidfd: OwnedFd,
     /// The master of its terminal, unless a console socket has it.
     pub console: Option<OwnedFd>,
-    /// Where init hears Start, if who has made it starts it too.
-    pub attended: Option<OwnedFd>,
+    /// How it is started, if who has made it does that too.
+    pub attended: Option<Attended>,
 }
 
 /// `create`.
@@ -108,7 +109,13 @@ pub fn make(
     }
     let sockets = (console_socket.as_ref(), pidfd_socket.as_ref());
     let cgroup = || cgroups(&plan, systemd);
-    match establish(&plan, &host, reserved, (&bundle.text, cgroup), sockets, (signals, forgets), run) {
+    let starts = match run {
+        false => Starts::Apart,
+        // A terminal is made ready, and a socket for READY=1 listens, before the process can write.
+        true if plan.process.terminal || wants_notification() => Starts::Later,
+        true => Starts::Now,
+    };
+    match establish(&plan, &host, reserved, (&bundle.text, cgroup), sockets, (signals, forgets), starts) {
         Ok(made) => Ok(made),
         Err(e) => {
             // Everything is undone by now (runtime.md, "Lifecycle", steps 12 and 13).
@@ -128,12 +135,11 @@ fn establish(
     (config, cgroup): (&[u8], impl FnOnce() -> Result<Cgroup>),
     (console_socket, pidfd_socket): (Option<&Receiver>, Option<&Receiver>),
     child: (Option<&Signals>, bool),
-    run: bool,
+    starts: Starts,
 ) -> Result<Made> {
     let slot = reserved.slot()?;
     let mut shared = Undo(SharedMounts::of(plan)?);
     slot.write_intent(&Record { shared_mounts: shared.0.clone(), ..intent(plan, host)? })?;
-    slot.write_config(config)?;
     let mut cgroup = cgroup()?;
     let resctrl = plan.intel_rdt.as_ref().map(|_| crate::rdt::mount_point()).transpose()?;
     let groups = match (&plan.intel_rdt, &resctrl) {
@@ -149,6 +155,7 @@ fn establish(
         hand_listener_over(plan.seccomp.as_ref(), &record, Status::Creating, process, number)
     };
     let prepare = |launched: &Launched, cgroup: &Cgroup| {
+        slot.write_config(config)?;
         let shared_mounts = shared.0.clone();
         let record = Record { rdt: made(), shared_mounts, ..record(plan, host, cgroup, launched.pid)? };
         slot.prepare(&record).map(|()| record)
@@ -169,8 +176,11 @@ fn establish(
     if let Some(socket) = pidfd_socket {
         socket.send_pidfd(launched.pidfd.as_fd(), false).context(|| "--pidfd-socket")?;
     }
+    let (pidfd, socket) = launched.copies()?;
     slot.replace()?;
-    let (pidfd, console, attended) = launched.commit(run)?;
+    let console = launched.commit(starts)?;
+    slot.forget_replaced();
+    let attended = (starts != Starts::Apart).then_some(Attended { socket, started: starts == Starts::Now });
     cgroup.keep();
     shared.0 = None;
     let console = console.filter(|_| console_socket.is_none());

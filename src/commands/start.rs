@@ -8,13 +8,13 @@ use crate::console::Receiver;
 use crate::container::Container;
 use crate::error::{Call as _, Context as _, Error, Kind, Result};
 use crate::hooks::Outputs;
-use crate::launch::start::{Failed, is_fatal};
+use crate::launch::start::{Attended, Failed, is_fatal};
 use crate::launch::words;
 use crate::notify::Proxy;
 use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Filter;
 use crate::state::{Record, Status};
-use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd as _, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdGetfdFlags};
 
@@ -73,12 +73,12 @@ pub fn proxy(global: &Global, id: &str) -> Result<Option<Proxy>> {
     Proxy::bind(&directory, &host).map(Some)
 }
 
-/// Starts the process, on the socket of [`super::create::Made::attended`] if there is one, and runs the poststart hooks. Where a hook fails the container is destroyed
-/// (runtime.md, "Lifecycle", steps 8 and 10).
+/// Starts the process, by [`super::create::Made::attended`] if there is that, and runs the poststart hooks. Where a hook
+/// fails the container is destroyed (runtime.md, "Lifecycle", steps 8 and 10).
 ///
 /// # Errors
 /// The process's or the hook's.
-pub fn begin(container: Container, attended: Option<OwnedFd>) -> Result<Container> {
+pub fn begin(container: Container, attended: Option<Attended>) -> Result<Container> {
     match crate::launch::start::start(&container.slot, attended) {
         Ok(()) => {}
         Err(Failed::Other(e)) => return Err(e),

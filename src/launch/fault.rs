@@ -10,6 +10,8 @@ use rustix::io::Errno;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Step {
+    /// Making new namespaces, all at once.
+    Namespaces,
     /// Entering a cgroup; the note is its file.
     Cgroup,
     /// Joining or creating a namespace; the index is a [`crate::plan::Kind`].
@@ -112,7 +114,8 @@ impl<T> At<T> for Result<T, SysError> {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
+        Self::Namespaces,
         Self::Cgroup,
         Self::Namespace,
         Self::TimeOffsets,

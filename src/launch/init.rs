@@ -38,6 +38,9 @@ fn create(plan: &Plan, child: &mut Child, listener: &OwnedFd) -> Result<Prepared
     let mut keep = child.keep();
     keep.push(listener.as_raw_fd());
     child.begin(&keep)?;
+    if child.unshares != 0 {
+        sys::launch::unshare(child.unshares).at(Step::Namespaces)?;
+    }
     let forget = child.forgets.then(Forget::prepare).transpose()?;
     if plan.namespaces.creates(Kind::User) {
         // Ids are mapped then.

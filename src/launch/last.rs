@@ -251,17 +251,18 @@ impl Init<'_> {
         s.at(once_more).count(left);
         s.sched_yield().then(again).or(again);
         s.at(closed).exit(1);
-        let attended = s.label();
+        let (attended, other, started) = (s.label(), s.label(), s.label());
         s.at(heard).test(length, SIZE as u32).or_tell(&junk);
-        s.test(buffer, tag(&Message::Attended)).then(attended).or(committed);
+        s.test(buffer, tag(&Message::Attended)).then(attended).or(other);
+        s.at(other).test(buffer, tag(&Message::Start)).then(started).or(committed);
 
         // A `run` that is gone before it says Start leaves a created container behind.
         let (forsaken, refuse, wait) = (s.label(), s.label(), s.label());
         s.at(attended).read(socket, buffer).or_tell(&received).or(refuse).result_in(length);
         s.test(length, SIZE as u32).or(forsaken);
-        s.test(buffer, tag(&Message::Start)).or(forsaken);
+        s.test(buffer, tag(&Message::Start)).then(started).or(forsaken);
         let connection =
-            s.duplicate(socket).or_tell(&message(Step::Protocol, 0, "fcntl")).or(refuse).result();
+            s.at(started).duplicate(socket).or_tell(&message(Step::Protocol, 0, "fcntl")).or(refuse).result();
         let yes = s.message(&Message::Accepted.encode());
         let unsaid = message(Step::Protocol, 0, "sendto");
         s.send(Fd::Result(connection), yes).or_tell(&unsaid).or(refuse).then(accepted);

@@ -34,6 +34,8 @@ use rustix::io::Errno;
 pub struct Child {
     /// Its end of the socket.
     pub socket: OwnedFd,
+    /// The kinds of namespaces that it makes itself (`CLONE_NEW*`).
+    pub unshares: u32,
     /// Namespaces that it joins itself.
     pub joins: Vec<(Kind, OwnedFd)>,
     /// pidfd of the container's init, for exec.
@@ -72,13 +74,6 @@ fn has_ended(pidfd: &OwnedFd) -> sys::Result<bool> {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     protocol::retry(|| poll(&mut fds, Some(&now))).named("poll").map(|ready| ready > 0)
-}
-
-/// The signals that this process ignores; all of them if that cannot be known.
-fn ignored_signals() -> u64 {
-    let status = crate::file::read("/proc/self/status").unwrap_or_default();
-    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
 impl Child {

@@ -26,6 +26,17 @@ use std::path::Path;
 /// How long a process may take to end once it has closed its socket.
 const MOMENT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
+/// Who starts a container that is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starts {
+    /// Another command.
+    Apart,
+    /// The same one, on the pair, when it has done what is due before.
+    Later,
+    /// The same one, as soon as the container is on record.
+    Now,
+}
+
 /// A process that was started and is not yet handed over: dropping it kills and reaps it.
 #[derive(Debug)]
 pub struct Launched {
@@ -70,19 +81,28 @@ impl Launched {
         status.terminating_signal()
     }
 
-    /// Lets init wait for `start` by itself; until then it dies with rrun. With `attended` the start comes from here, if
-    /// it comes, on the socket that is returned.
+    /// What [`Launched::commit`] is to give back; had before, as its word cannot be taken back.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
+    pub fn copies(&self) -> Result<(OwnedFd, OwnedFd)> {
+        Ok((self.pidfd.try_clone().call(|| "fcntl")?, self.socket.try_clone().call(|| "fcntl")?))
+    }
+
+    /// Lets init wait for `start` by itself, or, in a `run`, for a start from here; until then it dies with rrun. With
+    /// [`Starts::Now`] it is started. Returns its terminal.
     ///
     /// # Errors
     /// The process has died.
-    pub fn commit(mut self, attended: bool) -> Result<(OwnedFd, Option<OwnedFd>, Option<OwnedFd>)> {
-        // Before the word that cannot be taken back.
-        let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
-        let socket = attended.then(|| self.socket.try_clone()).transpose().call(|| "fcntl")?;
-        let word = if attended { Message::Attended } else { Message::Committed };
+    pub fn commit(mut self, starts: Starts) -> Result<Option<OwnedFd>> {
+        let word = match starts {
+            Starts::Apart => Message::Committed,
+            Starts::Later => Message::Attended,
+            Starts::Now => Message::Start,
+        };
         protocol::send(&self.socket, &word, &[]).context(|| "the container's first process has died")?;
         self.armed = false;
-        Ok((pidfd, self.console.take(), socket))
+        Ok(self.console.take())
     }
 
     /// Replaces a relay by the process that it has made, which is rrun's child too.
@@ -185,7 +205,7 @@ pub fn init<T>(
     meanwhile: impl FnOnce(&Launched, &Cgroup) -> Result<T>,
     hand_over: impl Fn(&Launched, i32) -> Result<()>,
 ) -> Result<(Launched, T)> {
-    let listener = crate::state::listen(slot)?;
+    let listener = crate::state::socket(slot)?;
     let applied = cgroup.is_complete(&plan.cgroup);
     if applied {
         // Before anyone is in it.
@@ -214,19 +234,26 @@ pub fn init<T>(
         true => joins.drain(..).map(|(kind, fd)| (fd, kind.flag())).collect(),
         false => Vec::new(),
     };
+    // The kernel takes longer for most kinds than for the process, which makes them while rrun is at work. It begins in
+    // those that others find it by or that own the rest, and with what rrun itself has to find in it.
+    let at_once = Kind::User.flag()
+        | Kind::Pid.flag()
+        | if plan.net_devices.is_empty() { 0 } else { Kind::Network.flag() };
+    let unshares = if relayed { 0 } else { create & !at_once };
     // What a relay makes is waited for outside: in the cgroup there may be room for one process only.
-    let flags = if relayed { 0 } else { create };
+    let flags = if relayed { 0 } else { create & !unshares };
     let enters = !relayed && plan.cgroup.unit.is_none() && cgroup.may_be_entered();
     let unified = enters.then(|| cgroup.unified()).flatten();
     let child = Child {
         socket: theirs,
+        unshares,
         joins,
         target: None,
         root: None,
         relayed,
         forgets,
         preserve: plan.preserve_fds,
-        ignored: super::ignored_signals(),
+        ignored: crate::host::ignored_signals(),
     };
     let (cloned, made_there) =
         clone_into(flags, unified.as_ref().map(|fd| fd.as_fd())).context(|| clone_remedy(plan))?;
@@ -240,7 +267,7 @@ pub fn init<T>(
         }
         init::main(plan, child, &listener)
     };
-    drop((child, listener, by_relay));
+    drop((child, by_relay));
     let mut launched =
         Launched { pid, pidfd, console: None, socket, fd: None, relay: false, unheard: None, armed: true };
     if let Some(own) = own_pid_namespace {
@@ -276,6 +303,8 @@ pub fn init<T>(
     })();
     // Init is at work meanwhile: what has failed there has made this fail.
     fitted.map_err(|e| launched.fault().map_or(e, |report| words::of_init(plan, &report)))?;
+    crate::state::listen(slot, &listener)?;
+    drop(listener);
     let done = meanwhile(&launched, cgroup)?;
     let launched = converse(plan, launched, cgroup, hand_over)?;
     cgroup.delegate(&plan.cgroup, launched.pid, plan.ids.host_uid(0).unwrap_or(0))?;
@@ -485,13 +514,14 @@ impl Exec<'_> {
         let (unified, tasks, enters) = parts(entry.filter(|entry| relayed || entry.tasks.is_empty()));
         let child = Child {
             socket: theirs,
+            unshares: 0,
             joins: Vec::new(),
             target: Some(self.target.try_clone().call(|| "fcntl")?),
             root: self.root.as_ref().map(OwnedFd::try_clone).transpose().call(|| "fcntl")?,
             relayed,
             forgets,
             preserve: plan.preserve_fds,
-            ignored: super::ignored_signals(),
+            ignored: crate::host::ignored_signals(),
         };
         let (cloned, made_there) = clone_into(0, unified.as_ref().map(|fd| fd.as_fd()))?;
         let entered = enters && (made_there || unified.is_none());

@@ -28,7 +28,8 @@
 //!                                           ◄─ Fault, or the end of file that close-on-exec makes
 //! ```
 //!
-//! A `run` says Attended in the place of Committed, and Start on the pair; if that ends before, init accepts.
+//! A `run` says Start in the place of Committed; or Attended, if it has something to do before, and Start on the pair too:
+//! if that ends before, init accepts.
 //!
 //! exec is the same without Hooks, Ready, Committed and Start: an exec'd process has no `created` state. Go is for its
 //! relay, and Pid, with a pidfd, says that the relay has made it ([`super::exec`]); where rrun has something to do with

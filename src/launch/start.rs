@@ -28,18 +28,28 @@ impl From<Error> for Failed {
     }
 }
 
-/// Lets init go on; returns once it has executed the process. `attended` is the socket of a `run` ([`Message::Attended`]).
+/// How a `run` starts what it has made: on the pair.
+#[derive(Debug)]
+pub struct Attended {
+    /// Its end.
+    pub socket: OwnedFd,
+    /// Whether Start has been said already.
+    pub started: bool,
+}
+
+/// Lets init go on, unless that has been said; returns once it has executed the process.
 ///
 /// # Errors
 /// Somebody else has started it, or the process could not be executed.
-pub fn start(slot: &Slot, attended: Option<OwnedFd>) -> Result<(), Failed> {
+pub fn start(slot: &Slot, attended: Option<Attended>) -> Result<(), Failed> {
     let running = || Error::kind(Kind::State, "cannot start an already running container");
-    let socket = match attended.map_or_else(|| connect(slot), Ok) {
-        Ok(socket) => socket,
+    let connected = || connect(slot).map(|socket| Attended { socket, started: false });
+    let Attended { socket, started } = match attended.map_or_else(connected, Ok) {
+        Ok(attended) => attended,
         Err(e) if matches!(e.errno, Errno::NOENT | Errno::CONNREFUSED) => return Err(running().into()),
         Err(e) => return Err(Error::from(e).context("start.sock").into()),
     };
-    match protocol::send(&socket, &Message::Start, &[]) {
+    match if started { Ok(()) } else { protocol::send(&socket, &Message::Start, &[]) } {
         // It may have said why before it closed its end.
         Err(e) if matches!(e.errno, Errno::PIPE | Errno::CONNRESET) => {}
         sent => sent.context(|| "tell init to start")?,

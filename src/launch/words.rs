@@ -19,6 +19,7 @@ pub fn of_init(plan: &Plan, report: &Report) -> Error {
     let index = usize::from(report.index);
     let doing = match report.step {
         // runc's first words.
+        Step::Namespaces => Some(format!("create namespaces ({})", plan.namespaces)),
         Step::Rootfs => plan.rootfs.ops.get(index).map(|op| match op {
             RootfsOp::Mount(_) => format!("error mounting: {op}"),
             _ => format!("mounts: {op}"),
