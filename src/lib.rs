@@ -84,8 +84,11 @@
 //!   are the container's, so they get no right that it has not ([`launch::init`]).
 //! * **musl where `make build` finds or fetches it.** A static glibc asks the processor before main, by dozens of cpuid
 //!   instructions that a hypervisor answers, and reads its tunables: `make bench MUSL=none` shows what that takes. musl
-//!   leaves PT_GNU_RELRO writable ([`sys`] does not), words some errnos otherwise ([`error`] does not), and asks the
-//!   kernel for memory so often that a failure is asked for again.
+//!   leaves PT_GNU_RELRO writable ([`sys`] does not), words some errnos otherwise ([`error`] does not), and maps memory by
+//!   the page, which is why [dlmalloc](https://docs.rs/dlmalloc) allocates here.
+//! * **The container's process makes its namespaces itself**, but for those that own others or that it is found by. The
+//!   kernel takes longer for them than for all of a rootfs's mounts, and rrun makes the cgroups of v1 in that time
+//!   ([`launch::parent`]).
 //! * **Resource limits are set last, and raised by the parent before**, which has the privilege to.
 //!
 //! # Who is /proc/self/exe inside (CVE-2019-5736)

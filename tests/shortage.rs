@@ -223,6 +223,21 @@ fn a_fork_bomb_is_deleted_at_once() {
     t.nothing_left();
 }
 
+#[test]
+fn no_more_namespaces_of_a_kind() {
+    requires!(root);
+    rrun_only!("its words");
+    let t = Test::new("nons");
+    t.sh("exit 0");
+    for kind in ["net", "mnt", "pid"] {
+        // A limit is of the user namespace that it is written in.
+        let script = format!("echo 0 >/proc/sys/user/max_{kind}_namespaces && exec \"$@\"");
+        let under = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &script, "sh"];
+        let out = survives(&t, t.bundle_command("run", &[]).under(&under));
+        out.fails("create namespaces (").says("no space left on device").says("a limit of /proc/sys/user");
+    }
+}
+
 /// Since Linux 6.14 kernel.pid_max is of the pid namespace; before, this would change the host's.
 fn pid_max_is_of_the_namespace() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

@@ -255,8 +255,8 @@ pub fn init<T>(
         preserve: plan.preserve_fds,
         ignored: crate::host::ignored_signals(),
     };
-    let (cloned, made_there) =
-        clone_into(flags, unified.as_ref().map(|fd| fd.as_fd())).context(|| clone_remedy(plan))?;
+    let (cloned, made_there) = clone_into(flags, unified.as_ref().map(|fd| fd.as_fd()))
+        .map_err(|e| words::of_namespaces(plan, e.into()))?;
     let enters = enters && (made_there || unified.is_none());
     let Cloned::Parent(pid, pidfd) = cloned else {
         if relayed {
@@ -638,10 +638,6 @@ fn take(joins: &mut Vec<(Kind, OwnedFd)>, kind: Kind) -> Option<OwnedFd> {
 fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
         .call(|| format!("open {}", path.display()))
-}
-
-fn clone_remedy(plan: &Plan) -> String {
-    format!("create namespaces ({})", plan.namespaces)
 }
 
 fn write_oom_score(pid: u32, score: i32, rootless: bool) -> Result<()> {

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  parent (rrun create, run, exec)             child (init, or an exec'd process)
-//!  clone3(new namespaces | PIDFD) ───────────► PDEATHSIG=KILL, waits
-//!  joins it to the cgroup (on v2 it
-//!  begins there), limits,
-//!  uid_map, gid_map, network devices
-//!  Go [+ fds of mount sources] ──────────────► namespaces, session, mounts
+//!  clone3(NEWUSER | NEWPID | PIDFD) ─────────► PDEATHSIG=KILL, unshares the rest
+//!  uid_map, gid_map; Go ─────────────────────► only with a new user namespace
+//!  cgroups (on v2 it begins in one),          joins namespaces, session, keyring,
+//!  limits, network devices                    its root becomes a mount; waits
+//!  Cgroups + fds, Sources + fds, Go ─────────► enters those of v1; mounts
 //!                                           ◄─ Idmap+fd   only for a source in the container's own tree
 //!  maps its ids; Go ─────────────────────────►
 //!                                           ◄─ Hooks      only with prestart or createRuntime hooks

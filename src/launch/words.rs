@@ -18,8 +18,8 @@ use rustix::io::Errno;
 pub fn of_init(plan: &Plan, report: &Report) -> Error {
     let index = usize::from(report.index);
     let doing = match report.step {
+        Step::Namespaces => return of_namespaces(plan, call(report)),
         // runc's first words.
-        Step::Namespaces => Some(format!("create namespaces ({})", plan.namespaces)),
         Step::Rootfs => plan.rootfs.ops.get(index).map(|op| match op {
             RootfsOp::Mount(_) => format!("error mounting: {op}"),
             _ => format!("mounts: {op}"),
@@ -49,6 +49,17 @@ pub fn of_init(plan: &Plan, report: &Report) -> Error {
         None => of_process(&plan.process, report),
     };
     error.context("unable to start container process: error during container init")
+}
+
+/// New namespaces that the kernel has refused to the process, or refused the process with.
+pub fn of_namespaces(plan: &Plan, e: Error) -> Error {
+    let e = match e.errno() {
+        Some(Errno::NOSPC) => {
+            e.remedy("a limit of /proc/sys/user, or of nesting, is reached (namespaces(7))")
+        }
+        _ => e,
+    };
+    e.context(format!("create namespaces ({})", plan.namespaces))
 }
 
 /// A failure of an exec'd process.

@@ -1,8 +1,10 @@
 //! Memory, of which there may be more in a moment.
 //!
-//! musl asks the kernel for a few pages at a time, so an allocation can fail in the middle of anything; Rust's answer to
-//! that is to abort with words of its own. Here it is asked for once more, as for any call that may pass, and then it
-//! is an error like others: one line that names the call.
+//! It is dlmalloc's, which asks the kernel for 64 KiB at a time: musl's own allocator maps and unmaps single pages, each
+//! an area more that clone copies and a fault more.
+//!
+//! An allocation can fail in the middle of anything; Rust's answer to that is to abort with words of its own. Here it is
+//! asked for once more, as for any call that may pass, and then it is an error like others: one line that names the call.
 
 #![allow(unsafe_code)]
 
