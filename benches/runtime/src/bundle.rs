@@ -165,18 +165,24 @@ const DENIED: &str = "acct add_key bpf clock_adjtime clock_settime clone clone3 
     setdomainname setns settimeofday socket stime swapoff swapon sysfs _sysctl syslog umount umount2 unshare uselib \
     userfaultfd ustat vhangup vm86 vm86old";
 
+/// rrun's table: a name and its numbers, those of x86 and x86_64 first.
+pub fn syscalls() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    let table = include_str!("../../../src/plan/seccomp/table.rs").split("pub static SYSCALLS").nth(1);
+    table.expect("SYSCALLS").lines().filter_map(|line| {
+        let (name, numbers) = line.trim().strip_prefix("(\"")?.split_once("\", [")?;
+        Some((name, numbers.trim_end_matches("]),").split(", ").collect()))
+    })
+}
+
 /// A profile of the size and shape of Docker's default one: nearly every name that Linux 5.18 had is allowed whatever
 /// its arguments, few by their arguments, and the rest fail with EPERM.
 fn profile() -> Value {
     let denied: Vec<_> = DENIED.split_whitespace().collect();
-    // rrun's table: a name and its numbers, those of x86 and x86_64 first.
-    let table = include_str!("../../../src/plan/seccomp/table.rs").split("pub static SYSCALLS").nth(1);
-    let known = |line: &str| {
-        let (name, numbers) = line.trim().strip_prefix("(\"")?.split_once("\", [")?;
-        let last = numbers.split(", ").take(2).filter_map(|n| n.parse::<u32>().ok()).max()?;
-        (last <= 450 && !denied.contains(&name)).then(|| name.to_owned())
+    let known = |(name, numbers): (&'static str, Vec<&str>)| {
+        let last = numbers.iter().take(2).filter_map(|n| n.parse::<u32>().ok()).max()?;
+        (last <= 450 && !denied.contains(&name)).then_some(name)
     };
-    let allowed: Vec<_> = table.expect("SYSCALLS").lines().filter_map(known).collect();
+    let allowed: Vec<_> = syscalls().filter_map(known).collect();
     let argument = |name: &str, op: &str, value: u64, two: u64| {
         json!({ "names": [name], "action": "SCMP_ACT_ALLOW",
                 "args": [{ "index": 0, "op": op, "value": value, "valueTwo": two }] })

@@ -7,13 +7,14 @@
 //! is not. After a run that was killed, --clean deletes what it has left. `benches/bench` calls it.
 //!
 //! main: the order of the measurements. bundle: what is run. runtime: how one command is made and timed. measure: what is
-//! measured. report: how it is told.
+//! measured. phases: the kernel's account of it. report: how it is told.
 
 // All paths are below a directory of its own.
 #![allow(clippy::disallowed_methods)]
 
 mod bundle;
 mod measure;
+mod phases;
 mod report;
 mod runtime;
 
@@ -90,11 +91,13 @@ fn measure(arguments: &Arguments, bench: &Bench) -> Result<(), Box<dyn Error>> {
     let lifecycles = bench.lifecycles(&bundles);
     eprintln!("memory, system calls");
     let costs = bench.costs(default)?;
+    eprintln!("where a run's time goes");
+    let profile = bench.profile(default);
     eprintln!("a hundred containers");
     let crowds = bench.crowds(default);
     eprintln!("{} containers", arguments.alive);
     let flats = bench.flatness(default, arguments.alive);
-    let report = Report { bench, bundles: &bundles, lifecycles, costs, flats, crowds, about };
+    let report = Report { bench, bundles: &bundles, lifecycles, costs, profile, flats, crowds, about };
     let write =
         |path: &Option<PathBuf>, text: &str| path.as_ref().map_or(Ok(()), |path| fs::write(path, text));
     write(&arguments.markdown, &report.markdown())?;

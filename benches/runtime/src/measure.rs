@@ -1,6 +1,7 @@
 //! The measurements. In each the runtimes take turns, so that what the machine does meanwhile is shared by all.
 
 use crate::bundle::{self, Bundle};
+use crate::phases;
 use crate::runtime::{Floor, Runtime, end, waited};
 use rustix::process::{WaitOptions, wait};
 use serde_json::json;
@@ -106,15 +107,31 @@ impl Bench {
         eprintln!();
         found
     }
+
+    /// Milliseconds of `run` of the bundle, again, for each of `whose`.
+    pub fn runs(&self, bundle: &Bundle, rounds: usize, whose: &[usize]) -> Vec<Vec<f64>> {
+        let mut found = Lifecycles::default();
+        for round in 0..rounds {
+            let mut order = whose.to_vec();
+            order.rotate_left(round % whose.len());
+            Turn { bench: self, bundle, pause: 0, round, order, found: &mut found }.run();
+        }
+        let mut times = |who: &usize| {
+            let key = Key { bundle: bundle.name, pause: 0, what: "run", who: self.name(*who) };
+            found.0.remove(&key).unwrap_or_default().times
+        };
+        whose.iter().map(&mut times).collect()
+    }
+
+    /// Of a runtime, by its index; the floor comes after them.
+    pub fn name(&self, who: usize) -> String {
+        self.runtimes.get(who).map_or("floor".to_owned(), |runtime| runtime.name.clone())
+    }
 }
 
 impl Turn<'_> {
-    fn who(&self, who: usize) -> String {
-        self.bench.runtimes.get(who).map_or("floor".to_owned(), |runtime| runtime.name.clone())
-    }
-
     fn id(&self, who: usize) -> String {
-        format!("{}{}-{}", self.bench.prefix, self.who(who), self.round)
+        format!("{}{}-{}", self.bench.prefix, self.bench.name(who), self.round)
     }
 
     /// What fails at once, or three times, is not tried again.
@@ -124,7 +141,7 @@ impl Turn<'_> {
     }
 
     fn key(&self, who: usize, what: &'static str) -> Key {
-        Key { bundle: self.bundle.name, pause: self.pause, what, who: self.who(who) }
+        Key { bundle: self.bundle.name, pause: self.pause, what, who: self.bench.name(who) }
     }
 
     fn record(&mut self, who: usize, what: &'static str, time: Result<f64, String>) {
@@ -484,6 +501,7 @@ impl Bench {
             runtime.delete_all(&self.prefix);
         }
         self.floor.remove_cgroups(&self.prefix);
+        phases::clean(&self.dir);
         reap_all();
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::bundle::Bundle;
 use crate::measure::{Bench, COMMANDS, Cost, Crowd, Flat, Key, Lifecycles, Series, median, quantile};
+use crate::phases::Profile;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
@@ -11,6 +12,7 @@ pub struct Report<'a> {
     pub bundles: &'a [Bundle],
     pub lifecycles: Lifecycles,
     pub costs: Vec<Cost>,
+    pub profile: Profile,
     pub flats: Vec<Flat>,
     pub crowds: Vec<Crowd>,
     /// The machine, the date, the runtimes' versions: a name and what it is.
@@ -54,6 +56,16 @@ impl Report<'_> {
             json!({ "runtime": c.who, "binary": c.binary, "peakKiB": c.peak, "minorFaults": c.faults,
                     "syscalls": c.syscalls, "processes": c.processes, "memoryLimit": c.memory })
         });
+        let phases = self
+            .profile
+            .phases
+            .iter()
+            .flatten()
+            .map(|p| json!({ "runtime": p.who, "runs": p.runs, "phases": p.times, "waited": p.waited }));
+        let calls = self.profile.calls.iter().flat_map(|calls| &calls.most).map(|c| {
+            json!({ "process": c.process, "call": c.name, "count": c.of.map(|of| of[0]),
+                    "microseconds": c.of.map(|of| of[1]) })
+        });
         let flats = self.flats.iter().map(|f| {
             let medians: serde_json::Map<_, _> =
                 f.medians.iter().map(|(what, time)| ((*what).to_owned(), json!(time))).collect();
@@ -66,6 +78,7 @@ impl Report<'_> {
             self.about.iter().map(|(name, what)| ((*name).to_owned(), json!(what))).collect();
         json!({
             "about": about, "milliseconds": lifecycles.collect::<Vec<_>>(), "run": costs.collect::<Vec<_>>(),
+            "phases": phases.collect::<Vec<_>>(), "calls": calls.collect::<Vec<_>>(),
             "alive": flats.collect::<Vec<_>>(), "hundred": crowds.collect::<Vec<_>>(),
         })
     }
@@ -94,6 +107,8 @@ impl Report<'_> {
             }
         }
         self.costs(&mut out);
+        self.phases(&mut out);
+        self.calls(&mut out);
         self.many(&mut out);
         out
     }
@@ -170,6 +185,70 @@ impl Report<'_> {
                     megabytes(c.binary),
                     memory,
                 ],
+            );
+        }
+    }
+
+    fn phases(&self, out: &mut String) {
+        out.push_str("\n## Where a run's time goes\n\n");
+        let phases = match &self.profile.phases {
+            Ok(phases) => phases,
+            Err(why) => {
+                let _ = writeln!(out, "Not measured: {why}");
+                return;
+            }
+        };
+        out.push_str(
+            "Microseconds of `run` of `/bin/true` with the default spec, medians, between the kernel's tracepoints \
+             `sched_process_fork`, `sched_process_exec` and `sched_process_exit`. To the fork: the runtime reads, \
+             plans, makes cgroups and the record, and clones the container's process. To the exec: namespaces, the \
+             root filesystem, confinement. To the exit: the program. To the end: the kernel tears the container \
+             down, the runtime removes cgroups and record. The sum is the median of the runs' sums. `run` is the \
+             same runs' time as in the tables above, with the runtime's own fork and exec before, and the wait for \
+             its end after.\n\n",
+        );
+        head(out, &["", "runs", "to the fork", "to the exec", "to the exit", "to the end", "sum", "`run`"]);
+        for p in phases.iter().filter(|p| p.times.is_some()) {
+            let mut cells = vec![p.who.clone(), p.runs.to_string()];
+            cells.extend(p.times.iter().flatten().copied().chain(p.waited).map(|us| format!("{us:.0}")));
+            row(out, &cells);
+        }
+        for p in phases.iter().filter(|p| p.times.is_none()) {
+            let _ = writeln!(
+                out,
+                "\nNot of {}: in no run did one of its processes, and one only, execute the program.",
+                p.who
+            );
+        }
+    }
+
+    fn calls(&self, out: &mut String) {
+        let subject = &self.bench.runtimes[0].name;
+        let calls = match &self.profile.calls {
+            Ok(calls) => calls,
+            Err(why) => {
+                let _ = writeln!(out, "\nSystem calls not measured: {why}");
+                return;
+            }
+        };
+        let _ = writeln!(
+            out,
+            "\nThe system calls that {subject} spends most on, in the runtime and in the container's process until it \
+             ends, beside the floor's: how often in a run, and microseconds from entry to exit, which are more than \
+             above since every call is traced. A call that waits lasts as long as what it waits for.\n"
+        );
+        let columns = [subject, "floor"].map(|who| [format!("{who}, calls"), format!("{who}, µs")]);
+        head(out, &[&["call".to_owned()], &columns.concat()[..]].concat());
+        for call in &calls.most {
+            let mut cells = vec![format!("{}: `{}`", call.process, call.name)];
+            cells.extend(call.of.iter().flatten().map(|n| format!("{n:.0}")));
+            row(out, &cells);
+        }
+        if let Some([[runtime, container], [floor, floor_container]]) = calls.faults {
+            let _ = writeln!(
+                out,
+                "\nPage faults, in the kernel, too: {runtime:.0} in {subject} and {container:.0} in the container's \
+                 process; of the floor {floor:.0} and {floor_container:.0}."
             );
         }
     }
