@@ -408,10 +408,14 @@ impl Cgroup {
         !(self.best_effort || self.user_scope().is_some() || few)
     }
 
-    /// The cgroup of v2, for clone3(2).
-    pub fn unified(&self) -> Option<OwnedFd> {
-        let group = self.groups.iter().find(|group| group.version == Version::V2)?;
-        Dir::open_below(group.dir().ok()??.as_fd(), ".").ok()
+    /// The cgroup of v2, for clone3(2); none where there is none to be in.
+    ///
+    /// # Errors
+    /// Those of opening it: a process that is not made there has to be added.
+    pub fn unified(&self) -> Result<Option<OwnedFd>> {
+        let group = self.groups.iter().find(|group| group.version == Version::V2);
+        let dir = group.map(Group::dir).transpose()?.flatten();
+        dir.map(|dir| Dir::open_below(dir.as_fd(), ".").call(|| "openat2")).transpose()
     }
 
     /// How a process of the container gets into its cgroups by itself, with the `sub` of [`Cgroup::add_exec`]. None

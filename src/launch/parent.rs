@@ -243,7 +243,9 @@ pub fn init<T>(
     // What a relay makes is waited for outside: in the cgroup there may be room for one process only.
     let flags = if relayed { 0 } else { create & !unshares };
     let enters = !relayed && plan.cgroup.unit.is_none() && cgroup.may_be_entered();
-    let unified = enters.then(|| cgroup.unified()).flatten();
+    let unified = if enters { cgroup.unified() } else { Ok(None) };
+    let enters = enters && unified.is_ok();
+    let unified = unified.ok().flatten();
     let child = Child {
         socket: theirs,
         unshares,

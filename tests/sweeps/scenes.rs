@@ -156,7 +156,8 @@ pub fn seen(t: &Test) -> String {
         std::thread::sleep(Duration::from_millis(1));
     };
     let Some(pid) = u32::try_from(pid).ok().filter(|&pid| pid != 0) else { return status };
-    let mut text = vec![status];
+    // Not only where there are limits: a hierarchy that it is not in limits nothing later either.
+    let mut text = vec![status, fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()];
     for controller in ["memory", "cpu", "pids", "devices", "freezer"] {
         let cgroup = cgroup_of(pid, controller);
         for file in LIMITS {
