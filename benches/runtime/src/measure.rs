@@ -373,7 +373,8 @@ fn under(words: &[&Path], command: &Command) -> Command {
 /// With so many containers alive: milliseconds of each command.
 pub struct Flat {
     pub alive: usize,
-    pub medians: [(&'static str, Option<f64>); 4],
+    /// The last is the floor's, which tells what of the first is the kernel's.
+    pub medians: [(&'static str, Option<f64>); 5],
 }
 
 impl Bench {
@@ -394,7 +395,7 @@ impl Bench {
                 )]
             });
             alive = target - 1;
-            let mut times = [const { Vec::new() }; 4];
+            let mut times = [const { Vec::new() }; 5];
             for _ in 0..self.rounds.clamp(5, 40) {
                 let last = id(alive);
                 let commands = [
@@ -410,12 +411,20 @@ impl Bench {
                     }
                 }
                 let _ = runtime.time(runtime.command(false, &["delete", "--force", &last]));
+                times[4].extend(self.floor.create(&last));
+                let _ = self.floor.delete(&last);
                 reap_all();
             }
-            let [create, exec, state, list] = times.map(|times| median(&times));
+            let [create, exec, state, list, floor] = times.map(|times| median(&times));
             flats.push(Flat {
                 alive: target,
-                medians: [("create", create), ("exec", exec), ("state", state), ("list", list)],
+                medians: [
+                    ("create", create),
+                    ("exec", exec),
+                    ("state", state),
+                    ("list", list),
+                    ("floor's create", floor),
+                ],
             });
         }
         self.delete_at_once(runtime, alive, &id);

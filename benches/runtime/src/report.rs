@@ -260,7 +260,7 @@ impl Report<'_> {
             "\n## The Nth container\n\nMilliseconds of {subject} with so many containers alive, the default spec; \
              `create` makes the Nth.\n\n![What the Nth container takes](performance-alive.svg)\n"
         );
-        head(out, &["alive", "create", "exec", "state", "list"]);
+        head(out, &["alive", "create", "exec", "state", "list", "the floor's create"]);
         for flat in &self.flats {
             let mut cells = vec![flat.alive.to_string()];
             cells.extend(flat.medians.iter().map(|(_, time)| number(*time)));
