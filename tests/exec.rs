@@ -119,6 +119,41 @@ fn exec_takes_a_process_file() {
     t.end();
 }
 
+/// What fork(2) does not hand down is still the process's own.
+#[test]
+fn exec_is_scheduled_as_asked() {
+    requires!(root);
+    rrun_only!("runc 1.1 has no scheduler");
+    let t = sleeper("execsched");
+    let file = t.dir.join("process.json");
+    let reset = ["SCHED_FLAG_RESET_ON_FORK"];
+    for (scheduler, wanted) in [
+        (json!({ "policy": "SCHED_BATCH", "nice": 7 }), ("7", "3")),
+        (json!({ "policy": "SCHED_BATCH", "nice": 7, "flags": reset }), ("7", "3")),
+        (
+            json!({ "policy": "SCHED_DEADLINE", "runtime": 42_000, "deadline": 100_000, "period": 1_000_000 }),
+            ("0", "6"),
+        ),
+        (
+            json!({ "policy": "SCHED_DEADLINE", "flags": reset, "runtime": 42_000, "deadline": 100_000 }),
+            ("0", "6"),
+        ),
+    ] {
+        let process = json!({
+            "args": ["cut", "-d)", "-f2", "/proc/self/stat"],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "scheduler": scheduler,
+        });
+        fs::write(&file, process.to_string()).unwrap();
+        let text = t.rt(&["exec", "--process", file.to_str().unwrap(), &t.id]).go().ok().stdout();
+        // Behind the name: nice is field 19 of stat(5) and the policy field 41.
+        let fields: Vec<_> = text.split_whitespace().collect();
+        assert_eq!((fields[16], fields[38]), wanted, "{process}");
+    }
+    t.end();
+}
+
 #[test]
 fn exec_with_a_terminal_behind_a_console_socket() {
     requires!(root);

@@ -67,7 +67,7 @@ fn enter(plan: &ExecPlan, tasks: Tasks, child: &mut Child, waits: bool) -> Resul
         drop(console.master);
         steps::attach_terminal(&console.slave)?;
     }
-    steps::scheduling(&plan.process, plan.personality, plan.memory_policy.as_ref())?;
+    steps::scheduling(&plan.process, plan.personality, plan.memory_policy.as_ref(), child.relayed)?;
     steps::own_stdio(&plan.process)?;
     let entered = steps::change_directory(&plan.process, false)?;
     steps::become_user(&plan.process, plan.may_lack_setgroups)?;

@@ -113,7 +113,7 @@ fn create(plan: &Plan, child: &mut Child, listener: &OwnedFd) -> Result<Prepared
     rootfs.finish(&plan.rootfs)?;
     drop(rootfs);
 
-    steps::scheduling(&plan.process, plan.personality, plan.memory_policy.as_ref())?;
+    steps::scheduling(&plan.process, plan.personality, plan.memory_policy.as_ref(), false)?;
     steps::own_stdio(&plan.process)?;
     let entered = steps::change_directory(&plan.process, false)?;
     steps::become_user(&plan.process, plan.may_lack_setgroups())?;

@@ -162,6 +162,19 @@ impl Last<'_> {
         s.execve(&self.program, &self.process.argv, &self.envp).or_tell(&told(failed));
     }
 
+    /// What the clone of a relay does not have of it, with the capability to.
+    fn scheduler(&self, s: &mut Script) -> Result<(), Fault> {
+        let scheduler = self.process.scheduler.as_ref().filter(|scheduler| !scheduler.is_inherited());
+        let Some(scheduler) = scheduler else { return Ok(()) };
+        let now = task::capget().at(Step::Capabilities)?;
+        let all = CapSets { effective: now.permitted, ..now };
+        s.capset(all).or_tell(&message(Step::Capabilities, 0, "capset"));
+        let failed = message(Step::Scheduling, 0, "sched_setattr");
+        s.sched_setattr(super::steps::attributes(scheduler)).or_tell(&failed);
+        s.capset(now).or_tell(&message(Step::Capabilities, 0, "capset"));
+        Ok(())
+    }
+
     /// Leaves the program's file behind, with the capability to.
     fn forget(&self, s: &mut Script, forget: &Forget) -> Result<(), Fault> {
         let now = task::capget().at(Step::Capabilities)?;
@@ -354,6 +367,7 @@ impl Exec<'_> {
             let failed = message(Step::Namespace, 0, "clone3");
             let unheard = message(Step::Protocol, 0, "sendmsg");
             s.go_on_in_sibling(socket, &Message::Pid(0).encode(), [&failed, &unheard], told);
+            self.last.scheduler(s)?;
         }
         if self.waits {
             let buffer = s.buffer(SIZE + 1);

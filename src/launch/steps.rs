@@ -8,7 +8,7 @@ use crate::cgroup::Tasks;
 use crate::plan::Kind;
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::process::{HomeRule, ProcessPlan};
-use crate::plan::scheduling::MemoryPolicy;
+use crate::plan::scheduling::{MemoryPolicy, Scheduler};
 use crate::plan::sysctl::Sysctl;
 use crate::sys::{self, Named as _, SysError};
 use rustix::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -179,25 +179,25 @@ fn reopen_null(fd: BorrowedFd<'_>) -> sys::Result<()> {
     .named("dup2")
 }
 
-/// Scheduler, I/O priority, execution domain and memory policy; the index tells which.
+/// The arguments of sched_setattr(2).
+pub fn attributes(scheduler: &Scheduler) -> sys::task::SchedAttr {
+    let &Scheduler { name: _, policy, flags, nice, priority, runtime, deadline, period } = scheduler;
+    let rest = sys::task::SchedAttr::default();
+    sys::task::SchedAttr { policy, flags, nice, priority, runtime, deadline, period, ..rest }
+}
+
+/// Scheduler, I/O priority, execution domain and memory policy; the index tells which. With `relayed` only what a clone
+/// of this process has too.
 pub fn scheduling(
     process: &ProcessPlan,
     personality: Option<u32>,
     memory: Option<&MemoryPolicy>,
+    relayed: bool,
 ) -> Result<(), Fault> {
     use sys::task;
-    if let Some(scheduler) = &process.scheduler {
-        let attr = task::SchedAttr {
-            policy: scheduler.policy,
-            flags: scheduler.flags,
-            nice: scheduler.nice,
-            priority: scheduler.priority,
-            runtime: scheduler.runtime,
-            deadline: scheduler.deadline,
-            period: scheduler.period,
-            ..task::SchedAttr::default()
-        };
-        task::sched_setattr(attr).at_index(Step::Scheduling, 0)?;
+    let scheduler = process.scheduler.as_ref();
+    if let Some(scheduler) = scheduler.filter(|scheduler| !relayed || scheduler.is_inherited()) {
+        task::sched_setattr(attributes(scheduler)).at_index(Step::Scheduling, 0)?;
     }
     if let Some(priority) = &process.io_priority {
         task::ioprio_set(priority.value).at_index(Step::Scheduling, 1)?;

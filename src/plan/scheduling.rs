@@ -58,6 +58,13 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
+    /// Whether fork(2) hands it down (sched(7), "The reset-on-fork flag for child processes").
+    pub fn is_inherited(&self) -> bool {
+        const DEADLINE: u32 = 6;
+        const RESET_ON_FORK: u64 = 1;
+        self.policy != DEADLINE && self.flags & RESET_ON_FORK == 0
+    }
+
     /// Decides `process.scheduler`.
     ///
     /// # Errors

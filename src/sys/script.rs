@@ -11,7 +11,7 @@
 #![allow(unsafe_code)]
 
 use super::image::{self, MemoryMap};
-use super::task::{CAP_VERSION, CapData, CapHeader, CapSets};
+use super::task::{CAP_VERSION, CapData, CapHeader, CapSets, SchedAttr};
 use super::{Result, check};
 use rustix::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::ffi::{CStr, CString};
@@ -503,6 +503,22 @@ impl Script {
     pub fn prlimit(&mut self, resource: u32, soft: u64, hard: u64) -> &mut Self {
         let limit = self.bytes(&[soft.to_ne_bytes(), hard.to_ne_bytes()].concat());
         self.call(libc::SYS_prlimit64, &[0, resource as usize, limit.address, 0])
+    }
+
+    /// sched_setattr(2) on itself.
+    pub fn sched_setattr(&mut self, attr: SchedAttr) -> &mut Self {
+        let SchedAttr {
+            policy, flags, nice, priority, runtime, deadline, period, util_min, util_max, ..
+        } = attr;
+        let size = size_of::<SchedAttr>() as u32;
+        let mut bytes = Vec::new();
+        bytes.extend([size, policy].into_iter().flat_map(u32::to_ne_bytes));
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([nice as u32, priority].into_iter().flat_map(u32::to_ne_bytes));
+        bytes.extend([runtime, deadline, period].into_iter().flat_map(u64::to_ne_bytes));
+        bytes.extend([util_min, util_max].into_iter().flat_map(u32::to_ne_bytes));
+        let attr = self.bytes(&bytes);
+        self.call(libc::SYS_sched_setattr, &[0, attr.address, 0])
     }
 
     /// capset(2)
