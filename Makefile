@@ -23,7 +23,7 @@ FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 .PHONY: all build demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri \
         test-attacks-vm test-sweeps-vm \
-        test-cri-vm conformance conformance-vm bench test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
+        test-cri-vm conformance conformance-vm bench bench-vm test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install uninstall clean
 
 all: build
@@ -144,12 +144,18 @@ conformance-vm: packages build
 
 # What the commands cost beside those of the same runtimes and beside the kernel's own share, into docs/performance.md;
 # PEERS="NAME=PATH ..." adds runtimes. Wants a machine that does nothing else.
-ROUNDS ?= 100
 BENCH = --manifest-path benches/runtime/Cargo.toml --locked --target-dir target/bench
+bench: ROUNDS ?= 100
 bench: packages build
 	$(CARGO) build $(BENCH) --release
 	benches/bench target/bench/release/bench docs/performance.md $(ROUNDS) \
 	  rrun="$(RRUN)" runc="$(RUNC)" crun="$(CRUN)" youki="$(YOUKI)" $(PEERS)
+
+# The same in the guest, beside its runc and crun, with cgroup v2 alone: ratios, into docs/performance-v2.md.
+bench-vm: ROUNDS ?= 5
+bench-vm: packages build
+	$(CARGO) build $(BENCH) --release
+	tests/vm/bench target/bench/release/bench docs/performance-v2.md $(ROUNDS) "$(RRUN)"
 
 # A package of its own, as tests/cri: each command killed, and refused what it asks of the kernel, at every system call;
 # with SWEEP_SAMPLE=N at every Nth; with ALONE=tests/cgroup2-alone on the v2 hierarchy of a machine that has v1 too.

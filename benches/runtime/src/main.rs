@@ -1,10 +1,12 @@
 //! bench --dir DIR --floor DIR --runtime NAME=PATH... [--rounds N] [--pause MS...] [--alive N]
-//!       [--markdown FILE] [--json FILE] [--svg DIR]
+//!       [--markdown FILE] [--json FILE] [--svg DIR] [--command WORDS] [--note TEXT]
 //! bench --clean --dir DIR --floor DIR --runtime NAME=PATH...
 //!
 //! Measures the runtimes, of which the first is compared with the others, and the programs of benches/floor, which are
 //! in the directory that --floor names, as root. Bundles, state and all else is below DIR; containers are deleted, DIR
-//! is not. After a run that was killed, --clean deletes what it has left. `benches/bench` calls it.
+//! is not. After a run that was killed, --clean deletes what it has left. With fewer than a hundred alive there is no
+//! table of a hundred. The report names WORDS as what wrote it and has TEXT at its head. `benches/bench` calls it, and
+//! `tests/vm/bench`.
 //!
 //! main: the order of the measurements. bundle: what is run. runtime: how one command is made and timed. measure: what is
 //! measured. phases: the kernel's account of it. report: how it is told.
@@ -18,7 +20,7 @@ mod phases;
 mod report;
 mod runtime;
 
-use measure::Bench;
+use measure::{Bench, CROWD};
 use report::Report;
 use runtime::{Floor, Runtime};
 use std::error::Error;
@@ -37,11 +39,14 @@ struct Arguments {
     markdown: Option<PathBuf>,
     json: Option<PathBuf>,
     svg: Option<PathBuf>,
+    command: String,
+    note: Option<String>,
     clean: bool,
 }
 
 fn arguments() -> Result<Arguments, Box<dyn Error>> {
-    let mut found = Arguments { rounds: 100, alive: 1000, ..Arguments::default() };
+    let mut found =
+        Arguments { rounds: 100, alive: 1000, command: "make bench".to_owned(), ..Arguments::default() };
     let mut words = std::env::args().skip(1);
     while let Some(flag) = words.next() {
         if flag == "--clean" {
@@ -62,6 +67,8 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
             "--markdown" => found.markdown = Some(value.into()),
             "--json" => found.json = Some(value.into()),
             "--svg" => found.svg = Some(value.into()),
+            "--command" => found.command = value,
+            "--note" => found.note = Some(value),
             _ => return Err(format!("{flag}: unknown").into()),
         }
     }
@@ -86,18 +93,34 @@ fn measure(arguments: &Arguments, bench: &Bench) -> Result<(), Box<dyn Error>> {
     about.push(("rounds", bench.rounds.to_string()));
     let versions: Vec<_> = bench.runtimes.iter().map(|runtime| version(&runtime.path)).collect();
     about.push(("runtimes", versions.join(", ")));
-    about.push(("command", format!("`make bench ROUNDS={}`", bench.rounds)));
+    about.push(("command", format!("`{} ROUNDS={}`", arguments.command, bench.rounds)));
     let default = &bundles[0];
     let lifecycles = bench.lifecycles(&bundles);
     eprintln!("memory, system calls");
     let costs = bench.costs(default)?;
     eprintln!("where a run's time goes");
     let profile = bench.profile(default);
-    eprintln!("a hundred containers");
-    let crowds = bench.crowds(default);
+    let crowds = if arguments.alive < CROWD {
+        Vec::new()
+    } else {
+        eprintln!("a hundred containers");
+        bench.crowds(default)
+    };
     eprintln!("{} containers", arguments.alive);
     let flats = bench.flatness(default, arguments.alive);
-    let report = Report { bench, bundles: &bundles, lifecycles, costs, profile, flats, crowds, about };
+    let report = Report {
+        bench,
+        bundles: &bundles,
+        lifecycles,
+        costs,
+        profile,
+        flats,
+        crowds,
+        about,
+        command: &arguments.command,
+        note: arguments.note.as_deref(),
+        plotted: arguments.svg.is_some(),
+    };
     let write =
         |path: &Option<PathBuf>, text: &str| path.as_ref().map_or(Ok(()), |path| fs::write(path, text));
     write(&arguments.markdown, &report.markdown())?;

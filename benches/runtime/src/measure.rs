@@ -470,6 +470,8 @@ impl Bench {
     }
 }
 
+pub const CROWD: usize = 100;
+
 /// A hundred containers.
 pub struct Crowd {
     pub who: String,
@@ -481,24 +483,23 @@ pub struct Crowd {
 
 impl Bench {
     pub fn crowds(&self, default: &Bundle) -> Vec<Crowd> {
-        const CONTAINERS: usize = 100;
         const PROBES: usize = 300;
         let crowd = |r: &Runtime| Crowd { who: r.name.clone(), start: vec![], probes: vec![] };
         let mut crowds: Vec<_> = self.runtimes.iter().map(crowd).collect();
         for _ in 0..(self.rounds / 20).clamp(1, 5) {
             for (runtime, crowd) in self.runtimes.iter().zip(&mut crowds) {
                 let id = |number: usize| format!("{}{}-crowd-{number}", self.prefix, runtime.name);
-                let (elapsed, failed) = self.at_once(runtime, CONTAINERS, |number| {
+                let (elapsed, failed) = self.at_once(runtime, CROWD, |number| {
                     vec![runtime.new_container(&["run", "--detach"], &default.stays(), false, &id(number))]
                 });
                 if failed == 0 {
                     crowd.start.push(elapsed);
                     let (elapsed, failed) = self.at_once(runtime, PROBES, |number| {
-                        vec![runtime.command(false, &["exec", &id(number % CONTAINERS), "/bin/true"])]
+                        vec![runtime.command(false, &["exec", &id(number % CROWD), "/bin/true"])]
                     });
                     crowd.probes.extend((failed == 0).then_some(PROBES as f64 / elapsed * 1e3));
                 }
-                self.delete_at_once(runtime, CONTAINERS, &id);
+                self.delete_at_once(runtime, CROWD, &id);
             }
         }
         crowds

@@ -17,6 +17,10 @@ pub struct Report<'a> {
     pub crowds: Vec<Crowd>,
     /// The machine, the date, the runtimes' versions: a name and what it is.
     pub about: Vec<(&'static str, String)>,
+    pub command: &'a str,
+    pub note: Option<&'a str>,
+    /// Whether there are plots to show.
+    pub plotted: bool,
 }
 
 fn number(value: Option<f64>) -> String {
@@ -77,25 +81,36 @@ impl Report<'_> {
         let about: serde_json::Map<_, _> =
             self.about.iter().map(|(name, what)| ((*name).to_owned(), json!(what))).collect();
         json!({
-            "about": about, "milliseconds": lifecycles.collect::<Vec<_>>(), "run": costs.collect::<Vec<_>>(),
+            "about": about, "note": self.note,
+            "milliseconds": lifecycles.collect::<Vec<_>>(), "run": costs.collect::<Vec<_>>(),
             "phases": phases.collect::<Vec<_>>(), "calls": calls.collect::<Vec<_>>(),
             "alive": flats.collect::<Vec<_>>(), "hundred": crowds.collect::<Vec<_>>(),
         })
     }
 
     pub fn markdown(&self) -> String {
-        let mut out = "# What rrun's commands cost\n\nWritten by `make bench`: do not edit.\n\n".to_owned();
+        let mut out =
+            format!("# What rrun's commands cost\n\nWritten by `{}`: do not edit.\n\n", self.command);
+        if let Some(note) = self.note {
+            let _ = writeln!(out, "{note}\n");
+        }
         for (name, what) in &self.about {
             let _ = writeln!(out, "- {name}: {what}");
         }
         out.push_str(
             "\nMilliseconds from before a command is started until it has been waited for: median (10th–90th \
              percentile). The runtimes take turns in every round. The floor is `benches/floor`: a program that makes \
-             the system calls which the bundle needs of the kernel, and no other. With cgroup v1, moving a process \
-             into a cgroup through `cgroup.procs` waits for a grace period of RCU unless one has just been waited \
-             for, so that runtimes which take turns spare each other the wait: the tables with a pause before every \
-             command show one that comes alone.\n\n![What run takes, and its distance from the floor](performance-run.svg)\n",
+             the system calls which the bundle needs of the kernel, and no other.",
         );
+        if self.bench.pauses.iter().any(|pause| *pause > 0) {
+            out.push_str(
+                " With cgroup v1, moving a process into a cgroup through `cgroup.procs` waits for a grace period of \
+                 RCU unless one has just been waited for, so that runtimes which take turns spare each other the \
+                 wait: the tables with a pause before every command show one that comes alone.",
+            );
+        }
+        out.push('\n');
+        self.plot(&mut out, "What run takes, and its distance from the floor", "performance-run.svg");
         for (at, pause) in self.bench.pauses.iter().enumerate() {
             for bundle in self.bundles.iter().filter(|bundle| at == 0 || bundle.thorough) {
                 let title = capital(bundle.title);
@@ -111,6 +126,12 @@ impl Report<'_> {
         self.calls(&mut out);
         self.many(&mut out);
         out
+    }
+
+    fn plot(&self, out: &mut String, title: &str, file: &str) {
+        if self.plotted {
+            let _ = writeln!(out, "\n![{title}]({file})");
+        }
     }
 
     fn table(&self, out: &mut String, bundle: &'static str, pause: u64) {
@@ -258,13 +279,18 @@ impl Report<'_> {
         let _ = writeln!(
             out,
             "\n## The Nth container\n\nMilliseconds of {subject} with so many containers alive, the default spec; \
-             `create` makes the Nth.\n\n![What the Nth container takes](performance-alive.svg)\n"
+             `create` makes the Nth."
         );
+        self.plot(out, "What the Nth container takes", "performance-alive.svg");
+        out.push('\n');
         head(out, &["alive", "create", "exec", "state", "list", "the floor's create"]);
         for flat in &self.flats {
             let mut cells = vec![flat.alive.to_string()];
             cells.extend(flat.medians.iter().map(|(_, time)| number(*time)));
             row(out, &cells);
+        }
+        if self.crowds.is_empty() {
+            return;
         }
         out.push_str("\n## A hundred containers\n\nThe default spec, on all cores at once.\n\n");
         head(out, &["", "until all have started, s", "`exec` of `/bin/true` into them, a second"]);

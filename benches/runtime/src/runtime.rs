@@ -233,7 +233,8 @@ impl Floor {
     }
 }
 
-/// Of the mounted hierarchies, this process's own cgroup.
+/// Of the mounted hierarchies, this process's own cgroup; of v2 alone the one above it, since v2 lets a cgroup with
+/// processes have no children with controllers.
 fn hierarchies() -> io::Result<Vec<(String, PathBuf)>> {
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
@@ -262,7 +263,10 @@ fn hierarchies() -> io::Result<Vec<(String, PathBuf)>> {
             Some(name) => name,
             None => continue,
         };
-        if let Some(path) = path {
+        if let Some(mut path) = path {
+            if name == "v2" {
+                path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            }
             found.push((name.to_owned(), Path::new(point).join(path.trim_start_matches('/'))));
         }
     }
