@@ -176,11 +176,9 @@ fn establish(
     if let Some(socket) = pidfd_socket {
         socket.send_pidfd(launched.pidfd.as_fd(), false).context(|| "--pidfd-socket")?;
     }
-    let (pidfd, socket) = launched.copies()?;
     slot.replace()?;
-    let console = launched.commit(starts)?;
+    let (pidfd, console, attended) = launched.commit(starts)?;
     slot.forget_replaced();
-    let attended = (starts != Starts::Apart).then_some(Attended { socket, started: starts == Starts::Now });
     cgroup.keep();
     shared.0 = None;
     let console = console.filter(|_| console_socket.is_none());

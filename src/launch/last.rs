@@ -162,34 +162,45 @@ impl Last<'_> {
         s.execve(&self.program, &self.process.argv, &self.envp).or_tell(&told(failed));
     }
 
-    /// What the clone of a relay does not have of it, with the capability to.
+    /// What the clone of a relay does not have of it.
     fn scheduler(&self, s: &mut Script) -> Result<(), Fault> {
         let scheduler = self.process.scheduler.as_ref().filter(|scheduler| !scheduler.is_inherited());
         let Some(scheduler) = scheduler else { return Ok(()) };
-        let now = task::capget().at(Step::Capabilities)?;
-        let all = CapSets { effective: now.permitted, ..now };
-        s.capset(all).or_tell(&message(Step::Capabilities, 0, "capset"));
-        let failed = message(Step::Scheduling, 0, "sched_setattr");
-        s.sched_setattr(super::steps::attributes(scheduler)).or_tell(&failed);
-        s.capset(now).or_tell(&message(Step::Capabilities, 0, "capset"));
-        Ok(())
+        with_all_permitted(s, |s| {
+            let failed = message(Step::Scheduling, 0, "sched_setattr");
+            s.sched_setattr(super::steps::attributes(scheduler)).or_tell(&failed);
+            Ok(())
+        })
     }
 
-    /// Leaves the program's file behind, with the capability to.
+    /// Leaves the program's file behind.
     fn forget(&self, s: &mut Script, forget: &Forget) -> Result<(), Fault> {
-        let now = task::capget().at(Step::Capabilities)?;
-        let all = CapSets { effective: now.permitted, ..now };
-        if all != now {
-            s.capset(all).or_tell(&message(Step::Capabilities, 0, "capset"));
-        }
-        let messages = [message(Step::Exe, 0, "munmap"), message(Step::Exe, 0, "prctl PR_SET_MM_MAP")];
-        s.forget_program(&forget.map, &forget.nothing, messages.each_ref().map(|m| &m[..])).at(Step::Exe)?;
-        s.close((&forget.nothing).into()).or_not();
-        if all != now {
-            s.capset(now).or_tell(&message(Step::Capabilities, 0, "capset"));
-        }
-        Ok(())
+        with_all_permitted(s, |s| {
+            let messages = [message(Step::Exe, 0, "munmap"), message(Step::Exe, 0, "prctl PR_SET_MM_MAP")];
+            s.forget_program(&forget.map, &forget.nothing, messages.each_ref().map(|m| &m[..]))
+                .at(Step::Exe)?;
+            s.close((&forget.nothing).into()).or_not();
+            Ok(())
+        })
     }
+}
+
+/// Lines that need a capability which is permitted and mostly not effective any more.
+fn with_all_permitted(
+    s: &mut Script,
+    lines: impl FnOnce(&mut Script) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let now = task::capget().at(Step::Capabilities)?;
+    let all = CapSets { effective: now.permitted, ..now };
+    let set = |s: &mut Script, sets| {
+        if all != now {
+            s.capset(sets).or_tell(&message(Step::Capabilities, 0, "capset"));
+        }
+    };
+    set(s, all);
+    lines(s)?;
+    set(s, now);
+    Ok(())
 }
 
 /// The script of a container's first process from here to execve.

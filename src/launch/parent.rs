@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::protocol::{self, Lost, Message, Report};
+use super::start::Attended;
 use super::{Child, clone_into, exec, init, relay, words};
 use crate::cgroup::{Cgroup, Entry, Tasks};
 use crate::error::{Call as _, Context as _, Error, Kind as ErrorKind, Result};
@@ -81,28 +82,29 @@ impl Launched {
         status.terminating_signal()
     }
 
-    /// What [`Launched::commit`] is to give back; had before, as its word cannot be taken back.
-    ///
-    /// # Errors
-    /// Those of fcntl(2).
-    pub fn copies(&self) -> Result<(OwnedFd, OwnedFd)> {
-        Ok((self.pidfd.try_clone().call(|| "fcntl")?, self.socket.try_clone().call(|| "fcntl")?))
-    }
-
     /// Lets init wait for `start` by itself, or, in a `run`, for a start from here; until then it dies with rrun. With
-    /// [`Starts::Now`] it is started. Returns its terminal.
+    /// [`Starts::Now`] it is started. Returns a pidfd of it and its terminal.
     ///
     /// # Errors
     /// The process has died.
-    pub fn commit(mut self, starts: Starts) -> Result<Option<OwnedFd>> {
+    pub fn commit(mut self, starts: Starts) -> Result<(OwnedFd, Option<OwnedFd>, Option<Attended>)> {
         let word = match starts {
             Starts::Apart => Message::Committed,
             Starts::Later => Message::Attended,
             Starts::Now => Message::Start,
         };
+        // Before the word that cannot be taken back.
+        let pidfd = self.pidfd.try_clone().call(|| "fcntl")?;
+        let attended = match starts {
+            Starts::Apart => None,
+            Starts::Later | Starts::Now => {
+                let socket = self.socket.try_clone().call(|| "fcntl")?;
+                Some(Attended { socket, started: starts == Starts::Now })
+            }
+        };
         protocol::send(&self.socket, &word, &[]).context(|| "the container's first process has died")?;
         self.armed = false;
-        Ok(self.console.take())
+        Ok((pidfd, self.console.take(), attended))
     }
 
     /// Replaces a relay by the process that it has made, which is rrun's child too.
