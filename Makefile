@@ -73,6 +73,7 @@ guest-image: packages
 unit:
 	$(CARGO) test --workspace --locked --lib --bins
 	$(CARGO) test --locked --test fuzzed
+	$(CARGO) test $(BENCH)
 
 # The runtime is tested as it is shipped: the release binary, unless RRUN names another runtime.
 # The host is compared before and after the whole suite, and the comparison runs even when a test failed.
