@@ -15,10 +15,11 @@ use rustix::process::Signal;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How long a killed process may take to end: one in an uninterruptible wait is not waited for without end. It is also
 /// the time after which CRIU gives up to stop processes.
-const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long `delete` waits for a process that is on its way out.
 const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -212,18 +213,16 @@ impl Container {
             }
         }
         let cgroup = self.cgroup();
-        cgroup.thaw_to_die()?;
         // First, so that no exec can enter any more while the others are killed.
         if let Some(init) = &init {
-            let mut ended = ends(init, PATIENCE)?;
-            if !ended && crate::criu::kill_tracer(self.record.pid) {
-                // It may have frozen them since.
-                cgroup.thaw_to_die()?;
-                ended = ends(init, PATIENCE)?;
-            }
+            let ended = dies(init, &cgroup)?
+                // It may have frozen them.
+                || crate::criu::kill_tracer(self.record.pid) && dies(init, &cgroup)?;
             if !ended {
                 return Err(Error::new("container init still running"));
             }
+        } else {
+            cgroup.thaw_to_die()?;
         }
         cgroup.kill(Signal::KILL)?;
         Ok(cgroup)
@@ -281,6 +280,21 @@ pub fn run_poststop(annotations: &BTreeMap<String, String>, hooks: &Hooks, state
 pub fn has_own_pids(spec: &Spec) -> bool {
     let listed = spec.linux.as_deref().map_or(&[][..], |linux| &linux.namespaces);
     Namespaces::build(listed).is_ok_and(|namespaces| namespaces.creates(Namespace::Pid))
+}
+
+/// Whether a killed process ends in time. It is thawed again and again: a `pause` beside this may have frozen it since,
+/// and what cgroup v1 has frozen does not die.
+fn dies(pidfd: &OwnedFd, cgroup: &Cgroup) -> Result<bool> {
+    let begun = Instant::now();
+    loop {
+        cgroup.thaw_to_die()?;
+        if ends(pidfd, MOMENT)? {
+            return Ok(true);
+        }
+        if begun.elapsed() >= PATIENCE {
+            return Ok(false);
+        }
+    }
 }
 
 /// Whether a process ends in time.

@@ -298,6 +298,36 @@ fn a_paused_container_is_updated_and_stays_paused() {
     t.end();
 }
 
+/// A `pause` that comes right after what was killed was thawed: the write that thaws it is lost.
+#[test]
+fn what_is_frozen_again_after_it_was_killed_is_thawed_again() {
+    requires!(root);
+    requires!(program "strace");
+    requires!(unfiltered);
+    rrun_only!("counts rrun's writes");
+    requires!(controller("freezer"), "needs cgroup v1");
+    // Of `delete --force`: init is thawed by the first; without a pid namespace, the others are frozen by the second
+    // and thawed by the third.
+    for (pids, lost) in [(true, 1), (false, 3)] {
+        let t = Test::new("again");
+        if !pids {
+            t.edit(|c| {
+                c["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+                c["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "proc");
+            });
+        }
+        t.detached("sleep 1000 & exec sleep 1000");
+        t.rt(&["pause", &t.id]).go().ok();
+        let (log, state) = (t.dir.join("strace"), t.cgroup("freezer").join("freezer.state"));
+        let inject = format!("inject=write:retval=6:when={lost}");
+        let strace = ["strace", "-o", log.to_str().unwrap(), "-P", state.to_str().unwrap(), "-e", &inject];
+        t.rt(&["delete", "--force", &t.id]).under(&strace).go().ok();
+        let log = fs::read_to_string(&log).unwrap();
+        assert!(log.contains("THAWED") && log.contains("(INJECTED)"), "{log}");
+        t.nothing_left();
+    }
+}
+
 /// The files of each hierarchy that hold a setting, not a count of use.
 fn settings(pid: u32) -> Vec<String> {
     let mut lines = Vec::new();

@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// The longest that anything here waits.
 const LIMIT: Duration = Duration::from_secs(10);
+/// After which what is waited for is looked at again.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// When waiting ends.
 struct Deadline(Instant);
@@ -46,6 +48,11 @@ impl Deadline {
     fn left(&self) -> Option<Timespec> {
         let left = self.0.checked_duration_since(Instant::now())?;
         Timespec::try_from(left).ok()
+    }
+
+    /// This, or earlier.
+    fn within(&self, time: Duration) -> Self {
+        Self(self.0.min(Self::after(time).0))
     }
 
     /// Gives way to others for a moment, where the kernel has no event to wait for.
@@ -721,7 +728,10 @@ impl Cgroup {
     pub fn thaw_to_die(&self) -> Result<()> {
         match self.find_freezer()? {
             // Where it cannot be told, too: thawing what is not frozen does nothing.
-            Some((Version::V1, dir)) if v1::is_frozen(dir).unwrap_or(true) => v1::thaw(dir),
+            Some((Version::V1, dir)) if v1::is_frozen(dir).unwrap_or(true) => match v1::thaw(dir) {
+                Err(e) if !is_gone(&e) => Err(e),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -805,7 +815,7 @@ impl Cgroup {
     pub fn remove(mut self) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
         self.stop_scope(&deadline)?;
-        self.groups.iter().try_for_each(|group| remove(group, &deadline))
+        self.groups.iter().try_for_each(|group| remove(group, &deadline, || self.thaw_to_die()))
     }
 
     /// Removes the cgroups that are empty and leaves the others alone.
@@ -987,7 +997,8 @@ fn signal_all(pids: &[u32], signal: Signal) -> Result<()> {
     result
 }
 
-fn remove(group: &Group, deadline: &Deadline) -> Result<()> {
+/// `thaw` what a `pause` beside this may have frozen after it was killed.
+fn remove(group: &Group, deadline: &Deadline, thaw: impl Fn() -> Result<()>) -> Result<()> {
     // Nothing but a cgroup is removed at this path, whatever leads there, and mostly nothing is in the way.
     if matches!(unlinkat(CWD, &group.path, AtFlags::REMOVEDIR), Ok(()) | Err(Errno::NOENT)) {
         return Ok(());
@@ -1012,7 +1023,8 @@ fn remove(group: &Group, deadline: &Deadline) -> Result<()> {
             Err(busy) if busy.errno() != Some(Errno::BUSY) && !is_gone(&busy) => return Err(busy),
             _ => {}
         }
-        if !wait_empty(group.version, &dir, deadline)? {
+        thaw()?;
+        if !wait_empty(group.version, &dir, &deadline.within(MOMENT))? && deadline.left().is_none() {
             let pids = dir.procs().unwrap_or_default();
             return Err(e.remedy(format!("{} process(es) remain: {pids:?}", pids.len())));
         }
