@@ -373,8 +373,8 @@ fn under(words: &[&Path], command: &Command) -> Command {
 /// With so many containers alive: milliseconds of each command.
 pub struct Flat {
     pub alive: usize,
-    /// The last is the floor's, which tells what of the first is the kernel's.
-    pub medians: [(&'static str, Option<f64>); 5],
+    /// The last two are the floor's, which tell what of the first two is the kernel's.
+    pub medians: [(&'static str, Option<f64>); 6],
 }
 
 impl Bench {
@@ -395,7 +395,7 @@ impl Bench {
                 )]
             });
             alive = target - 1;
-            let mut times = [const { Vec::new() }; 5];
+            let mut times = [const { Vec::new() }; 6];
             for _ in 0..self.rounds.clamp(5, 40) {
                 let last = id(alive);
                 let commands = [
@@ -410,12 +410,15 @@ impl Bench {
                         let _ = runtime.time(runtime.command(false, &["start", &last]));
                     }
                 }
+                if let Some(pid) = runtime.pid(false, &id(0)) {
+                    times[5].extend(self.floor.exec(&id(0), pid));
+                }
                 let _ = runtime.time(runtime.command(false, &["delete", "--force", &last]));
                 times[4].extend(self.floor.create(&last));
                 let _ = self.floor.delete(&last);
                 reap_all();
             }
-            let [create, exec, state, list, floor] = times.map(|times| median(&times));
+            let [create, exec, state, list, floor, floor_exec] = times.map(|times| median(&times));
             flats.push(Flat {
                 alive: target,
                 medians: [
@@ -424,6 +427,7 @@ impl Bench {
                     ("state", state),
                     ("list", list),
                     ("floor's create", floor),
+                    ("floor's exec", floor_exec),
                 ],
             });
         }

@@ -283,7 +283,7 @@ impl Report<'_> {
         );
         self.plot(out, "What the Nth container takes", "performance-alive.svg");
         out.push('\n');
-        head(out, &["alive", "create", "exec", "state", "list", "the floor's create"]);
+        head(out, &["alive", "create", "exec", "state", "list", "the floor's create", "its exec"]);
         for flat in &self.flats {
             let mut cells = vec![flat.alive.to_string()];
             cells.extend(flat.medians.iter().map(|(_, time)| number(*time)));
