@@ -203,16 +203,22 @@ fn meet(pair: &Pair, rounds: usize) {
     assert!(violations == 0 || !is_rrun(), "{}: {violations} violations", pair.name);
 }
 
-/// `SWEEP_ROUNDS` says how many (1,000).
+/// `SWEEP_ROUNDS` says how many (1,000), and `SWEEP_PAIRS` which, as "pause and delete --force,start and kill": for a
+/// finding that is looked at again.
 #[test]
 fn two_at_once() {
     let rounds = number("SWEEP_ROUNDS", 1000);
+    let only = std::env::var("SWEEP_PAIRS").ok();
+    let wanted =
+        |pair: &&Pair| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == pair.name));
+    let pairs: Vec<_> = PAIRS.iter().filter(wanted).collect();
+    assert!(!pairs.is_empty(), "SWEEP_PAIRS names none");
     // Several pairs at a time, as the two of a pair wait for one another, and for the kernel, more than they compute.
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
-                while let Some(pair) = PAIRS.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(pair) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if std::panic::catch_unwind(|| meet(pair, rounds)).is_err() {
                         failed.store(true, Ordering::Relaxed);
                     }
