@@ -1,0 +1,3 @@
+//! Containers: what was asked for, what becomes of it.
+
+#![forbid(unsafe_code)]

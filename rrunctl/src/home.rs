@@ -1,0 +1,266 @@
+//! The directories of an engine: what is kept and what a reboot may take; how a file in them appears as a whole, and who
+//! is at work on what.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Context as _, Error, Result};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Where an engine keeps everything.
+#[derive(Debug, Clone)]
+pub struct Home {
+    root: PathBuf,
+    run: PathBuf,
+}
+
+impl Home {
+    /// Opens the engine in `root`, which a reboot must leave, and `run`, which it must not; makes what is missing.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn open(root: &Path, run: &Path) -> Result<Self> {
+        let home = Self { root: absolute(root)?, run: absolute(run)? };
+        // Root's alone: layers have files with set-user-id bits (CVE-2021-41089, CVE-2021-41091).
+        private(&home.root)?;
+        private(&home.run)?;
+        for dir in ["blobs/sha256", "layers", "images", "refs", "containers", "names", "networks", "volumes", "tmp"] {
+            private(&home.root.join(dir))?;
+        }
+        Ok(home)
+    }
+
+    /// What is kept.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What a reboot takes.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// A path below what is kept.
+    pub fn kept(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// A directory below `tmp`, removed with all that is in it unless it is moved away; locked, so that nobody takes
+    /// it for what a killed command left.
+    ///
+    /// # Errors
+    /// Those of mkdir(2), open(2) and flock(2).
+    pub fn scratch(&self, what: &str) -> Result<Scratch> {
+        for _ in 0..100 {
+            let path = self.root.join("tmp").join(format!("{what}.{}", unique()?));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(Error::from(e).context(format!("mkdir {}", path.display()))),
+            }
+            let lock = File::open(&path).context(|| format!("open {}", path.display()))?;
+            // `sweep` may have come between, seen nobody's lock, and removed it.
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
+                return Ok(Scratch { path, lock });
+            }
+        }
+        Err(Error::system(format!("{}: no free name", self.root.join("tmp").display())))
+    }
+
+    /// Removes what killed commands left below `tmp`; returns how many bytes.
+    ///
+    /// # Errors
+    /// Those of readdir(3).
+    pub fn sweep(&self) -> Result<u64> {
+        let tmp = self.root.join("tmp");
+        let mut freed = 0;
+        for entry in fs::read_dir(&tmp).context(|| format!("open {}", tmp.display()))? {
+            let path = entry.context(|| format!("read {}", tmp.display()))?.path();
+            let Ok(lock) = File::open(&path) else { continue };
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                freed += size(&path);
+                remove_tree(&path)?;
+            }
+        }
+        Ok(freed)
+    }
+}
+
+/// A directory that is being filled.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    #[expect(dead_code, reason = "held")]
+    lock: File,
+}
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = remove_tree(&self.path);
+    }
+}
+
+/// A lock held until it is dropped, of a file that stays.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held")] File);
+
+impl Lock {
+    /// Waits until nobody else has `path` locked, which is made if it is missing.
+    ///
+    /// # Errors
+    /// Those of open(2) and flock(2).
+    pub fn exclusive(path: &Path) -> Result<Self> {
+        Self::take(path, FlockOperation::LockExclusive)
+    }
+
+    /// Waits until nobody has `path` locked exclusively.
+    ///
+    /// # Errors
+    /// Those of open(2) and flock(2).
+    pub fn shared(path: &Path) -> Result<Self> {
+        Self::take(path, FlockOperation::LockShared)
+    }
+
+    fn take(path: &Path, how: FlockOperation) -> Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .context(|| format!("open {}", path.display()))?;
+        loop {
+            match flock(&file, how) {
+                Ok(()) => return Ok(Self(file)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(Error::from(e).context(format!("flock {}", path.display()))),
+            }
+        }
+    }
+}
+
+/// Writes `path` as a whole or not at all; what was there is replaced.
+///
+/// # Errors
+/// Those of open(2), write(2), fsync(2) and rename(2).
+pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let new = dir.join(format!(".{}", unique()?));
+    let written = (|| {
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&new)?;
+        file.write_all(bytes)?;
+        // Without it a power cut leaves an empty file under the name on some file systems.
+        file.sync_data()?;
+        fs::rename(&new, path)
+    })();
+    written.map_err(|e| {
+        let _ = fs::remove_file(&new);
+        Error::from(e).context(format!("write {}", path.display()))
+    })
+}
+
+/// The file's bytes, or nothing where it is not.
+///
+/// # Errors
+/// Those of open(2) and read(2).
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::from(e).context(format!("read {}", path.display()))),
+    }
+}
+
+/// Removes a directory and all in it, or a file; what is missing is no error.
+///
+/// # Errors
+/// Those of unlink(2) and rmdir(2).
+pub fn remove_tree(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::from(e).context(format!("remove {}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How many bytes the regular files below `path` have.
+pub fn size(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    if !meta.is_dir() {
+        return if meta.is_file() { meta.len() } else { 0 };
+    }
+    fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| size(&entry.path())).sum())
+}
+
+/// 16 hexadecimal digits that nobody has had.
+///
+/// # Errors
+/// Those of getrandom(2).
+pub fn unique() -> Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|e| Error::system(format!("getrandom: {e}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).context(|| path.display().to_string())
+}
+
+fn private(path: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o711).create(path).context(|| format!("mkdir {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(name: &str) -> (PathBuf, Home) {
+        let dir = std::env::temp_dir().join(format!("rrunctl-{name}-{}", unique().expect("random")));
+        let home = Home::open(&dir.join("root"), &dir.join("run")).expect("a home");
+        (dir, home)
+    }
+
+    #[test]
+    fn what_a_killed_command_left_is_swept_and_what_one_is_at_work_on_is_not() {
+        let (dir, home) = home("sweep");
+        let at_work = home.scratch("layer").expect("scratch");
+        let left = home.kept("tmp/layer.left");
+        fs::create_dir(&left).expect("mkdir");
+        fs::write(left.join("file"), [0; 10]).expect("write");
+        assert_eq!(home.sweep().expect("sweep"), 10);
+        assert!(!left.exists() && at_work.path().exists());
+        let path = at_work.path().to_owned();
+        drop(at_work);
+        assert!(!path.exists());
+        remove_tree(&dir).expect("remove");
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let (dir, home) = home("replace");
+        let path = home.kept("images/x");
+        assert_eq!(read(&path).expect("read"), None);
+        for text in ["one", "two"] {
+            replace(&path, 0o600, text.as_bytes()).expect("replace");
+            assert_eq!(read(&path).expect("read"), Some(text.into()));
+        }
+        assert_eq!(fs::read_dir(home.kept("images")).expect("readdir").count(), 1);
+        remove_tree(&dir).expect("remove");
+    }
+}

@@ -1,0 +1,3 @@
+//! What is done to images.
+
+#![forbid(unsafe_code)]

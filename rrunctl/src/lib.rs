@@ -1,0 +1,75 @@
+//! rrunctl: images, containers, networks and volumes above rrun, without a daemon. This page is the architecture.
+//!
+//! The library is the engine: typed requests and results, and progress as events ([`progress`]). The command line
+//! ([`cli`]) stands on it, and a server for Docker's API can. Nothing in it prints, and nothing in it is async.
+//!
+//! # Where things are
+//!
+//! | module | what |
+//! |---|---|
+//! | [`home`] | the directories: what is kept (`/var/lib/rrunctl`), what a reboot may take (`/run/rrunctl`), and locks |
+//! | [`settings`] | `daemon.json`: mirrors, insecure registries, address pools |
+//! | [`reference`] | names of images as people write them, and in full |
+//! | [`digest`] | names of content |
+//! | [`store`] | blobs as received, layers unpacked, images, and the names that refer to them |
+//! | [`archive`] | compression and tar: unpacked into a layer, packed from one, by fds |
+//! | [`image`] | what is done to images: load, save, import, export, commit, history, prune |
+//! | [`registry`] | pull and push, login and logout |
+//! | [`network`] | bridges, addresses, NAT, published ports, by netlink in this process |
+//! | [`volume`] | volumes, and their first filling from an image |
+//! | [`container`] | create, start, stop, exec, cp, commit; config.json from an image and what was asked for |
+//! | [`monitor`] | the words between rrunctl and `rrunmon`, the process beside each container |
+//! | [`cli`] | the command line: one module a command, tables, templates, progress bars |
+//!
+//! # What is kept, and how a kill at any instant loses nothing
+//!
+//! Everything is a file. A file appears by rename(2) or linkat(2) once it is whole, so that what can be read is whole,
+//! and what is not yet is below `tmp/`, locked by who makes it: what nobody has locked, the next `system prune` and the
+//! next start of an engine after a boot remove ([`home`]).
+//!
+//! ```text
+//! /var/lib/rrunctl/
+//!   blobs/sha256/HEX        manifests, indexes, configurations, layers as they were received: a push or a save has
+//!                           the digests that a pull had
+//!   layers/HEX/fs/          the tree of one layer, as overlayfs wants its lower directories, by its diff id
+//!   images/HEX.json         an image that is whole, by its configuration's digest
+//!   refs/NAME               the digest of the image that a name (percent-encoded) refers to
+//!   containers/ID/          config.v2.json, hostconfig.json, hosts, hostname, resolv.conf, ID-json.log, rw/, work/
+//!   names/NAME              the id of the container with this name: O_EXCL reserves it
+//!   networks/ID.json        and networks/ID.leases, its addresses
+//!   volumes/NAME/_data
+//!   tmp/                    what is being made
+//! /run/rrunctl/
+//!   rrun/                   rrun's own state
+//!   ID/                     the monitor's socket, its pid, how it ended
+//! ```
+//!
+//! # The processes of a container
+//!
+//! `rrunctl run` resolves the image, reserves the name, writes the bundle, makes the network namespace, and starts
+//! `rrunmon`, which makes a mount namespace of its own, mounts the root filesystem there and calls `rrun create`,
+//! tells rrunctl, calls `rrun start` when it is told to, and stays: it copies output to the log and to whoever is
+//! attached, reaps, writes how it ended before it tells anybody, takes down what was set up, and restarts by policy.
+//! So the host's mount table has nothing of a container, and the kernel unmounts when the last process is gone.
+//!
+//! # Where this differs from the design, and why
+//!
+//! * **Not in rrun's workspace**: see Cargo.toml.
+
+pub mod archive;
+pub mod cli;
+pub mod container;
+pub mod digest;
+pub mod error;
+pub mod home;
+pub mod image;
+pub mod monitor;
+pub mod network;
+pub mod progress;
+pub mod reference;
+pub mod registry;
+pub mod settings;
+pub mod store;
+pub mod volume;
+
+pub use error::{Error, Result};

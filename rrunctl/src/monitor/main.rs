@@ -1,0 +1,7 @@
+//! `rrunctl`: see the library's page.
+
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

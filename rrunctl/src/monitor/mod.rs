@@ -1,0 +1,3 @@
+//! The words between rrunctl and `rrunmon`, and what `rrunmon` does.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Networks, by netlink in this process.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Names of images.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The client of the distribution-spec.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! `daemon.json`.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! What is kept of images.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Volumes.
+
+#![forbid(unsafe_code)]
