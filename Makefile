@@ -21,7 +21,7 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: all build demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri \
+.PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine \
         test-attacks-vm test-sweeps-vm \
         test-cri-vm conformance conformance-vm bench bench-vm test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install uninstall clean
@@ -37,6 +37,15 @@ build:
 	    mkdir -p target/release && ln -f target/$(MUSL)/release/rrun target/release/rrun; \
 	else $(CARGO) build --release --locked; fi
 
+# rrunctl is a package of its own (its Cargo.toml says why), for the target of `build`: `--target` keeps the static flags
+# off its procedural macros. What its libraries have in C the machine's compiler compiles for musl, too.
+ENGINE = --manifest-path rrunctl/Cargo.toml --locked --target-dir target/rrunctl \
+         --target $$($(HAS_MUSL) && echo $(MUSL) || rustc -vV | sed -n 's/^host: //p')
+export CC_$(subst -,_,$(MUSL)) = $(CC)
+engine: build
+	$(CARGO) build --release $(ENGINE)
+	ln -f target/rrunctl/*/release/rrunctl target/release/
+
 demo: build
 	examples/demo "$(RRUN)"
 
@@ -48,7 +57,7 @@ test: packages build guest-image
 test-host: export RRUN_TEST_PATIENCE = 4
 test-host:
 	$(MAKE) unit && $(MAKE) suite && $(MAKE) suite-old-kernel && $(MAKE) test-cri && \
-	  $(MAKE) test-attacks && $(MAKE) test-kill test-faults SWEEP_SAMPLE=40
+	  $(MAKE) test-engine && $(MAKE) test-attacks && $(MAKE) test-kill test-faults SWEEP_SAMPLE=40
 
 test-guest:
 	$(MAKE) test-vm && $(MAKE) test-cri-vm
@@ -71,6 +80,7 @@ guest-image: packages
 
 # With the corpus of the fuzzers, which takes a second.
 unit:
+	$(CARGO) test $(ENGINE) --lib --bins
 	$(CARGO) test --workspace --locked --lib --bins
 	$(CARGO) test --locked --test fuzzed
 	$(CARGO) test $(BENCH)
@@ -100,6 +110,14 @@ test-attacks-vm: packages build
 # tests/cri is a package of its own; `--target` keeps the static flags off its procedural macros.
 CRI = --manifest-path tests/cri/Cargo.toml
 CRI_BUILD = $(CRI) --locked --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/cri
+
+# rrunctl, its commands and what they talk to: real registries, and what other tools make of an image.
+test-engine: export RUST_BACKTRACE = 0
+test-engine: export RRUN := $(RRUN)
+test-engine: packages build
+	$(CARGO) test $(ENGINE) --test engine --no-run
+	tests/unchanged tests/second-try \
+	  $(CARGO) test $(ENGINE) --test engine -- --show-output --test-threads=$(TEST_THREADS)
 
 # Kubernetes' path: containerd's CRI service, driven through its socket.
 test-cri: export RUST_BACKTRACE = 0
@@ -185,16 +203,18 @@ lint: unsafe
 	$(CARGO) fmt $(CRI) --check
 	$(CARGO) fmt --manifest-path tests/sweeps/Cargo.toml --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	$(CARGO) fmt --manifest-path rrunctl/Cargo.toml --check
 	$(CARGO) fmt --manifest-path benches/runtime/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy $(CRI_BUILD) --all-targets -- -D warnings
 	$(CARGO) clippy $(SWEEPS) --all-targets -- -D warnings
 	$(CARGO) clippy $(BENCH) --all-targets -- -D warnings
+	$(CARGO) clippy $(ENGINE) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 # `unsafe` stands only in src/sys/; every other source file forbids it itself.
 unsafe:
-	@bad=$$(find src conformance/src tests -name '*.rs' -not -path 'src/sys/*' \
+	@bad=$$(find src conformance/src tests rrunctl -name '*.rs' -not -path 'src/sys/*' -not -path rrunctl/src/sys.rs \
 	  -exec grep -nE '\bunsafe[[:space:]]*(\{|fn|impl|extern|trait)|allow\(unsafe_code\)' {} +); \
 	if [ -n "$$bad" ]; then echo "$$bad"; echo "unsafe outside src/sys/" >&2; exit 1; fi
 	@bad=$$(find src -name '*.rs' -not -path 'src/sys/*' -not -path src/lib.rs \
