@@ -27,7 +27,9 @@ impl Home {
         // Root's alone: layers have files with set-user-id bits (CVE-2021-41089, CVE-2021-41091).
         private(&home.root)?;
         private(&home.run)?;
-        for dir in ["blobs/sha256", "layers", "images", "refs", "containers", "names", "networks", "volumes", "tmp"] {
+        for dir in
+            ["blobs/sha256", "layers", "images", "refs", "containers", "names", "networks", "volumes", "tmp"]
+        {
             private(&home.root.join(dir))?;
         }
         Ok(home)
