@@ -133,6 +133,17 @@ impl Lock {
         Self::take(path, FlockOperation::LockShared)
     }
 
+    /// Does not wait: nothing, while anybody has `path` locked.
+    ///
+    /// # Errors
+    /// Those of open(2) and flock(2).
+    pub fn try_exclusive(path: &Path) -> Result<Option<Self>> {
+        match Self::take(path, FlockOperation::NonBlockingLockExclusive) {
+            Err(e) if e.errno() == Some(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
     fn take(path: &Path, how: FlockOperation) -> Result<Self> {
         let file = OpenOptions::new()
             .create(true)

@@ -23,10 +23,10 @@ pub struct Reference {
     pub registry: String,
     /// `library/busybox`.
     pub repository: String,
+    /// Of a manifest or an index; where a tag is given too, it decides.
+    pub digest: Option<Digest>,
     /// `latest`.
     pub tag: Option<String>,
-    /// Of a manifest or an index; where both are given, it decides.
-    pub digest: Option<Digest>,
 }
 
 impl Reference {
@@ -104,6 +104,11 @@ impl Reference {
         }
     }
 
+    /// Whether a filter's pattern is the name, with or without its tag, as people write it; `*` is anything but `/`.
+    pub fn matches(&self, pattern: &str) -> bool {
+        [self.familiar(), self.familiar_name()].iter().any(|name| glob(pattern.as_bytes(), name.as_bytes()))
+    }
+
     fn suffix(&self) -> String {
         let tag = self.tag.as_ref().map(|tag| format!(":{tag}"));
         let digest = self.digest.map(|digest| format!("@{digest}"));
@@ -178,6 +183,35 @@ fn parse_digest(text: &str) -> Result<Digest> {
         "sha256" if hex.len() != 64 => Err(Error::invalid("invalid checksum digest length")),
         "sha256" => Digest::from_hex(hex).ok_or_else(|| Error::invalid("invalid checksum digest format")),
         _ => Err(Error::invalid("unsupported digest algorithm")),
+    }
+}
+
+/// `*` and `?`, which `/` ends; `[a-c]`, `[^a]`; `\\` takes the next as it is (Go's path.Match).
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        [b'*', rest @ ..] => {
+            let run = text.iter().take_while(|&&c| c != b'/').count();
+            (0..=run).any(|n| glob(rest, &text[n..]))
+        }
+        [b'?', rest @ ..] => text.first().is_some_and(|&c| c != b'/') && glob(rest, &text[1..]),
+        [b'[', rest @ ..] => {
+            let (Some(&c), Some(end)) = (text.first(), rest.iter().skip(1).position(|&c| c == b']')) else {
+                return false;
+            };
+            let (set, rest) = (&rest[..=end], &rest[end + 2..]);
+            let (set, inverted) = set.strip_prefix(b"^").map_or((set, false), |set| (set, true));
+            in_set(set, c) != inverted && glob(rest, &text[1..])
+        }
+        [b'\\', c, rest @ ..] | [c, rest @ ..] => text.first() == Some(c) && glob(rest, &text[1..]),
+    }
+}
+
+fn in_set(set: &[u8], c: u8) -> bool {
+    match set {
+        [low, b'-', high, rest @ ..] => (low..=high).contains(&&c) || in_set(rest, c),
+        [one, rest @ ..] => *one == c || in_set(rest, c),
+        [] => false,
     }
 }
 
@@ -266,5 +300,17 @@ mod tests {
             hex,
             format!("invalid repository name ({HEX}), cannot specify 64-byte hexadecimal strings")
         );
+    }
+
+    #[test]
+    fn a_filters_pattern_is_a_name_with_or_without_its_tag() {
+        let reference = Reference::parse("h.io/team/busybox:1.36").expect("valid");
+        for pattern in ["h.io/team/busybox", "h.io/team/busybox:1.36", "*/*/busy*", "h.io/team/busybox:1.[0-9]?"] {
+            assert!(reference.matches(pattern), "{pattern}");
+        }
+        for pattern in ["busybox", "*", "*busybox", "h.io/team/busybox:1.37", "h.io/team/busybox:1.[^3]6", "[", "\\"] {
+            assert!(!reference.matches(pattern), "{pattern}");
+        }
+        assert!(Reference::parse("busybox").expect("valid").matches("busybox:l*"));
     }
 }

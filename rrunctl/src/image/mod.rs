@@ -2,18 +2,32 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
+mod commit;
+mod layout;
+mod load;
+mod save;
+mod show;
 mod spec;
+mod usage;
+mod v1;
+mod words;
 
+pub use changes::changes;
+pub use commit::{Commit, commit, import};
+pub use load::load;
+pub use save::save;
+pub use show::{HistoryRow, history, inspect};
 pub use spec::{
     Descriptor, Empty, Health, History, ImageConfig, Index, Manifest, Platform, RootFs, RunConfig, media_type,
 };
+pub use usage::{ImageUsage, Usage, usage};
 
 use crate::digest::Digest;
-use crate::error::Result;
-use crate::progress::Sink;
+use crate::error::{Error, Result};
 use crate::reference::Reference;
 use crate::store::{Filter, Removed, Store, Users};
-use std::io::{Read, Write};
+use serde_json::json;
 use time::OffsetDateTime;
 
 /// An image that is whole.
@@ -48,171 +62,36 @@ pub struct Layer {
     pub media_type: String,
 }
 
-/// A row of `docker history`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HistoryRow {
-    /// Of the topmost row; the others' images are not here: `<missing>`.
-    pub id: Option<Digest>,
-    /// When.
-    pub created: Option<OffsetDateTime>,
-    /// `/bin/sh -c #(nop)  CMD ["sh"]`, in full.
-    pub created_by: String,
-    /// Bytes of the layer, 0 where there is none.
-    pub size: u64,
-    /// `Imported from -`.
-    pub comment: String,
-    /// Names of the image of this row.
-    pub tags: Vec<String>,
-}
-
-/// What takes space.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// One image each, newest first.
-    pub images: Vec<ImageUsage>,
-    /// Bytes of all, what is shared counted once.
-    pub size: u64,
-    /// Bytes that removing the images that no container has would free.
-    pub reclaimable: u64,
-}
-
-/// What one image takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageUsage {
-    /// Which.
-    pub id: Digest,
-    /// Bytes of its layers.
-    pub size: u64,
-    /// Bytes of those of its layers that other images have too.
-    pub shared: u64,
-    /// How many containers were made from it.
-    pub containers: u64,
-}
-
-/// What a commit adds to its base.
-#[derive(Debug, Clone, Default)]
-pub struct Commit {
-    /// The whole configuration of the new image, changes applied.
-    pub config: RunConfig,
-    /// `-a`.
-    pub author: String,
-    /// `-m`.
-    pub comment: String,
-    /// What made the layer, as `docker history` shows it: the container's command.
-    pub created_by: String,
-    /// The names that it gets.
-    pub names: Vec<Reference>,
-    /// The container's id.
-    pub container: String,
-}
-
-/// Reads images out of a tar of any compression: `docker save`'s of any version, an OCI layout, or both in one. Tells
-/// `Loaded image: name:tag` and `Loaded image ID: sha256:…`.
-///
-/// # Errors
-/// It is no such archive; what is in it is not what it is called; reading or writing failed.
-pub fn load(_store: &Store, _archive: impl Read + Send, _sink: Sink<'_>) -> Result<Vec<Image>> {
-    todo!()
-}
-
-/// Writes images, by names or ids, as one tar that is an OCI layout and what older `docker load` reads.
-///
-/// # Errors
-/// There is no such image; reading or writing failed.
-pub fn save(_store: &Store, _names: &[String], _to: impl Write) -> Result<()> {
-    todo!()
-}
-
-/// Makes an image of a root filesystem's tar of any compression; `changes` are lines of a Dockerfile (`CMD ["sh"]`),
-/// `source` is what history shows (`-`, a URL).
-///
-/// # Errors
-/// A change is not understood; it is no tar; reading or writing failed.
-pub fn import(
-    _store: &Store,
-    _archive: impl Read + Send,
-    _source: &str,
-    _message: &str,
-    _changes: &[String],
-    _platform: Option<&Platform>,
-    _name: Option<&Reference>,
-) -> Result<Image> {
-    todo!()
-}
-
-/// Makes an image of another and one layer on top of it, which is read as a tar without compression; no base makes one
-/// of the layer alone.
-///
-/// # Errors
-/// It is no tar; reading or writing failed.
-pub fn commit(
-    _store: &Store,
-    _base: Option<&Image>,
-    _layer: impl Read + Send,
-    _commit: &Commit,
-) -> Result<Image> {
-    todo!()
-}
-
-/// Applies a line of a Dockerfile to a configuration (`-c` of import and commit).
-///
-/// # Errors
-/// It is not an instruction that changes a configuration, or is written wrong.
-pub fn change(_config: &mut RunConfig, _line: &str) -> Result<()> {
-    todo!()
-}
-
-/// `docker history`, newest first.
-///
-/// # Errors
-/// Those of reading the store.
-pub fn history(_store: &Store, _image: &Image) -> Result<Vec<HistoryRow>> {
-    todo!()
-}
-
-/// `docker image inspect`: Docker's keys in Docker's order.
-///
-/// # Errors
-/// Those of reading the store.
-pub fn inspect(_store: &Store, _image: &Image) -> Result<serde_json::Value> {
-    todo!()
-}
-
 /// `docker tag`.
 ///
 /// # Errors
 /// There is no such image, or `name` is not one.
-pub fn tag(_store: &Store, _image: &str, _name: &str) -> Result<()> {
-    todo!()
+pub fn tag(store: &Store, image: &str, name: &str) -> Result<()> {
+    let name = Reference::parse(name)?;
+    if name.digest.is_some() {
+        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+    }
+    store.images().tag(&name, &store.images().resolve(image)?)
 }
 
-/// `docker rmi`: a name, or an image with its only name, or with all of them by force.
+/// `docker rmi`: see [`crate::store::Images::remove`].
 ///
 /// # Errors
 /// There is no such image; a container has it; it has several names.
-pub fn remove(
-    _store: &Store,
-    _name: &str,
-    _force: bool,
-    _prune: bool,
-    _users: Users<'_>,
-) -> Result<Vec<Removed>> {
-    todo!()
+pub fn remove(store: &Store, name: &str, force: bool, prune: bool, users: Users<'_>) -> Result<Vec<Removed>> {
+    store.images().remove(name, force, prune, users)
 }
 
-/// `docker image prune`: images without a name that no container has, or with `all` every image that no container
-/// has. Returns what was removed and how many bytes that freed.
+/// `docker image prune`: see [`crate::store::Images::prune`].
 ///
 /// # Errors
 /// Those of reading and writing the store.
-pub fn prune(_store: &Store, _all: bool, _filter: &Filter, _users: Users<'_>) -> Result<(Vec<Removed>, u64)> {
-    todo!()
+pub fn prune(store: &Store, all: bool, filter: &Filter, users: Users<'_>) -> Result<(Vec<Removed>, u64)> {
+    store.images().prune(all, filter, users)
 }
 
-/// `docker system df`: what images take.
-///
-/// # Errors
-/// Those of reading the store.
-pub fn usage(_store: &Store, _users: Users<'_>) -> Result<Usage> {
-    todo!()
+/// The bytes of a manifest that is made here.
+fn manifest(media_type: &str, config: &Descriptor, layers: &[Descriptor]) -> Result<Vec<u8>> {
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
+    serde_json::to_vec(&manifest).map_err(|e| Error::system(e.to_string()))
 }

@@ -6,9 +6,13 @@
 #![forbid(unsafe_code)]
 
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Media types (image-spec media-types.md; Docker's image manifest version 2, schema 2).
 pub mod media_type {
@@ -251,51 +255,203 @@ pub struct Health {
     pub retries: i64,
 }
 
+/// The keys by which a document is told from another.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kinds {
+    #[serde(default)]
+    schema_version: Option<u64>,
+    #[serde(default)]
+    config: Option<IgnoredAny>,
+    #[serde(default)]
+    layers: Option<IgnoredAny>,
+    #[serde(default)]
+    manifests: Option<IgnoredAny>,
+    #[serde(default)]
+    fs_layers: Option<IgnoredAny>,
+}
+
+impl Descriptor {
+    /// With nothing but what every descriptor has.
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform: None,
+            artifact_type: None,
+        }
+    }
+}
+
 impl Manifest {
     /// # Errors
     /// It is not one, or one of schema 1.
-    pub fn parse(_bytes: &[u8]) -> Result<Self> {
-        todo!()
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let kinds: Kinds = document("manifest", bytes)?;
+        if kinds.schema_version == Some(1) || kinds.fs_layers.is_some() {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "manifest: Docker's schema 1 is not supported (push the image again with a newer tool)",
+            ));
+        }
+        // One that is both could be two images to two readers (CVE-2021-41190).
+        if kinds.manifests.is_some() {
+            return Err(Error::invalid("manifest: it has manifests as an index does"));
+        }
+        document("manifest", bytes)
     }
 }
 
 impl Index {
     /// # Errors
     /// It is not one.
-    pub fn parse(_bytes: &[u8]) -> Result<Self> {
-        todo!()
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let kinds: Kinds = document("index", bytes)?;
+        if kinds.config.is_some() || kinds.layers.is_some() || kinds.fs_layers.is_some() {
+            return Err(Error::invalid("index: it has a configuration or layers as a manifest does"));
+        }
+        document("index", bytes)
     }
 
     /// The manifest for `platform`: of its variant, or the best that it can run.
     ///
     /// # Errors
     /// `no matching manifest for linux/arm64/v8 in the manifest list entries`.
-    pub fn choose(&self, _platform: &Platform) -> Result<&Descriptor> {
-        todo!()
+    pub fn choose(&self, platform: &Platform) -> Result<&Descriptor> {
+        let wanted = platform.runnable();
+        let rank = |entry: &Descriptor| {
+            let offered = entry.platform.as_ref()?.normal();
+            wanted.iter().position(|wanted| *wanted == offered)
+        };
+        let best = self.manifests.iter().filter_map(|entry| Some((rank(entry)?, entry)));
+        match (best.min_by_key(|(rank, _)| *rank), &self.manifests[..]) {
+            (Some((_, entry)), _) => Ok(entry),
+            // Tools that make images for one platform leave it out.
+            (None, [only]) if only.platform.is_none() => Ok(only),
+            _ => Err(Error::not_found(format!(
+                "no matching manifest for {platform} in the manifest list entries"
+            ))),
+        }
     }
 }
 
 impl ImageConfig {
     /// # Errors
     /// It is not one.
-    pub fn parse(_bytes: &[u8]) -> Result<Self> {
-        todo!()
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        document("image configuration", bytes)
+    }
+
+    /// When the image was made; the Unix epoch where nobody says.
+    pub fn created(&self) -> OffsetDateTime {
+        self.created
+            .as_deref()
+            .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }
 
 impl Platform {
     /// Of this machine.
     pub fn host() -> Self {
-        todo!()
+        let (architecture, variant) = match std::env::consts::ARCH {
+            "x86_64" => ("amd64", ""),
+            "aarch64" => ("arm64", "v8"),
+            "x86" => ("386", ""),
+            other => (other, ""),
+        };
+        Self { architecture: architecture.into(), os: "linux".into(), variant: variant.into(), ..Self::default() }
     }
 
     /// `linux/arm64/v8`, `arm64`, `linux`.
     ///
     /// # Errors
     /// It is none of these.
-    pub fn parse(_text: &str) -> Result<Self> {
-        Err(Error::invalid("todo"))
+    pub fn parse(text: &str) -> Result<Self> {
+        let lower = text.to_ascii_lowercase();
+        let parts: Vec<&str> = lower.split('/').collect();
+        let host = Self::host();
+        let (os, architecture, variant) = match parts[..] {
+            ["linux"] => return Ok(host),
+            [architecture] => ("linux", architecture, ""),
+            [os, architecture] => (os, architecture, ""),
+            [os, architecture, variant] => (os, architecture, variant),
+            _ => ("", "", ""),
+        };
+        let word = |part: &&str| part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'.');
+        if architecture.is_empty() || os.is_empty() || !parts.iter().all(word) {
+            return Err(Error::invalid(format!("platform {text:?} is not OS/ARCHITECTURE[/VARIANT]")));
+        }
+        let (architecture, variant) = match (architecture, variant) {
+            ("x86_64" | "x86-64", variant) => ("amd64", variant),
+            ("i386" | "i686", variant) => ("386", variant),
+            ("aarch64", "") | ("arm64", "") => ("arm64", "v8"),
+            ("aarch64", variant) => ("arm64", variant),
+            ("armhf", "") | ("arm", "") => ("arm", "v7"),
+            ("armel", "") => ("arm", "v6"),
+            other => other,
+        };
+        if parts.len() == 1 && !KNOWN.contains(&architecture) {
+            return Err(Error::invalid(format!("platform {text:?}: unknown operating system or architecture")));
+        }
+        Ok(Self { architecture: architecture.into(), os: os.into(), variant: variant.into(), ..Self::default() })
     }
+
+    /// With the variant that a missing one stands for.
+    fn normal(&self) -> (String, String, String) {
+        let variant = match (&*self.architecture, &*self.variant) {
+            ("arm64", "" | "8" | "v8") => "v8",
+            ("arm", "" | "7") => "v7",
+            ("arm", "5") => "v5",
+            ("arm", "6") => "v6",
+            ("arm", "8") => "v8",
+            ("amd64", "") => "v1",
+            (_, variant) => variant,
+        };
+        (self.os.clone(), self.architecture.clone(), variant.to_owned())
+    }
+
+    /// Platforms whose programs this one runs, the best first.
+    fn runnable(&self) -> Vec<(String, String, String)> {
+        let (os, architecture, variant) = self.normal();
+        let older = |variants: &[&'static str]| match variants.iter().position(|v| *v == variant) {
+            Some(at) => variants[at..].iter().map(|v| (architecture.clone(), (*v).to_owned())).collect(),
+            None => vec![(architecture.clone(), variant.clone())],
+        };
+        let mut runnable: Vec<(String, String)> = match &*architecture {
+            "amd64" => older(&["v4", "v3", "v2", "v1"]),
+            "arm" => older(&["v8", "v7", "v6", "v5"]),
+            _ => older(&[]),
+        };
+        match &*architecture {
+            "amd64" => runnable.push(("386".into(), String::new())),
+            "arm64" => {
+                // Later revisions of version 8 run what the first does.
+                runnable.push(("arm64".into(), "v8".into()));
+                runnable.extend(["v8", "v7", "v6", "v5"].map(|v| ("arm".to_owned(), v.to_owned())));
+            }
+            _ => {}
+        }
+        runnable.into_iter().map(|(architecture, variant)| (os.clone(), architecture, variant)).collect()
+    }
+}
+
+/// Architectures that may stand alone in `--platform` (the values of Go's GOARCH).
+const KNOWN: [&str; 11] =
+    ["386", "amd64", "arm", "arm64", "loong64", "mips64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm"];
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+    }
+}
+
+fn document<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Error::invalid(format!("{what}: {e}")))
 }
 
 /// Go writes `null` for what is empty.
@@ -323,4 +479,91 @@ fn is_false(value: &bool) -> bool {
 
 fn is_zero(value: &i64) -> bool {
     *value == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(platforms: &[&str]) -> Index {
+        let entry = |(n, platform): (usize, &&str)| Descriptor {
+            media_type: media_type::MANIFEST.into(),
+            digest: Digest::of(&[n as u8]),
+            size: n as u64,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform: match platform.split('/').collect::<Vec<_>>()[..] {
+                [os, architecture] => {
+                    Some(Platform { os: os.into(), architecture: architecture.into(), ..Platform::default() })
+                }
+                [os, architecture, variant] => Some(Platform {
+                    os: os.into(),
+                    architecture: architecture.into(),
+                    variant: variant.into(),
+                    ..Platform::default()
+                }),
+                _ => None,
+            },
+            artifact_type: None,
+        };
+        Index { media_type: None, manifests: platforms.iter().enumerate().map(entry).collect() }
+    }
+
+    fn chosen(platforms: &[&str], wanted: &str) -> Option<u64> {
+        let wanted = Platform::parse(wanted).expect(wanted);
+        index(platforms).choose(&wanted).ok().map(|entry| entry.size)
+    }
+
+    #[test]
+    fn the_best_manifest_that_a_platform_runs_is_chosen() {
+        let all = ["linux/386", "windows/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8", "linux/amd64"];
+        assert_eq!(chosen(&all, "linux/amd64"), Some(5));
+        assert_eq!(chosen(&all, "x86_64"), Some(5));
+        assert_eq!(chosen(&all, "arm64"), Some(4));
+        assert_eq!(chosen(&all, "linux/arm"), Some(3));
+        assert_eq!(chosen(&all, "linux/arm/v6"), Some(2));
+        assert_eq!(chosen(&all[..4], "linux/arm64"), Some(3));
+        assert_eq!(chosen(&all, "linux/riscv64"), None);
+        assert_eq!(chosen(&["linux/arm64"], "linux/arm64/v8"), Some(0));
+        assert_eq!(chosen(&["linux/amd64/v2", "linux/amd64"], "linux/amd64"), Some(1));
+        assert_eq!(chosen(&["linux/amd64/v3"], "linux/amd64"), None);
+        assert_eq!(chosen(&["linux/amd64/v3", "linux/amd64/v2"], "linux/amd64/v4"), Some(0));
+        assert_eq!(chosen(&["unknown/unknown", "linux/amd64"], "linux/amd64"), Some(1));
+        assert_eq!(chosen(&["none"], "linux/amd64"), Some(0));
+        assert_eq!(chosen(&["none", "none"], "linux/amd64"), None);
+        let e = index(&all).choose(&Platform::parse("linux/s390x").expect("valid")).expect_err("not there");
+        assert_eq!(e.to_string(), "no matching manifest for linux/s390x in the manifest list entries");
+        for bad in ["", "/", "linux/", "a/b/c/d", "solaris8", "linux/am d"] {
+            assert!(Platform::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn documents_that_could_be_two_things_are_refused() {
+        let digest = Digest::of(b"");
+        let config = format!(r#""config":{{"mediaType":"x","digest":"{digest}","size":1}}"#);
+        let manifest = |more: &str| Manifest::parse(format!("{{{config},\"schemaVersion\":2{more}}}").as_bytes());
+        assert_eq!(manifest(r#","layers":null,"new":[1]"#).expect("valid").layers, []);
+        assert!(manifest(r#","manifests":[]"#).is_err());
+        assert!(Index::parse(format!("{{{config},\"manifests\":[]}}").as_bytes()).is_err());
+        let schema1 = Manifest::parse(br#"{"schemaVersion":1,"fsLayers":[],"name":"x"}"#).expect_err("schema 1");
+        assert_eq!(schema1.kind(), Kind::Unsupported);
+        for broken in ["", "[]", "null", "{", "{\"config\":1}", "\u{0}"] {
+            assert!(Manifest::parse(broken.as_bytes()).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn what_go_writes_for_nothing_is_nothing() {
+        let config = ImageConfig::parse(
+            br#"{"architecture":"amd64","config":{"Env":null,"Cmd":"sh","Entrypoint":null,"Labels":null,"Volumes":{"/d":{}},
+                "Healthcheck":null,"Hostname":"x"},"history":null,"rootfs":{"type":"layers","diff_ids":null},"created":"2024-09-26T21:31:42.5Z"}"#,
+        )
+        .expect("valid");
+        assert_eq!(config.config.cmd, Some(vec!["sh".to_owned()]));
+        assert_eq!(config.config.entrypoint, None);
+        assert_eq!(config.config.volumes.keys().collect::<Vec<_>>(), ["/d"]);
+        assert_eq!(config.created().unix_timestamp(), 1_727_386_302);
+        assert_eq!(ImageConfig::parse(b"{}").expect("valid").created(), OffsetDateTime::UNIX_EPOCH);
+    }
 }

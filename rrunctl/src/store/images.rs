@@ -2,44 +2,29 @@
 
 #![forbid(unsafe_code)]
 
+use super::record::{DOCUMENT, Record, Variant};
+use super::Store;
 use crate::digest::Digest;
-use crate::error::Result;
-use crate::home::Lock;
-use crate::image::Image;
+use crate::error::{Context as _, Error, Result};
+use crate::home::{self, Lock};
+use crate::image::{Descriptor, Image, ImageConfig, Manifest};
 use crate::reference::Reference;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use time::OffsetDateTime;
 
 /// `images` and `refs`.
 #[derive(Debug, Clone)]
-pub struct Images {}
-
-/// A container that has an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// The container's id.
-    pub id: String,
-    /// Whether it runs (or is paused).
-    pub running: bool,
-    /// What it was created from, as it was written: `busybox:latest`.
-    pub image: String,
-}
-
-/// The containers that were created from an image, by its id.
-pub type Users<'a> = &'a dyn Fn(&Digest) -> Result<Vec<User>>;
-
-/// What became of an image that was removed, in the order of Docker's lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removed {
-    /// `Untagged: busybox:latest`
-    Untagged(String),
-    /// `Deleted: sha256:…`
-    Deleted(Digest),
+pub struct Images {
+    pub(super) store: Store,
 }
 
 /// Which images are listed or pruned; what is not given does not matter.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// Those too that have no name and from which others were made.
+    pub all: bool,
     /// Names or patterns of them (`busybox`, `*/busybox:1*`); any of them.
     pub reference: Vec<String>,
     /// `key` or `key=value`; all of them.
@@ -57,12 +42,17 @@ pub struct Filter {
 }
 
 impl Images {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store }
+    }
+
     /// An image by its id, if there is one.
     ///
     /// # Errors
     /// `No such image: sha256:…`.
-    pub fn get(&self, _id: &Digest) -> Result<Image> {
-        todo!()
+    pub fn get(&self, id: &Digest) -> Result<Image> {
+        let record = self.store.record(id)?;
+        record.ok_or_else(|| Error::not_found(format!("No such image: {id}")))?.image(&self.store, *id, None)
     }
 
     /// All, newest first.
@@ -70,15 +60,48 @@ impl Images {
     /// # Errors
     /// Those of readdir(3) and read(2).
     pub fn list(&self) -> Result<Vec<Image>> {
-        todo!()
+        let mut images = Vec::new();
+        for id in self.store.ids()?.0 {
+            // One that is gone by now was removed meanwhile.
+            if let Some(record) = self.store.record(&id)? {
+                images.push(record.image(&self.store, id, None)?);
+            }
+        }
+        images.sort_by_key(|image| (Reverse(image.created), image.id));
+        Ok(images)
     }
 
     /// Those that `filter` lets through, newest first.
     ///
     /// # Errors
     /// What `before` or `since` names is not there.
-    pub fn find(&self, _filter: &Filter) -> Result<Vec<Image>> {
-        todo!()
+    pub fn find(&self, filter: &Filter) -> Result<Vec<Image>> {
+        let instant = |name: &Option<String>| {
+            name.as_ref().map(|name| self.resolve(name).map(|image| image.created)).transpose()
+        };
+        let (before, since) = (instant(&filter.before)?, instant(&filter.since)?);
+        let mut names: BTreeMap<Digest, Vec<Reference>> = BTreeMap::new();
+        for (name, id) in self.references()? {
+            names.entry(id).or_default().push(name);
+        }
+        let mut images = self.list()?;
+        let parents: BTreeSet<Digest> = images.iter().filter_map(|image| image.parent).collect();
+        images.retain(|image| {
+            let names = names.get(&image.id).map_or(&[][..], |names| names);
+            let tagged = names.iter().any(|name| name.tag.is_some());
+            let hidden = names.is_empty() && parents.contains(&image.id) && !filter.all;
+            let label = |wanted: &String| has_label(image, wanted);
+            !hidden
+                && filter.dangling.is_none_or(|dangling| dangling != tagged)
+                && before.is_none_or(|instant| image.created < instant)
+                && since.is_none_or(|instant| image.created > instant)
+                && filter.until.is_none_or(|instant| image.created < instant)
+                && filter.labels.iter().all(label)
+                && !filter.without_labels.iter().any(label)
+                && (filter.reference.is_empty()
+                    || names.iter().any(|name| filter.reference.iter().any(|pattern| name.matches(pattern))))
+        });
+        Ok(images)
     }
 
     /// Every name and the image that it refers to.
@@ -86,24 +109,23 @@ impl Images {
     /// # Errors
     /// Those of readdir(3) and read(2).
     pub fn references(&self) -> Result<BTreeMap<Reference, Digest>> {
-        todo!()
+        Ok(self.store.names()?.into_iter().map(|(name, found)| (name, found.image)).collect())
     }
 
-    /// The names of an image, in alphabetical order: those with tags and those with digests.
+    /// The names of an image: those with tags, then those with digests of each repository.
     ///
     /// # Errors
     /// Those of readdir(3) and read(2).
-    pub fn references_of(&self, _id: &Digest) -> Result<Vec<Reference>> {
-        todo!()
+    pub fn references_of(&self, id: &Digest) -> Result<Vec<Reference>> {
+        Ok(self.references()?.into_iter().filter(|(_, image)| image == id).map(|(name, _)| name).collect())
     }
 
-    /// Finds what somebody wrote: a name, `name@sha256:…`, a long id or the first digits of one. The image has the
-    /// manifest that the name had, where several have the same configuration.
+    /// When the image was last given a name, if it has one.
     ///
     /// # Errors
-    /// `No such image: x:latest`; the digits are those of several.
-    pub fn resolve(&self, _text: &str) -> Result<Image> {
-        todo!()
+    /// Those of readdir(3) and read(2).
+    pub fn last_named(&self, id: &Digest) -> Result<Option<OffsetDateTime>> {
+        Ok(self.references_of(id)?.iter().filter_map(|name| self.store.named_at(name)).max())
     }
 
     /// Publishes an image under `names`, which may be none: all of it appears, or nothing. Its blobs and its layers
@@ -113,12 +135,73 @@ impl Images {
     /// A blob or a layer is missing; what was given is broken; those of syncfs(2) and rename(2).
     pub fn install(
         &self,
-        _manifest: &[u8],
-        _manifest_media_type: &str,
-        _config: &[u8],
-        _names: &[Reference],
+        manifest: &[u8],
+        manifest_media_type: &str,
+        config: &[u8],
+        names: &[Reference],
     ) -> Result<Image> {
-        todo!()
+        self.install_child(manifest, manifest_media_type, config, names, None)
+    }
+
+    /// The same, of an image made from another.
+    pub(crate) fn install_child(
+        &self,
+        manifest: &[u8],
+        manifest_media_type: &str,
+        config: &[u8],
+        names: &[Reference],
+        parent: Option<Digest>,
+    ) -> Result<Image> {
+        let store = &self.store;
+        if manifest.len().max(config.len()) as u64 > DOCUMENT {
+            return Err(Error::invalid(format!("manifest or configuration of more than {DOCUMENT} bytes")));
+        }
+        let id = Digest::of(config);
+        let parsed = Manifest::parse(manifest)?;
+        if parsed.config.digest != id {
+            return Err(Error::invalid(format!("the manifest's configuration is {}, not {id}", parsed.config.digest)));
+        }
+        let diff_ids = ImageConfig::parse(config)?.rootfs.diff_ids;
+        if diff_ids.len() != parsed.layers.len() {
+            return Err(Error::invalid(format!(
+                "image {id}: its configuration has {} layers and its manifest {}",
+                diff_ids.len(),
+                parsed.layers.len()
+            )));
+        }
+        for layer in &parsed.layers {
+            let size = store.blobs().size(&layer.digest)?;
+            if size != Some(layer.size) {
+                return Err(Error::invalid(format!(
+                    "layer {}: {} bytes are here, and the manifest says {}",
+                    layer.digest,
+                    size.map_or_else(|| "no".to_owned(), |size| size.to_string()),
+                    layer.size
+                )));
+            }
+        }
+        let size = store.layers().complete(&diff_ids, &parsed.layers)?;
+        store.blobs().put(config)?;
+        let digest = store.blobs().put(manifest)?;
+        self.flush()?;
+
+        let _changing = Lock::exclusive(&store.image_lock())?;
+        let mut record =
+            store.record(&id)?.unwrap_or_else(|| Record { manifests: Vec::new(), size, parent });
+        record.manifests.retain(|variant| variant.manifest.digest != digest);
+        record.manifests.push(Variant {
+            manifest: Descriptor::new(manifest_media_type, digest, manifest.len() as u64),
+            layers: parsed.layers,
+        });
+        let image = record.image(store, id, Some(digest))?;
+        let bytes = serde_json::to_vec(&record).map_err(|e| Error::system(e.to_string()))?;
+        home::replace(&store.record_path(&id), 0o600, &bytes)?;
+        // Containers had it after it was removed; now it is there again.
+        let _ = fs::remove_file(store.gone_path(&id));
+        for name in names {
+            store.write_name(name, &image)?;
+        }
+        Ok(image)
     }
 
     /// Lets a name refer to an image, whatever it referred to before. A reference with a digest is kept without its
@@ -126,16 +209,21 @@ impl Images {
     ///
     /// # Errors
     /// The image has been removed; those of write(2) and rename(2).
-    pub fn tag(&self, _name: &Reference, _image: &Image) -> Result<()> {
-        todo!()
+    pub fn tag(&self, name: &Reference, image: &Image) -> Result<()> {
+        let _changing = Lock::exclusive(&self.store.image_lock())?;
+        if !self.store.record_path(&image.id).exists() {
+            return Err(Error::not_found(format!("No such image: {}", image.id)));
+        }
+        self.store.write_name(name, image)
     }
 
     /// Forgets a name; returns whether there was one.
     ///
     /// # Errors
     /// Those of unlink(2).
-    pub fn untag(&self, _name: &Reference) -> Result<bool> {
-        todo!()
+    pub fn untag(&self, name: &Reference) -> Result<bool> {
+        let _changing = Lock::exclusive(&self.store.image_lock())?;
+        self.store.remove_name(name)
     }
 
     /// While it is held no name and no image is added or removed: by whoever finds an image and makes a container of
@@ -144,6 +232,21 @@ impl Images {
     /// # Errors
     /// Those of open(2) and flock(2).
     pub fn keep(&self) -> Result<Lock> {
-        todo!()
+        Lock::shared(&self.store.image_lock())
+    }
+
+    /// Everything that was written is on the disk.
+    fn flush(&self) -> Result<()> {
+        let root = self.store.home.root();
+        let dir = File::open(root).context(|| format!("open {}", root.display()))?;
+        rustix::fs::syncfs(&dir).context(|| format!("syncfs {}", root.display()))
+    }
+}
+
+fn has_label(image: &Image, wanted: &str) -> bool {
+    let labels = &image.config.config.labels;
+    match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
+        None => labels.contains_key(wanted),
     }
 }

@@ -1,0 +1,88 @@
+//! Removes content that no image has.
+
+#![forbid(unsafe_code)]
+
+use super::{Store, layers};
+use crate::digest::Digest;
+use crate::error::{Context as _, Result};
+use crate::home::{self, Lock};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+impl Store {
+    /// Removes content that no image has, unless somebody holds the store: then the last who does removes it. Returns
+    /// how many bytes that freed.
+    ///
+    /// # Errors
+    /// Those of readdir(3), unlink(2) and rename(2).
+    pub(crate) fn collect(&self) -> Result<u64> {
+        // Before the lock is tried: whoever lets go after that sees it.
+        self.mark_garbage()?;
+        match Lock::try_exclusive(&self.content_lock())? {
+            Some(_nobody_else) => self.collect_locked(),
+            None => Ok(0),
+        }
+    }
+
+    /// Says that content may be there that no image has.
+    pub(crate) fn mark_garbage(&self) -> Result<()> {
+        let path = self.garbage();
+        fs::write(&path, []).context(|| format!("write {}", path.display()))
+    }
+
+    pub(super) fn collect_locked(&self) -> Result<u64> {
+        let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
+        for (id, record) in self.records()? {
+            blobs.insert(id);
+            for variant in &record.manifests {
+                blobs.insert(variant.manifest.digest);
+                blobs.extend(variant.layers.iter().map(|layer| layer.digest));
+            }
+            let diff_ids = record.image(self, id, None)?.config.rootfs.diff_ids;
+            layers.extend(layers::chain(&diff_ids));
+            layers.extend(diff_ids);
+        }
+        let mut freed = remove_others(&self.blobs().dir(), &blobs, |path| home::remove_tree(path))?;
+        // A tree is moved away first: half of one shall not be taken for the layer after a kill.
+        freed += remove_others(&self.home.kept("layers"), &layers, |path| {
+            let scratch = self.home.scratch("removed")?;
+            fs::rename(path, scratch.path().join("layer")).context(|| format!("rename {}", path.display()))
+        })?;
+        {
+            let _changing = Lock::exclusive(&self.image_lock())?;
+            for dir in ["refs", "images"] {
+                freed += remove_unfinished(&self.home.kept(dir))?;
+            }
+        }
+        home::remove_tree(&self.garbage())?;
+        Ok(freed)
+    }
+}
+
+/// Removes what is not among `wanted`.
+fn remove_others(dir: &Path, wanted: &BTreeSet<Digest>, remove: impl Fn(&Path) -> Result<()>) -> Result<u64> {
+    let mut freed = 0;
+    for entry in fs::read_dir(dir).context(|| format!("open {}", dir.display()))? {
+        let entry = entry.context(|| format!("read {}", dir.display()))?;
+        let digest = entry.file_name().to_str().and_then(Digest::from_hex);
+        if !digest.is_some_and(|digest| wanted.contains(&digest)) {
+            freed += home::size(&entry.path());
+            remove(&entry.path())?;
+        }
+    }
+    Ok(freed)
+}
+
+/// Removes what killed commands were writing ([`home::replace`]).
+fn remove_unfinished(dir: &Path) -> Result<u64> {
+    let mut freed = 0;
+    for entry in fs::read_dir(dir).context(|| format!("open {}", dir.display()))? {
+        let entry = entry.context(|| format!("read {}", dir.display()))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            freed += home::size(&entry.path());
+            home::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(freed)
+}
