@@ -167,7 +167,7 @@ impl Lock {
 /// # Errors
 /// Those of open(2), write(2), fsync(2) and rename(2).
 pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     let new = dir.join(format!(".{}", unique()?));
     let written = (|| {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&new)?;

@@ -305,10 +305,14 @@ mod tests {
     #[test]
     fn a_filters_pattern_is_a_name_with_or_without_its_tag() {
         let reference = Reference::parse("h.io/team/busybox:1.36").expect("valid");
-        for pattern in ["h.io/team/busybox", "h.io/team/busybox:1.36", "*/*/busy*", "h.io/team/busybox:1.[0-9]?"] {
+        for pattern in
+            ["h.io/team/busybox", "h.io/team/busybox:1.36", "*/*/busy*", "h.io/team/busybox:1.[0-9]?"]
+        {
             assert!(reference.matches(pattern), "{pattern}");
         }
-        for pattern in ["busybox", "*", "*busybox", "h.io/team/busybox:1.37", "h.io/team/busybox:1.[^3]6", "[", "\\"] {
+        for pattern in
+            ["busybox", "*", "*busybox", "h.io/team/busybox:1.37", "h.io/team/busybox:1.[^3]6", "[", "\\"]
+        {
             assert!(!reference.matches(pattern), "{pattern}");
         }
         assert!(Reference::parse("busybox").expect("valid").matches("busybox:l*"));

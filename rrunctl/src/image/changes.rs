@@ -16,16 +16,32 @@ pub fn changes(config: &mut RunConfig, lines: &[String]) -> Result<()> {
         let line = line.trim();
         let (instruction, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let instruction = instruction.to_ascii_uppercase();
-        change(config, &instruction, rest.trim(), &mut has_cmd).map_err(|e| e.context(format!("change {line:?}")))?;
+        change(config, &instruction, rest.trim(), &mut has_cmd)
+            .map_err(|e| e.context(format!("change {line:?}")))?;
     }
     Ok(())
 }
 
 fn change(config: &mut RunConfig, instruction: &str, rest: &str, has_cmd: &mut bool) -> Result<()> {
-    if !["CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"]
-        .contains(&instruction)
+    if ![
+        "CMD",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "HEALTHCHECK",
+        "LABEL",
+        "ONBUILD",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+    ]
+    .contains(&instruction)
     {
-        return Err(Error::invalid(format!("{} is not a valid change command", instruction.to_ascii_lowercase())));
+        return Err(Error::invalid(format!(
+            "{} is not a valid change command",
+            instruction.to_ascii_lowercase()
+        )));
     }
     if rest.is_empty() && !matches!(instruction, "CMD" | "ENTRYPOINT") {
         return Err(Error::invalid(format!("{instruction} requires at least one argument")));
@@ -114,7 +130,9 @@ fn pairs(rest: &str, env: &[String]) -> Result<Vec<(String, String)>> {
     }
     let pair = |word: &String| {
         let (name, value) = word.split_once('=').ok_or_else(|| {
-            Error::invalid(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value"))
+            Error::invalid(format!(
+                "Syntax error - can't find = in {word:?}. Must be of the form: name=value"
+            ))
         })?;
         let name = expand(name, env)?;
         if name.is_empty() {
@@ -272,7 +290,10 @@ mod tests {
         assert_eq!(config.labels.get("k").map(String::as_str), Some(""));
         let ports: Vec<_> = config.exposed_ports.keys().collect();
         assert_eq!(ports, ["53/udp", "80/tcp", "8000/tcp", "8001/tcp", "8002/tcp"]);
-        assert_eq!((&*config.user, &*config.working_dir, &*config.stop_signal), ("app:data", "/a/b", "SIGQUIT"));
+        assert_eq!(
+            (&*config.user, &*config.working_dir, &*config.stop_signal),
+            ("app:data", "/a/b", "SIGQUIT")
+        );
         assert_eq!(config.volumes.keys().collect::<Vec<_>>(), ["/data", "/v", "/w"]);
         let health = config.healthcheck.expect("set");
         assert_eq!((health.interval, health.retries), (90_000_000_000, 3));

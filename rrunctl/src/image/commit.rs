@@ -61,7 +61,12 @@ struct Written<'a> {
 ///
 /// # Errors
 /// It is no tar; reading or writing failed.
-pub fn commit(store: &Store, base: Option<&Image>, layer: impl Read + Send, commit: &Commit) -> Result<Image> {
+pub fn commit(
+    store: &Store,
+    base: Option<&Image>,
+    layer: impl Read + Send,
+    commit: &Commit,
+) -> Result<Image> {
     let platform = match base {
         Some(base) => Platform {
             architecture: base.config.architecture.clone(),
@@ -162,11 +167,8 @@ fn create_held(
         variant: &platform.variant,
     })
     .map_err(|e| Error::system(e.to_string()))?;
-    let manifest = manifest(
-        of_manifest,
-        &Descriptor::new(of_config, Digest::of(&config), config.len() as u64),
-        &blobs,
-    )?;
+    let manifest =
+        manifest(of_manifest, &Descriptor::new(of_config, Digest::of(&config), config.len() as u64), &blobs)?;
     let parent = base.map(|base| base.id);
     store.images().install_child(&manifest, of_manifest, &config, &commit.names, parent)
 }

@@ -105,10 +105,10 @@ impl Contents {
             };
             // Of an image for several platforms often just one is saved.
             let saved = |entry: &&Descriptor| self.file(&blob_path(&entry.digest)).is_some();
-            let image = |entry: &&Descriptor| {
-                entry.platform.as_ref().is_none_or(|platform| platform.os != "unknown")
-            };
-            let saved: Vec<Descriptor> = index.manifests.iter().filter(saved).filter(image).cloned().collect();
+            let image =
+                |entry: &&Descriptor| entry.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
+            let saved: Vec<Descriptor> =
+                index.manifests.iter().filter(saved).filter(image).cloned().collect();
             let saved = Index { manifests: saved, ..index };
             descriptor = match (saved.choose(&super::Platform::host()), &saved.manifests[..]) {
                 (Ok(chosen), _) => chosen.clone(),

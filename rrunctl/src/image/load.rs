@@ -64,14 +64,17 @@ fn load_held(store: &Store, archive: impl Read + Send, sink: Sink<'_>) -> Result
         })?;
     }
     if found.is_empty() {
-        return Err(Error::invalid("the archive has no image: neither manifest.json nor index.json leads to one")
-            .remedy("the tar of a root filesystem is for import"));
+        return Err(Error::invalid(
+            "the archive has no image: neither manifest.json nor index.json leads to one",
+        )
+        .remedy("the tar of a root filesystem is for import"));
     }
 
     unpack(store, &found, sink)?;
     let mut images = Vec::new();
     for found in found {
-        let image = store.images().install(&found.manifest, &found.media_type, &found.config, &found.names)?;
+        let image =
+            store.images().install(&found.manifest, &found.media_type, &found.config, &found.names)?;
         for name in &found.names {
             sink(Event::Line(format!("Loaded image: {}", name.familiar())));
         }
@@ -99,18 +102,17 @@ fn from_index(store: &Store, contents: &Contents, index: &Index, found: &mut Vec
         let path = blob_path(&manifest.config.digest);
         let Some(config) = contents.document(store, &path)? else { continue };
         // Signatures and attestations are manifests too.
-        if ImageConfig::parse(&config).is_ok_and(|config| config.rootfs.diff_ids.len() != manifest.layers.len()) {
+        if ImageConfig::parse(&config)
+            .is_ok_and(|config| config.rootfs.diff_ids.len() != manifest.layers.len())
+        {
             continue;
         }
         let at = *seen.entry(descriptor.digest).or_insert_with(|| {
             found.push(Found { manifest: bytes, media_type, config, names: Vec::new() });
             found.len() - 1
         });
-        if let Some(name) = name_of(entry) {
-            if !found[at].names.contains(&name) {
-                found[at].names.push(name);
-            }
-        }
+        let names = &mut found[at].names;
+        names.extend(name_of(entry).filter(|name| !names.contains(name)));
     }
     Ok(())
 }
@@ -125,7 +127,8 @@ fn name_of(entry: &Descriptor) -> Option<Reference> {
 /// Images of manifest.json: those that the index has too get their names, the others a manifest.
 fn from_saved(store: &Store, contents: &Contents, saved: &[Saved], found: &mut Vec<Found>) -> Result<()> {
     for saved in saved {
-        let missing = |path: &str| Error::invalid(format!("manifest.json names {path:?}, which the archive has not"));
+        let missing =
+            |path: &str| Error::invalid(format!("manifest.json names {path:?}, which the archive has not"));
         let config = contents.document(store, &saved.config)?.ok_or_else(|| missing(&saved.config))?;
         let mut names = Vec::new();
         for name in saved.repo_tags.iter().flatten() {
@@ -200,7 +203,8 @@ fn unpack(store: &Store, found: &[Found], sink: Sink<'_>) -> Result<()> {
         }
         let mut done = work();
         for thread in threads {
-            done = done.and(thread.join().unwrap_or_else(|_| Err(Error::system("a thread panicked"))));
+            let joined = thread.join().unwrap_or_else(|_| Err(Error::system("a thread panicked")));
+            done = done.and(joined);
         }
         done
     })
@@ -217,6 +221,9 @@ fn unpack_one(store: &Store, diff_id: &Digest, blob: &Descriptor, sink: Sink<'_>
             sink(Event::Bytes { id: diff_id.short(), text: "Loading layer", done, total: blob.size });
         }
     };
-    store.layers().unpack(file, Some(diff_id), tell).map_err(|e| e.context(format!("layer {}", blob.digest)))?;
+    store
+        .layers()
+        .unpack(file, Some(diff_id), tell)
+        .map_err(|e| e.context(format!("layer {}", blob.digest)))?;
     Ok(())
 }

@@ -95,3 +95,6 @@ fn manifest(media_type: &str, config: &Descriptor, layers: &[Descriptor]) -> Res
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
     serde_json::to_vec(&manifest).map_err(|e| Error::system(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

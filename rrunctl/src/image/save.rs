@@ -80,7 +80,8 @@ fn select(store: &Store, names: &[String]) -> Result<Vec<(Image, Vec<Reference>)
         }
         if !found {
             let image = store.images().resolve(text)?;
-            let named = name.filter(|name| name.tag.is_some() && name.digest.is_none() && known.contains_key(name));
+            let named =
+                name.filter(|name| name.tag.is_some() && name.digest.is_none() && known.contains_key(name));
             add(image, named);
         }
     }
@@ -111,8 +112,7 @@ fn index(images: &[(Image, Vec<Reference>)]) -> Value {
             manifests.push(entry.clone());
         }
         for name in names {
-            entry["annotations"] =
-                json!({"io.containerd.image.name": name.to_string(), REF_NAME: name.tag.clone().unwrap_or_default()});
+            entry["annotations"] = json!({"io.containerd.image.name": name.to_string(), REF_NAME: name.tag.clone().unwrap_or_default()});
             manifests.push(entry.clone());
         }
     }

@@ -72,7 +72,8 @@ pub fn history(store: &Store, image: &Image) -> Result<Vec<HistoryRow>> {
 /// Those of reading the store.
 pub fn inspect(store: &Store, image: &Image) -> Result<Value> {
     let names = store.images().references_of(&image.id)?;
-    let (tags, digests): (Vec<&Reference>, Vec<&Reference>) = names.iter().partition(|name| name.digest.is_none());
+    let (tags, digests): (Vec<&Reference>, Vec<&Reference>) =
+        names.iter().partition(|name| name.digest.is_none());
     let familiar = |names: Vec<&Reference>| names.into_iter().map(Reference::familiar).collect::<Vec<_>>();
     let config = &image.config;
     let lower = store.layers().lower(image)?;
@@ -119,7 +120,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// With Docker's zero values, so that templates find every key.
 fn shown_config(config: &RunConfig) -> Value {
-    fn some<'a, T: serde::Serialize>(full: bool, value: &'a T) -> Option<&'a T> {
+    fn some<T: serde::Serialize>(full: bool, value: &T) -> Option<&T> {
         Some(value).filter(|_| full)
     }
     let mut shown = json!({

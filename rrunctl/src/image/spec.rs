@@ -363,7 +363,12 @@ impl Platform {
             "x86" => ("386", ""),
             other => (other, ""),
         };
-        Self { architecture: architecture.into(), os: "linux".into(), variant: variant.into(), ..Self::default() }
+        Self {
+            architecture: architecture.into(),
+            os: "linux".into(),
+            variant: variant.into(),
+            ..Self::default()
+        }
     }
 
     /// `linux/arm64/v8`, `arm64`, `linux`.
@@ -395,9 +400,16 @@ impl Platform {
             other => other,
         };
         if parts.len() == 1 && !KNOWN.contains(&architecture) {
-            return Err(Error::invalid(format!("platform {text:?}: unknown operating system or architecture")));
+            return Err(Error::invalid(format!(
+                "platform {text:?}: unknown operating system or architecture"
+            )));
         }
-        Ok(Self { architecture: architecture.into(), os: os.into(), variant: variant.into(), ..Self::default() })
+        Ok(Self {
+            architecture: architecture.into(),
+            os: os.into(),
+            variant: variant.into(),
+            ..Self::default()
+        })
     }
 
     /// With the variant that a missing one stands for.
@@ -451,6 +463,10 @@ impl fmt::Display for Platform {
 }
 
 fn document<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+    // serde takes a list for an object whose keys have been left out.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::invalid(format!("{what}: a list, not an object")));
+    }
     serde_json::from_slice(bytes).map_err(|e| Error::invalid(format!("{what}: {e}")))
 }
 
@@ -516,7 +532,8 @@ mod tests {
 
     #[test]
     fn the_best_manifest_that_a_platform_runs_is_chosen() {
-        let all = ["linux/386", "windows/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8", "linux/amd64"];
+        let all =
+            ["linux/386", "windows/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8", "linux/amd64"];
         assert_eq!(chosen(&all, "linux/amd64"), Some(5));
         assert_eq!(chosen(&all, "x86_64"), Some(5));
         assert_eq!(chosen(&all, "arm64"), Some(4));
@@ -542,11 +559,13 @@ mod tests {
     fn documents_that_could_be_two_things_are_refused() {
         let digest = Digest::of(b"");
         let config = format!(r#""config":{{"mediaType":"x","digest":"{digest}","size":1}}"#);
-        let manifest = |more: &str| Manifest::parse(format!("{{{config},\"schemaVersion\":2{more}}}").as_bytes());
+        let manifest =
+            |more: &str| Manifest::parse(format!("{{{config},\"schemaVersion\":2{more}}}").as_bytes());
         assert_eq!(manifest(r#","layers":null,"new":[1]"#).expect("valid").layers, []);
         assert!(manifest(r#","manifests":[]"#).is_err());
         assert!(Index::parse(format!("{{{config},\"manifests\":[]}}").as_bytes()).is_err());
-        let schema1 = Manifest::parse(br#"{"schemaVersion":1,"fsLayers":[],"name":"x"}"#).expect_err("schema 1");
+        let schema1 =
+            Manifest::parse(br#"{"schemaVersion":1,"fsLayers":[],"name":"x"}"#).expect_err("schema 1");
         assert_eq!(schema1.kind(), Kind::Unsupported);
         for broken in ["", "[]", "null", "{", "{\"config\":1}", "\u{0}"] {
             assert!(Manifest::parse(broken.as_bytes()).is_err(), "{broken}");

@@ -40,15 +40,18 @@ struct Command {
     cmd: Option<Vec<String>>,
 }
 
+/// With their lengths, from the lowest layer's to the topmost's.
+type Blobs = Vec<(Digest, u64)>;
+
 /// Takes a configuration, the layers' blobs and the names of an image.
-pub(super) type Take<'a> = &'a mut dyn FnMut(Vec<u8>, Vec<(Digest, u64)>, Vec<Reference>) -> Result<()>;
+pub(super) type Take<'a> = &'a mut dyn FnMut(Vec<u8>, Blobs, Vec<Reference>) -> Result<()>;
 
 /// Finds the images of `repositories`, or the topmost of all layers where nothing is named.
 pub(super) fn find(store: &Store, contents: &Contents, take: Take<'_>) -> Result<()> {
     let mut tops: BTreeMap<String, Vec<Reference>> = BTreeMap::new();
     if let Some(bytes) = contents.document(store, "repositories")? {
-        let repositories: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::invalid(format!("repositories: {e}")))?;
+        let repositories: BTreeMap<String, BTreeMap<String, String>> =
+            serde_json::from_slice(&bytes).map_err(|e| Error::invalid(format!("repositories: {e}")))?;
         for (name, tags) in repositories {
             for (tag, id) in tags {
                 tops.entry(id).or_default().push(Reference::parse(&format!("{name}:{tag}"))?);
@@ -59,7 +62,9 @@ pub(super) fn find(store: &Store, contents: &Contents, take: Take<'_>) -> Result
         for id in contents.legacy() {
             parents.extend(layer(store, contents, id)?.0.parent);
         }
-        tops.extend(contents.legacy().filter(|id| !parents.iter().any(|p| p == id)).map(|id| (id.into(), vec![])));
+        tops.extend(
+            contents.legacy().filter(|id| !parents.iter().any(|p| p == id)).map(|id| (id.into(), vec![])),
+        );
     }
     for (id, names) in tops {
         let (config, layers) = image(store, contents, id)?;
@@ -76,7 +81,7 @@ fn layer(store: &Store, contents: &Contents, id: &str) -> Result<(Layer, Map<Str
     Ok((serde_json::from_slice(&bytes).map_err(broken)?, serde_json::from_slice(&bytes).map_err(broken)?))
 }
 
-fn image(store: &Store, contents: &Contents, top: String) -> Result<(Vec<u8>, Vec<(Digest, u64)>)> {
+fn image(store: &Store, contents: &Contents, top: String) -> Result<(Vec<u8>, Blobs)> {
     let (mut blobs, mut diff_ids, mut history) = (Vec::new(), Vec::new(), Vec::new());
     let mut config: Option<Map<String, Value>> = None;
     let mut next = Some(top);
@@ -87,7 +92,8 @@ fn image(store: &Store, contents: &Contents, top: String) -> Result<(Vec<u8>, Ve
         let (layer, json) = layer(store, contents, &id)?;
         config.get_or_insert(json);
         let path = format!("{id}/layer.tar");
-        let blob = contents.file(&path).ok_or_else(|| Error::invalid(format!("the archive has no {path:?}")))?;
+        let blob =
+            contents.file(&path).ok_or_else(|| Error::invalid(format!("the archive has no {path:?}")))?;
         blobs.push(blob);
         diff_ids.push(diff_id(store, &blob.0)?);
         let words = layer.container_config.and_then(|config| config.cmd).unwrap_or_default();

@@ -67,9 +67,12 @@ impl Blobs {
     /// # Errors
     /// It is not here, is longer than `limit` bytes, or is not what it is called.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
-        let file = self.open(digest)?.ok_or_else(|| Error::not_found(format!("blob {digest} is not here")))?;
+        let file =
+            self.open(digest)?.ok_or_else(|| Error::not_found(format!("blob {digest} is not here")))?;
         let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).context(|| format!("read blob {digest}"))?;
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .context(|| format!("read blob {digest}"))?;
         if bytes.len() as u64 > limit {
             return Err(Error::invalid(format!("blob {digest}: a document of more than {limit} bytes")));
         }

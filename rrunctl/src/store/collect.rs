@@ -43,7 +43,7 @@ impl Store {
             layers.extend(layers::chain(&diff_ids));
             layers.extend(diff_ids);
         }
-        let mut freed = remove_others(&self.blobs().dir(), &blobs, |path| home::remove_tree(path))?;
+        let mut freed = remove_others(&self.blobs().dir(), &blobs, home::remove_tree)?;
         // A tree is moved away first: half of one shall not be taken for the layer after a kill.
         freed += remove_others(&self.home.kept("layers"), &layers, |path| {
             let scratch = self.home.scratch("removed")?;

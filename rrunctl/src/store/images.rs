@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::record::{DOCUMENT, Record, Variant};
 use super::Store;
+use super::record::{DOCUMENT, Record, Variant};
 use crate::digest::Digest;
 use crate::error::{Context as _, Error, Result};
 use crate::home::{self, Lock};
@@ -159,7 +159,10 @@ impl Images {
         let id = Digest::of(config);
         let parsed = Manifest::parse(manifest)?;
         if parsed.config.digest != id {
-            return Err(Error::invalid(format!("the manifest's configuration is {}, not {id}", parsed.config.digest)));
+            return Err(Error::invalid(format!(
+                "the manifest's configuration is {}, not {id}",
+                parsed.config.digest
+            )));
         }
         let diff_ids = ImageConfig::parse(config)?.rootfs.diff_ids;
         if diff_ids.len() != parsed.layers.len() {
@@ -186,8 +189,7 @@ impl Images {
         self.flush()?;
 
         let _changing = Lock::exclusive(&store.image_lock())?;
-        let mut record =
-            store.record(&id)?.unwrap_or_else(|| Record { manifests: Vec::new(), size, parent });
+        let mut record = store.record(&id)?.unwrap_or_else(|| Record { manifests: Vec::new(), size, parent });
         record.manifests.retain(|variant| variant.manifest.digest != digest);
         record.manifests.push(Variant {
             manifest: Descriptor::new(manifest_media_type, digest, manifest.len() as u64),

@@ -70,7 +70,8 @@ impl Layers {
         let trees = diff_ids.iter().zip(chain(&diff_ids)).rev().map(|(diff_id, chain_id)| {
             let tree = self.tree(&chain_id).or_else(|| self.tree(diff_id));
             tree.ok_or_else(|| {
-                Error::system(format!("image {}: layer {diff_id} is missing", image.id)).remedy("pull it again")
+                Error::system(format!("image {}: layer {diff_id} is missing", image.id))
+                    .remedy("pull it again")
             })
         });
         trees.collect()
@@ -157,7 +158,10 @@ impl Layers {
         let scratch = self.home.scratch("layer")?;
         let (found, unpacked) = unpack_into(&scratch, blob, |_| {})?;
         if found != *diff_id {
-            return Err(Error::invalid(format!("layer {}: its archive is {found}, not {diff_id}", path.display())));
+            return Err(Error::invalid(format!(
+                "layer {}: its archive is {found}, not {diff_id}",
+                path.display()
+            )));
         }
         settle(&scratch.path().join("layer/fs"), lower, &unpacked)?;
         self.publish(&scratch, chain_id, &Facts { size: unpacked.size, implied: Vec::new(), deferred: false })

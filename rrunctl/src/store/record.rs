@@ -39,7 +39,7 @@ impl Record {
     pub fn image(&self, store: &Store, id: Digest, manifest: Option<Digest>) -> Result<Image> {
         let named = self.manifests.iter().find(|variant| Some(variant.manifest.digest) == manifest);
         let variant = named
-            .or(self.manifests.last())
+            .or_else(|| self.manifests.last())
             .ok_or_else(|| Error::system(format!("image {id}: its record has no manifest")))?;
         let config = ImageConfig::parse(&store.blobs().read(&id, DOCUMENT)?)?;
         let layers = config.rootfs.diff_ids.iter().zip(&variant.layers);

@@ -133,7 +133,10 @@ impl Removal<'_> {
             return self.delete(&id, force, false);
         }
 
-        if !force && of_one_repository(&names) && let Some(user) = (self.users)(&id)?.first() {
+        if !force
+            && of_one_repository(&names)
+            && let Some(user) = (self.users)(&id)?.first()
+        {
             return Err(Error::conflict(format!(
                 "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its \
                  referenced image {}",

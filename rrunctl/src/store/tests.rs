@@ -4,16 +4,19 @@ use super::{Filter, Removed, Store, User, layers};
 use crate::digest::Digest;
 use crate::error::{Kind, Result};
 use crate::home::{self, Home};
-use crate::image::{Image, ImageConfig, Manifest, media_type};
+use crate::image::{self, Image, ImageConfig, Manifest, media_type};
 use crate::reference::Reference;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Instant;
 
 /// Removed with all that is in it.
 pub(crate) struct Place {
@@ -63,30 +66,34 @@ impl Place {
         (count("blobs/sha256"), count("layers"))
     }
 
-    /// Everything that is there is a part of an image that is whole, and nothing is being made.
-    pub(crate) fn assert_whole(&self) {
-        let (mut blobs, mut trees) = (Vec::new(), Vec::new());
+    /// Every image and every name that is visible has all that belongs to it; returns what that is.
+    pub(crate) fn assert_visible_is_whole(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut blobs, mut trees) = (BTreeSet::new(), BTreeSet::new());
         for image in self.store.images().list().expect("every image is read") {
             let read = |digest: &Digest| self.store.blobs().read(digest, 1 << 30).expect("a blob");
             ImageConfig::parse(&read(&image.id)).expect("a configuration");
             let manifest = Manifest::parse(&read(&image.manifest.digest)).expect("a manifest");
             assert_eq!(manifest.layers.len(), image.layers.len());
-            blobs.extend([image.id, image.manifest.digest]);
-            for (layer, tree) in image.layers.iter().rev().zip(self.store.layers().lower(&image).expect("layers")) {
+            blobs.extend([image.id.hex(), image.manifest.digest.hex()]);
+            let lower = self.store.layers().lower(&image).expect("layers");
+            for (layer, tree) in image.layers.iter().rev().zip(lower) {
                 read(&layer.blob);
-                assert!(tree.join("../layer.json").exists());
-                blobs.push(layer.blob);
-                trees.extend([layer.diff_id.hex(), tree.parent().expect("a layer").file_name().expect("a name").to_str().expect("text").to_owned()]);
+                blobs.insert(layer.blob.hex());
+                assert_eq!(home::size(&tree), self.store.layers().size(&layer.diff_id));
+                let name = tree.parent().and_then(Path::file_name).expect("a layer");
+                trees.extend([layer.diff_id.hex(), name.to_str().expect("text").to_owned()]);
             }
         }
-        trees.sort();
-        trees.dedup();
-        blobs.sort();
-        blobs.dedup();
-        assert_eq!(self.count(), (blobs.len(), trees.len()));
-        for name in self.store.images().references().expect("names").values() {
-            self.store.images().get(name).expect("the image of a name");
+        for id in self.store.images().references().expect("names").values() {
+            self.store.images().get(id).expect("the image of a name");
         }
+        (blobs, trees)
+    }
+
+    /// And nothing else is there, and nothing is being made.
+    pub(crate) fn assert_whole(&self) {
+        let (blobs, trees) = self.assert_visible_is_whole();
+        assert_eq!(self.count(), (blobs.len(), trees.len()));
         assert_eq!(fs::read_dir(self.home.kept("tmp")).expect("readdir").count(), 0);
         for dir in ["refs", "images"] {
             for entry in fs::read_dir(self.home.kept(dir)).expect("readdir") {
@@ -107,7 +114,11 @@ pub(crate) fn tar(entries: &[(&str, u32, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, mode, content) in entries {
         let mut header = tar::Header::new_gnu();
-        header.set_entry_type(if path.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular });
+        header.set_entry_type(if path.ends_with('/') {
+            tar::EntryType::Directory
+        } else {
+            tar::EntryType::Regular
+        });
         header.set_mode(*mode);
         header.set_size(content.len() as u64);
         tar.append_data(&mut header, path, content.as_bytes()).expect("a vector takes everything");
@@ -167,7 +178,8 @@ fn an_image_is_found_by_name_digest_and_id_in_long_and_short() {
         let e = images.resolve(text).expect_err(text).to_string();
         assert!(e.starts_with(why), "{text}: {e}");
     }
-    let names: Vec<_> = images.references_of(&image.id).expect("names").iter().map(Reference::familiar).collect();
+    let names: Vec<_> =
+        images.references_of(&image.id).expect("names").iter().map(Reference::familiar).collect();
     assert_eq!(names, ["busybox:latest", &by_digest, "h.io/x:1"]);
 }
 
@@ -292,8 +304,9 @@ fn names_keep_the_manifest_that_they_came_with() {
     let manifest = json!({"schemaVersion": 2, "layers": [], "annotations": {"x": "y"},
         "config": {"mediaType": "x", "size": config.len(), "digest": first.id}});
     let name = Reference::parse("b").expect("a name");
-    let second =
-        images.install(manifest.to_string().as_bytes(), media_type::MANIFEST, &config, &[name]).expect("install");
+    let second = images
+        .install(manifest.to_string().as_bytes(), media_type::MANIFEST, &config, &[name])
+        .expect("install");
     assert_eq!(first.id, second.id);
     assert_eq!(images.resolve("a").expect("a").manifest, first.manifest);
     assert_eq!(images.resolve("b").expect("b").manifest, second.manifest);
@@ -316,7 +329,10 @@ fn the_longest_names_are_names_of_files_too() {
     }
     let names = place.store.images().references_of(&image.id).expect("names");
     assert_eq!(names.iter().map(Reference::familiar).collect::<Vec<_>>(), [long("x"), long("y")]);
-    assert!(place.store.images().untag(&names[0]).expect("untag") && !place.store.images().untag(&names[0]).expect("untag"));
+    assert!(
+        place.store.images().untag(&names[0]).expect("untag")
+            && !place.store.images().untag(&names[0]).expect("untag")
+    );
     assert_eq!(place.store.images().references_of(&image.id).expect("names").len(), 1);
 }
 
@@ -326,7 +342,7 @@ fn the_last_name_takes_the_image_with_it_and_shared_layers_stay() {
     let images = place.store.images();
     let (base, top) = (tar(&[("a", 0o644, "a")]), tar(&[("b", 0o644, "b")]));
     let chain = layers::chain(&[Digest::of(&base), Digest::of(&top)]);
-    let one = place.image(&[base.clone()], json!({}), &["one"]);
+    let one = place.image(std::slice::from_ref(&base), json!({}), &["one"]);
     let two = place.image(&[base, top], json!({}), &["two:1", "two:2"]);
     let digest = format!("two@{}", two.manifest.digest);
     images.tag(&Reference::parse(&digest).expect("a name"), &two).expect("tag");
@@ -335,13 +351,19 @@ fn the_last_name_takes_the_image_with_it_and_shared_layers_stay() {
     assert_eq!(lines(&removed), ["Untagged: two:1"]);
     let removed = images.remove("two:2", false, true, &nobody).expect("remove");
     let deleted = [two.id, chain[1]].map(|digest| format!("Deleted: {digest}"));
-    assert_eq!(lines(&removed), ["Untagged: two:2", &format!("Untagged: {digest}"), &deleted[0], &deleted[1]]);
+    assert_eq!(
+        lines(&removed),
+        ["Untagged: two:2", &format!("Untagged: {digest}"), &deleted[0], &deleted[1]]
+    );
     assert!(images.resolve("two:2").is_err() && images.get(&two.id).is_err());
     place.assert_whole();
     assert_eq!(place.count(), (3, 1));
 
     let removed = images.remove(&one.id.short(), false, true, &nobody).expect("remove");
-    assert_eq!(lines(&removed), ["Untagged: one:latest", &format!("Deleted: {}", one.id), &format!("Deleted: {}", chain[0])]);
+    assert_eq!(
+        lines(&removed),
+        ["Untagged: one:latest", &format!("Deleted: {}", one.id), &format!("Deleted: {}", chain[0])]
+    );
     assert_eq!(place.count(), (0, 0));
     let e = images.remove("one", false, true, &nobody).expect_err("gone");
     assert_eq!((e.kind(), &*e.to_string()), (Kind::NotFound, "No such image: one:latest"));
@@ -361,22 +383,33 @@ fn what_dockers_rmi_refuses_is_refused_in_its_words() {
         e.to_string()
     };
 
-    let several = format!("conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories");
+    let several = format!(
+        "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+    );
     assert_eq!(refused(&id, false, &nobody), several);
-    let runs = format!("conflict: unable to delete {short} (cannot be forced) - image is being used by running container cccccccccccc");
+    let runs = format!(
+        "conflict: unable to delete {short} (cannot be forced) - image is being used by running container cccccccccccc"
+    );
     assert_eq!(refused(&id, true, &running), runs);
     // With several names, one may go whoever uses the image.
     assert_eq!(lines(&images.remove("b:1", false, true, &running).expect("untag")), ["Untagged: b:1"]);
     assert_eq!(
         refused("a:1", false, &stopped),
-        format!("conflict: unable to remove repository reference \"a:1\" (must force) - container dddddddddddd is using its referenced image {short}")
+        format!(
+            "conflict: unable to remove repository reference \"a:1\" (must force) - container dddddddddddd is using its referenced image {short}"
+        )
     );
-    let uses = format!("conflict: unable to delete {short} (must be forced) - image is being used by stopped container dddddddddddd");
+    let uses = format!(
+        "conflict: unable to delete {short} (must be forced) - image is being used by stopped container dddddddddddd"
+    );
     assert_eq!(refused(&id, false, &stopped), uses);
 
     // By force the name goes, and what a running container has stays without one.
     assert_eq!(lines(&images.remove("a:1", true, true, &running).expect("untag")), ["Untagged: a:1"]);
-    assert_eq!(images.find(&Filter { dangling: Some(true), ..Filter::default() }).expect("find"), [images.get(&image.id).expect("kept")]);
+    assert_eq!(
+        images.find(&Filter { dangling: Some(true), ..Filter::default() }).expect("find"),
+        [images.get(&image.id).expect("kept")]
+    );
     images.tag(&Reference::parse("again").expect("a name"), &image).expect("tag by id");
     assert_eq!(images.resolve("again").expect("again").id, image.id);
 }
@@ -427,7 +460,8 @@ fn images_are_filtered() {
     let images = place.store.images();
     let old = place.image(&[], json!({"config": {"Labels": {"a": "1"}}}), &["h.io/old:1"]);
     let new = place.image(&[], json!({"config": {"Labels": {"a": "2", "b": ""}}}), &["new"]);
-    let found = |filter: Filter| images.find(&filter).expect("find").iter().map(|image| image.id).collect::<Vec<_>>();
+    let found =
+        |filter: Filter| images.find(&filter).expect("find").iter().map(|image| image.id).collect::<Vec<_>>();
     let base = Filter::default;
     assert_eq!(found(base()), [new.id, old.id]);
     assert_eq!(found(Filter { labels: vec!["a".into(), "b".into()], ..base() }), [new.id]);
@@ -486,4 +520,98 @@ fn a_name_is_not_given_to_an_image_that_was_removed_meanwhile() {
     let e = place.store.images().tag(&Reference::parse("b").expect("a name"), &image).expect_err("gone");
     assert_eq!((e.kind(), e.to_string()), (Kind::NotFound, format!("No such image: {}", image.id)));
     assert!(place.store.images().references().expect("names").is_empty());
+}
+
+/// What is loaded and killed: an image of three layers, under two names.
+fn archive_to_kill() -> Vec<u8> {
+    let noise = |n: usize| -> String {
+        (0..20_000_usize).map(|k| char::from(b'a' + (k * k * (n + 7) % 23) as u8)).collect()
+    };
+    let place = Place::new("to-kill");
+    let layer = |n: usize| {
+        let files: Vec<(String, String)> =
+            (0..20).map(|k| (format!("d{n}/f{k}"), noise(n * 20 + k))).collect();
+        tar(&files.iter().map(|(path, text)| (&**path, 0o644, &**text)).collect::<Vec<_>>())
+    };
+    place.image(&[layer(0), layer(1), layer(2)], json!({}), &["killed:1", "killed:2"]);
+    let mut bytes = Vec::new();
+    image::save(&place.store, &["killed".to_owned()], &mut bytes).expect("save");
+    bytes
+}
+
+#[test]
+#[ignore = "the child of the test below"]
+fn a_child_loads_until_it_is_killed() {
+    let Some(dir) = std::env::var_os("RRUNCTL_TEST_LOAD").map(PathBuf::from) else { return };
+    let home = Home::open(&dir.join("root"), &dir.join("run")).expect("a home");
+    let store = Store::open(&home).expect("a store");
+    let archive = fs::File::open(dir.join("archive.tar")).expect("the archive");
+    image::load(&store, archive, &|_| {}).expect("load");
+}
+
+#[test]
+fn a_load_that_is_killed_at_any_instant_leaves_what_is_whole_and_nothing_that_prune_does_not_find() {
+    let place = Place::new("kill");
+    fs::write(place.dir.join("archive.tar"), archive_to_kill()).expect("write");
+    let start = || {
+        Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "store::tests::a_child_loads_until_it_is_killed", "--ignored"])
+            .env("RRUNCTL_TEST_LOAD", &place.dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a child")
+    };
+    let began = Instant::now();
+    assert!(start().wait().expect("wait").success());
+    let whole = began.elapsed();
+    let mut cut = 0;
+    for n in 0..30 {
+        place.store.images().prune(true, &Filter::default(), &nobody).expect("prune");
+        assert_eq!(place.count(), (0, 0));
+        let mut child = start();
+        // From just before the first instant to just before the last, in no order.
+        std::thread::sleep(whole * (n * 7 % 30 + 1) / 31);
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        place.assert_visible_is_whole();
+        // What is not visible yet is what it is called all the same.
+        for entry in fs::read_dir(place.store.blobs().dir()).expect("readdir") {
+            let path = entry.expect("an entry").path();
+            let digest = Digest::of(&fs::read(&path).expect("read"));
+            assert_eq!(path.file_name().and_then(|name| name.to_str()), Some(&*digest.hex()));
+        }
+        cut += u32::from(place.count() != (0, 0) && place.store.images().list().expect("list").is_empty());
+        place.home.sweep().expect("sweep");
+        place.store.images().prune(false, &Filter::default(), &nobody).expect("prune");
+        place.assert_whole();
+    }
+    assert!(cut > 0, "no load was killed on its way");
+    assert!(start().wait().expect("wait").success());
+    assert_eq!(place.store.images().references().expect("names").len(), 2);
+    place.assert_whole();
+}
+
+#[test]
+fn a_load_and_a_prune_at_once_do_not_disturb_each_other() {
+    let place = Place::new("race");
+    let archive = archive_to_kill();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                place.store.images().prune(false, &Filter::default(), &nobody).expect("prune");
+            }
+        });
+        for _ in 0..6 {
+            image::load(&place.store, &archive[..], &|_| {}).expect("load");
+            place.assert_visible_is_whole();
+            for name in ["killed:1", "killed:2"] {
+                place.store.images().remove(name, false, true, &nobody).expect("remove");
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    place.store.images().prune(false, &Filter::default(), &nobody).expect("prune");
+    assert_eq!(place.count(), (0, 0));
 }
