@@ -78,8 +78,9 @@ impl Settings {
     /// column where there are any.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let Some(bytes) = home::read(path)? else { return Ok(None) };
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|e| Error::invalid(format!("{}: not UTF-8 at byte {}", path.display(), e.valid_up_to())))?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| {
+            Error::invalid(format!("{}: not UTF-8 at byte {}", path.display(), e.valid_up_to()))
+        })?;
         // Docker takes an empty file for one with `{}`.
         if text.trim().is_empty() {
             return Ok(Some(Self::default()));
@@ -164,7 +165,9 @@ impl Settings {
             Err(_) if nets.iter().all(|net| net.address.is_loopback()) => false,
             // Whoever forges the answer is still confined to the networks that the administrator trusts.
             Err(_) => (host, 0).to_socket_addrs().is_ok_and(|mut found| {
-                found.any(|address| nets.iter().any(|net| !net.address.is_loopback() && net.contains(address.ip())))
+                found.any(|address| {
+                    nets.iter().any(|net| !net.address.is_loopback() && net.contains(address.ip()))
+                })
             }),
         }
     }
@@ -172,13 +175,15 @@ impl Settings {
     fn pool(&mut self, pool: &PoolFile) -> Result<()> {
         let base = pool.base.network();
         if base != pool.base {
-            self.warnings.push(format!("default-address-pools: {} has host bits set: {base} is used", pool.base));
+            self.warnings
+                .push(format!("default-address-pools: {} has host bits set: {base} is used", pool.base));
         }
         let size = match &pool.size {
             Size::Prefix(size) => *size,
             Size::Mask(mask) => {
-                let size = prefix_of(mask, base.address)
-                    .ok_or_else(|| Error::invalid(format!(" default-address-pools: size {mask:?} is no netmask")))?;
+                let size = prefix_of(mask, base.address).ok_or_else(|| {
+                    Error::invalid(format!(" default-address-pools: size {mask:?} is no netmask"))
+                })?;
                 self.warnings.push(format!("default-address-pools: size {mask:?} is read as {size}"));
                 size
             }
@@ -326,8 +331,9 @@ struct File {
     log_opts: BTreeMap<String, String>,
     max_concurrent_downloads: Option<std::num::NonZero<usize>>,
     max_concurrent_uploads: Option<std::num::NonZero<usize>>,
-    #[expect(dead_code, reason = "there is one, and another is an error")]
-    storage_driver: Option<StorageDriver>,
+    /// There is one; another is an error.
+    #[serde(rename = "storage-driver")]
+    _storage_driver: Option<StorageDriver>,
 }
 
 #[derive(serde::Deserialize)]
@@ -360,8 +366,9 @@ struct Mirror(String);
 impl<'de> Deserialize<'de> for Mirror {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        let uri: ureq::http::Uri =
-            text.parse().map_err(|e| de::Error::custom(format!("invalid mirror: {text:?} is no URL: {e}")))?;
+        let uri: ureq::http::Uri = text
+            .parse()
+            .map_err(|e| de::Error::custom(format!("invalid mirror: {text:?} is no URL: {e}")))?;
         let wrong = match uri.scheme_str() {
             Some("http" | "https") if uri.authority().is_some_and(|a| a.as_str().contains('@')) => {
                 "username/password not allowed in URI"
@@ -392,7 +399,9 @@ impl<'de> Deserialize<'de> for LogDriver {
         let name = String::deserialize(d)?;
         match name.as_str() {
             "json-file" | "none" => Ok(Self(name)),
-            _ => Err(de::Error::custom(format!("log-driver {name:?} is not supported: json-file and none are"))),
+            _ => Err(de::Error::custom(format!(
+                "log-driver {name:?} is not supported: json-file and none are"
+            ))),
         }
     }
 }
@@ -436,7 +445,9 @@ fn typographic_quote(text: &str) -> Option<(usize, usize, char)> {
         match c {
             '\n' => (line, column, inside) = (line + 1, 0, false),
             '"' if !escaped => inside = !inside,
-            '“' | '”' | '„' | '‟' | '‘' | '’' | '«' | '»' | '＂' if !inside => return Some((line, column, c)),
+            '“' | '”' | '„' | '‟' | '‘' | '’' | '«' | '»' | '＂' if !inside => {
+                return Some((line, column, c));
+            }
             _ => {}
         }
         escaped = inside && c == '\\' && !escaped;
@@ -469,8 +480,11 @@ mod tests {
         let listed: Vec<String> = settings.insecure_registries.iter().map(ToString::to_string).collect();
         assert_eq!(listed, ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "host:5002", "plain"]);
         assert_eq!(settings.bip.expect("set").to_string(), "172.17.0.1/16");
-        let pools: Vec<String> =
-            settings.default_address_pools.iter().map(|pool| format!("{} {}", pool.base, pool.size)).collect();
+        let pools: Vec<String> = settings
+            .default_address_pools
+            .iter()
+            .map(|pool| format!("{} {}", pool.base, pool.size))
+            .collect();
         assert_eq!(pools, ["172.17.0.0/16 16", "10.9.0.0/16 24"]);
         assert_eq!(settings.log_opts["max-size"], "10m");
         assert_eq!(settings.max_concurrent_downloads, 2);
@@ -507,7 +521,9 @@ mod tests {
     #[test]
     fn a_key_without_effect_is_refused_and_the_known_ones_are_listed() {
         let error = error(r#"{"bip": null, "live-restore": true, "hosts": []}"#);
-        assert!(error.starts_with("the following directives don't match any configuration option: live-restore, hosts"));
+        assert!(error.starts_with(
+            "the following directives don't match any configuration option: live-restore, hosts"
+        ));
         assert!(error.contains("registry-mirrors"), "{error}");
     }
 
@@ -536,7 +552,9 @@ mod tests {
     #[test]
     fn loopback_is_insecure_and_others_only_where_listed() {
         let mut settings = Settings::default();
-        for registry in ["localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000", "[::ffff:127.0.0.1]:1"] {
+        for registry in
+            ["localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000", "[::ffff:127.0.0.1]:1"]
+        {
             assert!(settings.is_insecure(registry), "{registry}");
         }
         for registry in ["docker.io", "10.1.2.3:5000", "host:5002", "host", "[::2]:5000", "1127.0.0.1"] {

@@ -1,0 +1,159 @@
+//! A blob as it arrives.
+
+#![forbid(unsafe_code)]
+
+use super::http::{Cause, Failure, body_failure};
+use super::refusal::Refusal;
+use super::repository::Repository;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use std::io::Read;
+use std::sync::mpsc::Receiver;
+use ureq::http::Method;
+use ureq::http::header::RANGE;
+
+/// Reads a blob, and where the connection is cut goes on from there (RFC 9110, section 14.2).
+pub(super) struct BlobReader<'a> {
+    repository: &'a Repository<'a>,
+    digest: Digest,
+    size: u64,
+    done: u64,
+    body: Option<ureq::BodyReader<'static>>,
+    /// How often it was cut since the last byte.
+    cuts: u32,
+    what: String,
+}
+
+impl<'a> BlobReader<'a> {
+    /// Nothing is asked for before the first read. A blob is `size` bytes long, or an error.
+    pub(super) fn new(repository: &'a Repository<'a>, digest: Digest, size: u64) -> Self {
+        Self { repository, digest, size, done: 0, body: None, cuts: 0, what: String::new() }
+    }
+
+    /// How many bytes have been read.
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// The next bytes, or 0 where it is whole.
+    ///
+    /// # Errors
+    /// What the registry answers; it is longer than it should be, or cut again and again.
+    pub(super) fn read(&mut self, to: &mut [u8]) -> Result<usize> {
+        loop {
+            if self.done == self.size {
+                return self.end();
+            }
+            let mut body = match self.body.take() {
+                Some(body) => body,
+                None => self.open()?,
+            };
+            let left = usize::try_from(self.size - self.done).unwrap_or(usize::MAX).min(to.len());
+            let failure = match body.read(&mut to[..left]) {
+                Ok(0) => Failure {
+                    cause: Cause::Cut,
+                    error: Error::system(format!(
+                        "{}: ended after {} of {} bytes",
+                        self.what, self.done, self.size
+                    )),
+                },
+                Ok(n) => {
+                    self.body = Some(body);
+                    self.done += n as u64;
+                    self.cuts = 0;
+                    return Ok(n);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                    self.body = Some(body);
+                    continue;
+                }
+                Err(e) => body_failure(&e, &self.what),
+            };
+            self.cuts += 1;
+            // A server that has said nothing twice in a row says nothing.
+            let hangs = failure.cause == Cause::TimedOut && self.cuts > 1;
+            if hangs || !self.repository.registry.session.back_off(self.cuts) {
+                return Err(failure.error);
+            }
+        }
+    }
+
+    /// Reads the end, so that the connection is free for the next request.
+    fn end(&mut self) -> Result<usize> {
+        match self.body.take().map(|mut body| body.read(&mut [0; 1])) {
+            Some(Ok(1..)) => {
+                Err(Error::system(format!("{}: longer than its {} bytes", self.what, self.size)))
+            }
+            _ => Ok(0),
+        }
+    }
+
+    fn open(&mut self) -> Result<ureq::BodyReader<'static>> {
+        let uri = self.repository.uri(&format!("blobs/{}", self.digest))?;
+        let mut headers = Vec::new();
+        if self.done > 0 {
+            headers.push((RANGE, format!("bytes={}-", self.done)));
+        }
+        let reply = self.repository.ask(Method::GET, uri, headers)?;
+        self.what.clone_from(&reply.what);
+        let begin = match reply.status {
+            200 => 0,
+            206 if self.done > 0 => begin_of(reply.header("content-range")).unwrap_or(self.done),
+            _ => return Err(Refusal::read(reply).error()),
+        };
+        let wrong = reply.length().is_some_and(|length| begin + length != self.size);
+        if wrong || (begin != 0 && begin != self.done) {
+            return Err(Error::system(format!(
+                "{}: {} bytes from {begin} instead of {} in all",
+                self.what,
+                reply.length().unwrap_or_default(),
+                self.size
+            )));
+        }
+        let mut body = reply.into_reader();
+        // A registry that knows no ranges sends what is here already once more.
+        if begin < self.done {
+            let again = std::io::copy(&mut (&mut body).take(self.done - begin), &mut std::io::sink());
+            if let Err(e) = again {
+                return Err(body_failure(&e, &self.what).error);
+            }
+        }
+        Ok(body)
+    }
+}
+
+/// `bytes 10-19/20`: 10.
+fn begin_of(content_range: Option<&str>) -> Option<u64> {
+    content_range?.trim().strip_prefix("bytes")?.trim_start().split('-').next()?.parse().ok()
+}
+
+/// What one thread fetches, for another that unpacks it.
+pub(super) struct Arriving {
+    from: Receiver<Option<Vec<u8>>>,
+    bytes: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl Arriving {
+    /// The parts, and `None` behind the last; that they stop coming without it is an error.
+    pub(super) fn new(from: Receiver<Option<Vec<u8>>>) -> Self {
+        Self { from, bytes: Vec::new(), at: 0, ended: false }
+    }
+}
+
+impl Read for Arriving {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        while self.at == self.bytes.len() && !self.ended {
+            match self.from.recv() {
+                Ok(Some(bytes)) => (self.bytes, self.at) = (bytes, 0),
+                Ok(None) => self.ended = true,
+                Err(_) => return Err(std::io::Error::other("the download failed")),
+            }
+        }
+        let n = to.len().min(self.bytes.len() - self.at);
+        to[..n].copy_from_slice(&self.bytes[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
