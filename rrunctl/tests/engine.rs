@@ -1,1 +1,4 @@
 //! The tests of the engine.
+
+#[path = "engine/registry.rs"]
+mod registry;
