@@ -105,10 +105,14 @@ impl Authority {
             return false;
         }
         let scopes = wanted.scopes(scopes);
-        if let (Some(token), Some(used)) = (state.tokens.get(&scopes), used) {
-            if used.strip_prefix("Bearer ") == Some(token.text.as_str()) {
-                state.tokens.remove(&scopes);
+        let is_used =
+            |token: &&Token| used.and_then(|used| used.strip_prefix("Bearer ")) == Some(&token.text);
+        if state.tokens.get(&scopes).filter(is_used).is_some() {
+            // The service has given all that it gives.
+            if wanted.error() == Some("insufficient_scope") {
+                return false;
             }
+            state.tokens.remove(&scopes);
         }
         state.challenge = Some(wanted);
         !matches!(self.credentials, Auth::Token(_))

@@ -2,12 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::http::{Cause, Failure, body_failure};
+use super::http::{Cause, Failure, body_failure, stopped};
 use super::refusal::Refusal;
 use super::repository::Repository;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use ureq::http::Method;
 use ureq::http::header::RANGE;
@@ -69,10 +70,14 @@ impl<'a> BlobReader<'a> {
                 }
                 Err(e) => body_failure(&e, &self.what),
             };
+            let session = self.repository.registry.session;
+            if session.is_stopped() {
+                return Err(stopped().error);
+            }
             self.cuts += 1;
             // A server that has said nothing twice in a row says nothing.
             let hangs = failure.cause == Cause::TimedOut && self.cuts > 1;
-            if hangs || !self.repository.registry.session.back_off(self.cuts) {
+            if hangs || !session.back_off(self.cuts) {
                 return Err(failure.error);
             }
         }
@@ -128,27 +133,31 @@ fn begin_of(content_range: Option<&str>) -> Option<u64> {
 }
 
 /// What one thread fetches, for another that unpacks it.
-pub(super) struct Arriving {
+pub(super) struct Arriving<'a> {
+    broken: &'a AtomicBool,
     from: Receiver<Option<Vec<u8>>>,
     bytes: Vec<u8>,
     at: usize,
     ended: bool,
 }
 
-impl Arriving {
-    /// The parts, and `None` behind the last; that they stop coming without it is an error.
-    pub(super) fn new(from: Receiver<Option<Vec<u8>>>) -> Self {
-        Self { from, bytes: Vec::new(), at: 0, ended: false }
+impl<'a> Arriving<'a> {
+    /// The parts, and `None` behind the last; that they stop coming without it is an error, and told to `broken`.
+    pub(super) fn new(from: Receiver<Option<Vec<u8>>>, broken: &'a AtomicBool) -> Self {
+        Self { broken, from, bytes: Vec::new(), at: 0, ended: false }
     }
 }
 
-impl Read for Arriving {
+impl Read for Arriving<'_> {
     fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
         while self.at == self.bytes.len() && !self.ended {
             match self.from.recv() {
                 Ok(Some(bytes)) => (self.bytes, self.at) = (bytes, 0),
                 Ok(None) => self.ended = true,
-                Err(_) => return Err(std::io::Error::other("the download failed")),
+                Err(_) => {
+                    self.broken.store(true, Ordering::Relaxed);
+                    return Err(std::io::Error::other("the download failed"));
+                }
             }
         }
         let n = to.len().min(self.bytes.len() - self.at);

@@ -335,7 +335,7 @@ impl<'a> Session<'a> {
             ureq::Error::Timeout(kind) => (Cause::TimedOut, format!("timed out ({kind})")),
             ureq::Error::Io(e) => match tls_error(e) {
                 Some(e) => (Cause::Unreachable, tls_text(e, host)),
-                None => (cause_of(e), words(e)),
+                None => (cause_of(e), lookup(e, host).unwrap_or_else(|| words(e))),
             },
             ureq::Error::Rustls(e) => (Cause::Unreachable, tls_text(e, host)),
             ureq::Error::HostNotFound => (Cause::Unreachable, format!("lookup {host}: no such host")),
@@ -346,6 +346,17 @@ impl<'a> Session<'a> {
         };
         Failure { cause, error: Error::system(format!("{what}: {}", plain(&text))) }
     }
+}
+
+/// getaddrinfo(3)'s words do not say what was looked up, and differ with the C library.
+fn lookup(e: &io::Error, host: &str) -> Option<String> {
+    let text = e.to_string();
+    let reason = text.strip_prefix("failed to lookup address information: ")?;
+    let none = matches!(
+        reason,
+        "Name does not resolve" | "Name or service not known" | "Name has no usable address"
+    );
+    Some(format!("lookup {host}: {}", if none { "no such host" } else { reason }))
 }
 
 /// In the words of this crate; the standard library's error cannot be cloned.
@@ -360,7 +371,7 @@ fn words(e: &io::Error) -> String {
 /// What every request says after [`Session::stop`].
 const STOPPED: &str = "stopped";
 
-fn stopped() -> Failure {
+pub(super) fn stopped() -> Failure {
     Failure { cause: Cause::Stopped, error: Error::system(STOPPED) }
 }
 
@@ -567,6 +578,21 @@ mod tests {
         assert_eq!(of("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         assert!(of("Wed, 21 Oct 2099 07:28:00 GMT").expect("a date") > Duration::from_secs(1 << 20));
         assert_eq!(of("soon"), None);
+    }
+
+    #[test]
+    fn what_is_encrypted_does_not_lead_to_what_is_not() {
+        let client = Client::new(&crate::settings::Settings::default(), super::super::Credentials::default());
+        let session = Session::new(&client);
+        let leads = |from: &str, to: &str| {
+            session.refuse_downgrade(&from.parse().expect("an URI"), &to.parse().expect("an URI"))
+        };
+        let e =
+            leads("https://r.test/v2/", "http://s.test:80/x?secret").expect_err("a downgrade").to_string();
+        assert!(e.contains("http://s.test:80/x, which is not encrypted") && !e.contains("secret"), "{e}");
+        leads("https://r.test/", "https://s.test/").expect("encrypted");
+        leads("http://r.test/", "http://s.test/").expect("not encrypted before");
+        leads("https://r.test/", "http://127.0.0.1:5000/").expect("insecure by the settings");
     }
 
     #[test]

@@ -135,7 +135,10 @@ fn in_parallel<T: Sync>(
             }
             if let Err(e) = work(item) {
                 // The others fail because of this one: theirs is no news.
-                http::lock(&failed).get_or_insert(e);
+                let mut failed = http::lock(&failed);
+                if failed.as_ref().is_none_or(http::is_stop) {
+                    *failed = Some(e);
+                }
                 session.stop();
             }
         }

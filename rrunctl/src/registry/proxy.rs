@@ -123,6 +123,8 @@ mod tests {
         }
         let all = Proxies { none: "*".into(), ..proxies.clone() };
         assert!(all.to(&"https://x/".parse().expect("an URI")).expect("valid").is_none());
+        let socks = Proxies { http: Some("socks5://proxy:1080".into()), ..Proxies::default() };
+        assert!(socks.to(&"http://x/".parse().expect("an URI")).expect("valid").is_some());
         let broken = Proxies { https: Some("ftp://user:secret@x".into()), ..Proxies::default() };
         let error = broken.to(&"https://x/".parse().expect("an URI")).expect_err("no proxy").to_string();
         assert!(!error.contains("secret"), "{error}");

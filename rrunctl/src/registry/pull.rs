@@ -235,7 +235,7 @@ fn bring(repository: &Repository<'_>, store: &Store, layer: &Layer<'_>, sink: Si
         return download(repository, store, layer, None, sink);
     }
     let (to, from) = mpsc::sync_channel(PARTS);
-    let downloaded = AtomicBool::new(false);
+    let (downloaded, broken) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         let downloading = thread::Builder::new()
             .spawn_scoped(scope, || {
@@ -245,19 +245,20 @@ fn bring(repository: &Repository<'_>, store: &Store, layer: &Layer<'_>, sink: Si
             })
             .context(|| "start a thread")?;
         let mut meter = Meter::default();
-        let unpacked = store.layers().unpack(Arriving::new(from), Some(&layer.diff_id), |done| {
+        let unpacked = store.layers().unpack(Arriving::new(from, &broken), Some(&layer.diff_id), |done| {
             if downloaded.load(Ordering::Relaxed) {
                 meter.tick(|| layer.bytes(sink, "Extracting", done));
             }
         });
-        if unpacked.is_err() {
+        let broken = broken.load(Ordering::Relaxed);
+        if unpacked.is_err() && !broken {
             repository.registry.session.stop();
         }
         let downloaded = downloading.join().unwrap_or_else(|_| Err(Error::system("the download panicked")));
         match (unpacked, downloaded) {
             (Ok(_), downloaded) => downloaded,
-            // Whatever is wrong with the blob is the reason why it cannot be unpacked, unless it was not even looked at.
-            (Err(_), Err(reason)) if !is_stop(&reason) => Err(reason),
+            // What is wrong with the blob is the reason why it cannot be unpacked.
+            (Err(_), Err(reason)) if broken || !is_stop(&reason) => Err(reason),
             (Err(e), _) => Err(e.context(format!("failed to register layer {id}"))),
         }
     })
@@ -273,19 +274,22 @@ fn download(
     let mut writer = store.blobs().writer()?;
     let mut reader = BlobReader::new(repository, layer.blob.digest, layer.blob.size);
     let mut meter = Meter::default();
-    loop {
-        let mut part = vec![0; PART];
-        let n = reader.read(&mut part)?;
-        if n == 0 {
-            break;
+    let mut ended = false;
+    while !ended {
+        let (mut part, mut filled) = (vec![0; PART], 0);
+        // TLS gives 16 KiB at a time.
+        while filled < PART && !ended {
+            let n = reader.read(&mut part[filled..])?;
+            ended = n == 0;
+            filled += n;
+            meter.tick(|| layer.bytes(sink, "Downloading", reader.done()));
         }
-        part.truncate(n);
+        part.truncate(filled);
         writer.write_all(&part).context(|| format!("write blob {}", layer.blob.digest))?;
         // Behind the end of the archive nobody takes any more, but the blob has to be whole.
         if to.as_ref().is_some_and(|to| to.send(Some(part)).is_err()) {
             to = None;
         }
-        meter.tick(|| layer.bytes(sink, "Downloading", reader.done()));
     }
     layer.status(sink, "Verifying Checksum");
     writer.commit(Some(&layer.blob.digest)).map_err(|e| match e.errno() {

@@ -21,7 +21,7 @@ use ureq::http::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION};
 use ureq::http::{HeaderName, Method, Uri};
 
 /// Of an upload in parts, where the registry wants no longer ones.
-const CHUNK: u64 = 16 << 20;
+const CHUNK: u64 = 8 << 20;
 const TICK: Duration = Duration::from_millis(100);
 
 /// A blob that has to be there before the manifest.
@@ -274,6 +274,12 @@ struct Pushing<'a> {
 impl Read for Pushing<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read(to)?;
+        // ureq would wait for the rest for ever.
+        if n == 0 && self.file.limit() > 0 && !to.is_empty() {
+            let left = self.file.limit();
+            let text = format!("blob {} ends {left} bytes before its end", self.part.digest);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         self.done += n as u64;
         let mut last = super::http::lock(&self.last);
         if let Some(id) = self.part.id.as_ref().filter(|_| last.elapsed() >= TICK) {

@@ -150,6 +150,27 @@ impl<'a> Repository<'a> {
         Ok(self.send_for(None, (method, uri), headers, Payload::None, true)?)
     }
 
+    /// A whole body, if the answer is that it is there; asked for again where it is cut.
+    fn whole(
+        &self,
+        path: &str,
+        headers: Vec<(HeaderName, String)>,
+        limit: u64,
+    ) -> Result<(Option<Vec<u8>>, Reply)> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut reply = self.ask(Method::GET, self.uri(path)?, headers.clone())?;
+            if reply.status != 200 {
+                return Ok((None, reply));
+            }
+            match reply.read(limit) {
+                Err(failure) if failure.cause == Cause::Cut && self.registry.session.back_off(tries) => {}
+                read => return Ok((Some(read?), reply)),
+            }
+        }
+    }
+
     /// A manifest or an index by its tag or its digest, verified.
     ///
     /// # Errors
@@ -158,9 +179,8 @@ impl<'a> Repository<'a> {
         let accepted =
             [media_type::DOCKER_MANIFEST, media_type::DOCKER_LIST, media_type::MANIFEST, media_type::INDEX];
         let headers = accepted.iter().map(|name| (ACCEPT, (*name).to_owned())).collect();
-        let uri = self.uri(&format!("manifests/{reference}"))?;
-        let mut reply = self.ask(Method::GET, uri, headers)?;
-        if reply.status != 200 {
+        let (bytes, reply) = self.whole(&format!("manifests/{reference}"), headers, MANIFEST_LIMIT)?;
+        let Some(bytes) = bytes else {
             let status = reply.status;
             let mut refusal = Refusal::read(reply);
             // Some answer with a page for people.
@@ -171,8 +191,7 @@ impl<'a> Repository<'a> {
                 };
             }
             return Err(Refused::Answer(refusal));
-        }
-        let bytes = reply.read(MANIFEST_LIMIT).map_err(|failure| failure.error)?;
+        };
         let digest = Digest::of(&bytes);
         let named = [Some(reference), reply.header("docker-content-digest")];
         for name in named.into_iter().flatten() {
@@ -189,12 +208,8 @@ impl<'a> Repository<'a> {
     /// # Errors
     /// What the registry answers; it is too long, or is not what it is called.
     pub(super) fn document(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>> {
-        let uri = self.uri(&format!("blobs/{}", descriptor.digest))?;
-        let mut reply = self.ask(Method::GET, uri, Vec::new())?;
-        if reply.status != 200 {
-            return Err(Refusal::read(reply).error());
-        }
-        let bytes = reply.read(limit)?;
+        let (bytes, reply) = self.whole(&format!("blobs/{}", descriptor.digest), Vec::new(), limit)?;
+        let Some(bytes) = bytes else { return Err(Refusal::read(reply).error()) };
         if Digest::of(&bytes) != descriptor.digest {
             return Err(Error::system(format!(
                 "image config verification failed for digest {}",
