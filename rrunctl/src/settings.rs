@@ -104,20 +104,22 @@ impl Settings {
             .remedy(format!("known: {}", KEYS.join(", "))));
         }
         let file: File = serde_json::from_str(text).map_err(|e| broken(text, &e))?;
-        let mut settings = Self::default();
-        settings.registry_mirrors = file.registry_mirrors.into_iter().map(|mirror| mirror.0).collect();
+        let mut settings = Self {
+            registry_mirrors: file.registry_mirrors.into_iter().map(|mirror| mirror.0).collect(),
+            bip: file.bip,
+            log_opts: file.log_opts,
+            ..Self::default()
+        };
         for (entry, warning) in file.insecure_registries.into_iter().map(|entry| (entry.0, entry.1)) {
             settings.insecure_registries.push(entry);
             settings.warnings.extend(warning);
         }
-        settings.bip = file.bip;
         for pool in file.default_address_pools {
             settings.pool(&pool)?;
         }
         if let Some(driver) = file.log_driver {
             settings.log_driver = driver.0;
         }
-        settings.log_opts = file.log_opts;
         if let Some(most) = file.max_concurrent_downloads {
             settings.max_concurrent_downloads = most.get();
         }
@@ -146,7 +148,7 @@ impl Settings {
             return true;
         }
         let listed = self.insecure_registries.iter().any(|entry| match entry {
-            Insecure::Host(name) => name.eq_ignore_ascii_case(registry) || name.eq_ignore_ascii_case(host),
+            Insecure::Host(name) => name.eq_ignore_ascii_case(registry),
             Insecure::Net(_) => false,
         });
         if listed {
@@ -205,7 +207,7 @@ impl Settings {
 pub enum Insecure {
     /// Every registry at an address of it.
     Net(Cidr),
-    /// `HOST` with every port, or `HOST:PORT`.
+    /// `HOST:PORT`, or `HOST` where names have no port.
     Host(String),
 }
 
@@ -421,14 +423,14 @@ impl<'de> Deserialize<'de> for StorageDriver {
 /// `LINE:COLUMN: what`, where a column is a character, not a byte.
 fn broken(text: &str, e: &serde_json::Error) -> Error {
     // Course texts and word processors write “key”; the parser would only say what it expected instead.
-    if e.is_syntax() || e.is_eof() {
-        if let Some((line, column, mark)) = typographic_quote(text) {
-            return Error::invalid(format!(
-                "{line}:{column}: {mark} (U+{:04X}) is no quotation mark of JSON",
-                u32::from(mark)
-            ))
-            .remedy("write \" instead");
-        }
+    if (e.is_syntax() || e.is_eof())
+        && let Some((line, column, mark)) = typographic_quote(text)
+    {
+        return Error::invalid(format!(
+            "{line}:{column}: {mark} (U+{:04X}) is no quotation mark of JSON",
+            u32::from(mark)
+        ))
+        .remedy("write \" instead");
     }
     let what = e.to_string();
     let what = what.split(" at line ").next().unwrap_or(&what);
@@ -563,10 +565,12 @@ mod tests {
         settings.add_insecure_registry("host:5002").expect("valid");
         settings.add_insecure_registry("any").expect("valid");
         settings.add_insecure_registry("10.0.0.0/8").expect("valid");
-        for registry in ["HOST:5002", "any", "any:1", "10.1.2.3:5000"] {
+        for registry in ["HOST:5002", "any", "10.1.2.3:5000"] {
             assert!(settings.is_insecure(registry), "{registry}");
         }
-        assert!(!settings.is_insecure("host:5003"));
+        for registry in ["host:5003", "host", "any:5000", "11.1.2.3:5000"] {
+            assert!(!settings.is_insecure(registry), "{registry}");
+        }
     }
 
     #[test]

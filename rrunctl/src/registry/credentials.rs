@@ -230,13 +230,13 @@ fn write(path: &Path, file: &Map<String, Value>) -> Result<()> {
     serde::Serialize::serialize(file, &mut serde_json::Serializer::with_formatter(&mut bytes, tabs))
         .map_err(|e| Error::system(format!("{}: {e}", path.display())))?;
     // The file of somebody who keeps it elsewhere stays there.
-    let target = fs::read_link(path).map(|target| path.parent().unwrap_or(Path::new("/")).join(target));
+    let target = fs::read_link(path).map(|target| dir_of(path).join(target));
     home::replace(target.as_deref().unwrap_or(path), 0o600, &bytes)
 }
 
 /// Two logins at once must not lose one: the directory is locked, because the file is replaced.
 fn lock(path: &Path) -> Result<File> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = dir_of(path);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -245,6 +245,10 @@ fn lock(path: &Path) -> Result<File> {
     let dir_file = File::open(dir).context(|| format!("open {}", dir.display()))?;
     flock(&dir_file, FlockOperation::LockExclusive).context(|| format!("flock {}", dir.display()))?;
     Ok(dir_file)
+}
+
+fn dir_of(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("/"))
 }
 
 fn decode(auth: &str) -> Option<(String, String)> {

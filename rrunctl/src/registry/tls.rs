@@ -103,7 +103,7 @@ impl HostFiles {
                     let key = PrivateKey::from_pem(&pem).map_err(|e| {
                         Error::invalid(format!("{}: no private key in it: {e}", key.display()))
                     })?;
-                    files.shown.get_or_insert(ClientCert::new_with_certs(&chain, key));
+                    files.shown.get_or_insert_with(|| ClientCert::new_with_certs(&chain, key));
                 }
                 Some("key") => {
                     let cert = path.with_extension("cert");

@@ -1136,6 +1136,30 @@ fn a_layer_that_fails_ends_the_others_at_once() {
 }
 
 #[test]
+fn a_layer_is_unpacked_while_it_arrives() {
+    let image = build(&[("a", 1_000_000, Packed::Not)], false, "amd64");
+    let (served, layer) = (image.clone(), image.layers[0].to_string());
+    let fault = Fault::new(move |seen, stream| {
+        if seen.path.ends_with(&layer) {
+            let length = served.blobs[&served.layers[0]].len();
+            head(stream, 200, &[&format!("Content-Length: {length}")]);
+            let _ = stream.write_all(&vec![b'x'; 600_000]);
+            // The rest never comes, but what is here is no archive already.
+            let _ = std::io::copy(stream, &mut std::io::sink());
+            return;
+        }
+        serve(&served, seen, stream);
+    });
+    let (dir, mut client) = (Dir::new(), client(&Settings::default()));
+    client.timeouts.idle = Duration::from_secs(30);
+    let (store, begun) = (dir.store("s"), Instant::now());
+    let e = error(pull(&client, &store, &format!("{}/x", fault.address))).to_string();
+    assert!(e.contains(&format!("failed to register layer {}", image.layers[0])), "{e}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_nothing(&store, &image);
+}
+
+#[test]
 fn layers_that_are_here_are_not_fetched() {
     let base = build(&[("a", 100, Packed::Gzip)], true, "amd64");
     let both =
