@@ -276,9 +276,9 @@ fn download(
     let mut meter = Meter::default();
     let mut ended = false;
     while !ended {
-        let (mut part, mut filled) = (vec![0; PART], 0);
-        // TLS gives 16 KiB at a time.
-        while filled < PART && !ended {
+        let (mut part, mut filled, begun) = (vec![0; PART], 0, Instant::now());
+        // TLS gives 16 KiB at a time; but who unpacks shall not wait for a slow network to fill a part.
+        while filled < PART && !ended && begun.elapsed() < TICK {
             let n = reader.read(&mut part[filled..])?;
             ended = n == 0;
             filled += n;
