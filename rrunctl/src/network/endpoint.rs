@@ -1,0 +1,499 @@
+//! A container's place in a network: made, found again, and removed.
+
+#![forbid(unsafe_code)]
+
+use super::conntrack;
+use super::definition::Network;
+use super::firewall::{Firewall, Forward, Mode, Protocol};
+use super::leases::{Lease, Leases, State};
+use super::netlink::Socket;
+use super::netns::Netns;
+use super::ports::{self, Held, Mapped, PublishedPort, Refused};
+use super::route::{self, Veth};
+use super::{Networks, sysctl};
+use crate::error::{Error, Kind, Result};
+use crate::home;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+/// What a container asks of one network.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointSettings {
+    /// `--ip`
+    pub ip: Option<Ipv4Addr>,
+    /// `--ip6`
+    pub ip6: Option<Ipv6Addr>,
+    /// `--mac-address`; follows from the address where it is empty.
+    pub mac: String,
+    /// `--network-alias`
+    pub aliases: Vec<String>,
+}
+
+/// A container that is to be attached.
+#[derive(Debug, Clone, Copy)]
+pub struct Attachment<'a> {
+    /// The container's id.
+    pub container: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its host name.
+    pub hostname: &'a str,
+    /// The file of its network namespace.
+    pub netns: &'a Path,
+    /// Name or id of the network.
+    pub network: &'a str,
+    /// What it asks for.
+    pub settings: &'a EndpointSettings,
+    /// The ports to publish.
+    pub ports: &'a [PublishedPort],
+}
+
+/// An address with the bits of its subnet and the way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The container's.
+    pub ip: IpAddr,
+    /// How many bits the subnet has.
+    pub prefix: u8,
+    /// The bridge's; nothing in an internal network.
+    pub gateway: Option<IpAddr>,
+}
+
+/// A container that is attached.
+#[derive(Debug, Default)]
+pub struct Endpoint {
+    /// The network's id.
+    pub network_id: String,
+    /// The network's name.
+    pub network_name: String,
+    /// 64 hexadecimal digits.
+    pub endpoint_id: String,
+    /// The name of the interface in the container; empty in `host` and `none`.
+    pub interface: String,
+    /// Its hardware address.
+    pub mac: String,
+    /// The address.
+    pub ipv4: Option<Address>,
+    /// The address in a network with IPv6.
+    pub ipv6: Option<Address>,
+    /// The published ports.
+    pub ports: Vec<Mapped>,
+    /// The sockets that keep them, until the container has ended.
+    pub held: Vec<Held>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// The elements of a lease's ports.
+pub(super) fn forwards(network: &Network, lease: &Lease) -> impl Iterator<Item = Forward> {
+    let bridge = network.link();
+    let routed = network.bridge().mode == Mode::Routed;
+    lease.ports.iter().filter(|port| !port.proxied).filter_map(move |port| {
+        let ip = if port.host_ip.is_ipv4() { IpAddr::V4(lease.ip) } else { lease.ip6?.into() };
+        Some(Forward {
+            bridge: bridge.clone(),
+            at: Some(port.host_ip).filter(|ip| !ip.is_unspecified()),
+            port: port.host_port,
+            protocol: port.protocol,
+            to: SocketAddr::new(ip, port.container_port),
+            routed,
+        })
+    })
+}
+
+impl Networks {
+    /// Puts a container into a network. What a killed attempt left is removed first.
+    ///
+    /// # Errors
+    /// Where it is in it already, an address or a port is somebody else's, or the kernel refuses; nothing is left then.
+    pub fn attach(&self, asked: &Attachment<'_>) -> Result<Endpoint> {
+        let mut network = self.resolve(asked.network)?;
+        if !network.is_bridge() {
+            return Ok(Endpoint {
+                network_id: network.id,
+                network_name: network.name,
+                endpoint_id: endpoint_id()?,
+                ..Endpoint::default()
+            });
+        }
+        if network.is_predefined() && (asked.settings.ip.is_some() || asked.settings.ip6.is_some()) {
+            return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
+        }
+        let netns = Netns::open(asked.netns)?;
+        let mut inside = netns.enter(Socket::route)?;
+        let _members = self.lock_members(&network)?;
+        // Somebody may have removed or renumbered it before it was locked.
+        network = self.resolve(&network.id).inspect_err(|_| {
+            let _ = home::remove_tree(&self.dir.join(format!("{}.lock", network.id)));
+        })?;
+        let before = self.leases(&network)?;
+        if let Some(lease) = before.containers.get(asked.container)
+            && lease.state != State::Kept
+        {
+            if lease.state == State::Up && stands(lease, &mut inside)? {
+                return Err(Error::conflict(format!(
+                    "endpoint with name {} already exists in network {}",
+                    asked.name, network.name
+                )));
+            }
+            take_down(&network, lease)?;
+        }
+        let bridge = self.bring_up(&mut network)?;
+        // The default bridge may have got other addresses just now.
+        let mut leases = self.leases(&network)?;
+        let (lease, held) = self.plan(asked, &network, &mut leases)?;
+        leases.containers.insert(asked.container.to_owned(), lease.clone());
+        let path = self.leases_path(&network);
+        leases.write(&path)?;
+        let made = connect(&network, &lease, &bridge, &netns, &mut inside).and_then(|(interface, warnings)| {
+            if let Some(lease) = leases.containers.get_mut(asked.container) {
+                lease.state = State::Up;
+            }
+            leases.write(&path)?;
+            Ok((interface, warnings))
+        });
+        let (interface, warnings) = made.inspect_err(|_| {
+            let _firewall = self.keep_firewall();
+            let _ = take_down(&network, &lease);
+            if let Some(lease) = leases.containers.get_mut(asked.container) {
+                lease.state = State::Kept;
+            }
+            let _ = leases.write(&path);
+        })?;
+        let address = |ip: IpAddr| {
+            let range = network.range(ip.is_ipv4())?;
+            let gateway = (!network.internal).then_some(range.gateway);
+            Some(Address { ip, prefix: range.subnet.prefix(), gateway })
+        };
+        Ok(Endpoint {
+            ipv4: address(lease.ip.into()),
+            ipv6: lease.ip6.and_then(|ip| address(ip.into())),
+            network_id: network.id.clone(),
+            network_name: network.name.clone(),
+            endpoint_id: lease.endpoint,
+            interface,
+            mac: lease.mac,
+            ports: lease.ports,
+            held,
+            warnings,
+        })
+    }
+
+    /// Takes a container out of a network, or out of all of them; what is gone already is no error. Its addresses are
+    /// kept for it as long as there are others.
+    ///
+    /// # Errors
+    /// The kernel's; all that can be removed is removed all the same.
+    pub fn detach(&self, container: &str, network: Option<&str>) -> Result<()> {
+        let networks = match network {
+            Some(name) => match self.resolve(name) {
+                Err(e) if e.kind() == Kind::NotFound => return Ok(()),
+                network => vec![network?],
+            },
+            None => self.list()?,
+        };
+        let mut failed = Ok(());
+        for network in networks.iter().filter(|network| network.is_bridge()) {
+            failed = failed.and(self.leave(network, &|id| id == container, false));
+        }
+        if network.is_some() {
+            self.default_route(container);
+        }
+        failed
+    }
+
+    /// Forgets the addresses of a container that is removed.
+    ///
+    /// # Errors
+    /// Those of [`Networks::detach`].
+    pub fn release(&self, container: &str) -> Result<()> {
+        let mut failed = Ok(());
+        for network in self.list()?.iter().filter(|network| network.is_bridge()) {
+            failed = failed.and(self.leave(network, &|id| id == container, true));
+        }
+        failed
+    }
+
+    /// Removes what containers left of whom `alive` says no, and makes the tables new from the files.
+    ///
+    /// # Errors
+    /// Those of [`Networks::detach`].
+    pub fn sweep(&self, alive: &dyn Fn(&str) -> bool) -> Result<()> {
+        let mut failed = Ok(());
+        for network in self.list()?.iter().filter(|network| network.is_bridge()) {
+            failed = failed.and(self.leave(network, &|id| !alive(id), false));
+            failed = failed.and(self.remove_strays(network));
+        }
+        let _lock = self.lock_firewall()?;
+        let mut firewall = Firewall::open()?;
+        for family in [super::Family::V4, super::Family::V6] {
+            if firewall.stands(family)? {
+                self.rebuild(&mut firewall, family, None)?;
+            }
+        }
+        failed
+    }
+
+    fn leave(&self, network: &Network, who: &dyn Fn(&str) -> bool, forget: bool) -> Result<()> {
+        let concerned = |leases: &Leases| {
+            leases.containers.iter().any(|(id, lease)| (forget || lease.state != State::Kept) && who(id))
+        };
+        // Most networks have nothing of it, and reading them needs no lock.
+        if !concerned(&self.leases(network)?) {
+            return Ok(());
+        }
+        let _members = self.lock_members(network)?;
+        let mut leases = self.leases(network)?;
+        let _firewall = self.keep_firewall()?;
+        let mut failed = Ok(());
+        leases.containers.retain(|id, lease| {
+            if !who(id) {
+                return true;
+            }
+            if lease.state != State::Kept {
+                let taken = take_down(network, lease);
+                if taken.is_ok() {
+                    lease.state = State::Kept;
+                    lease.ports.clear();
+                }
+                failed = failed.clone().and(taken);
+            }
+            !(forget && lease.state == State::Kept)
+        });
+        leases.write(&self.leases_path(network))?;
+        failed
+    }
+
+    /// Removes ports of our bridge that no lease knows, as after somebody removed the file.
+    fn remove_strays(&self, network: &Network) -> Result<()> {
+        let _members = self.lock_members(network)?;
+        let leases = self.leases(network)?;
+        let mut route = Socket::route()?;
+        let Some(bridge) = route.link(&network.link())? else { return Ok(()) };
+        for link in route.links(None)?.iter().filter(|link| link.master == Some(bridge.index)) {
+            let ours = link.name.strip_prefix("veth").is_some_and(|hex| {
+                hex.len() == 7 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+            });
+            if ours && !leases.active().any(|(_, lease)| lease.veth == link.name) {
+                route.remove_link(&link.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A container that has left the network of its default route goes out by another one, if it has another one.
+    fn default_route(&self, container: &str) {
+        let Ok(networks) = self.list() else { return };
+        for network in networks.iter().filter(|network| network.is_bridge() && !network.internal) {
+            let Ok(leases) = self.leases(network) else { continue };
+            let Some(lease) = leases.containers.get(container).filter(|lease| lease.state == State::Up) else {
+                continue;
+            };
+            let done = Netns::open(&lease.netns).and_then(|netns| {
+                let mut inside = netns.enter(Socket::route)?;
+                if inside.routes()?.iter().any(|route| route.to.prefix() == 0) {
+                    return Ok(());
+                }
+                let mac = route::parse_mac(&lease.mac)?;
+                let link = inside.links(None)?.into_iter().find(|link| link.mac == Some(mac));
+                for (range, link) in network.ranges().zip(std::iter::repeat(&link)) {
+                    if let Some(link) = link {
+                        inside.set_default(range.gateway, link.index)?;
+                    }
+                }
+                Ok(())
+            });
+            if done.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Decides on addresses and ports, and takes the ports.
+    fn plan(&self, asked: &Attachment<'_>, network: &Network, leases: &mut Leases) -> Result<(Lease, Vec<Held>)> {
+        let named = format!("{} ({})", network.name, network.id);
+        let mut ips = Vec::new();
+        for range in network.ranges() {
+            let v4 = range.subnet.is_ipv4();
+            let ip = if v4 { asked.settings.ip.map(IpAddr::from) } else { asked.settings.ip6.map(IpAddr::from) };
+            ips.push(leases.choose(asked.container, &range, ip, &named)?);
+        }
+        let Some(IpAddr::V4(ip)) = ips.first().copied() else {
+            return Err(Error::system(format!("network {} has no IPv4 subnet", network.name)));
+        };
+        let ip6 = ips.into_iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
+        if ip6.is_none() && asked.settings.ip6.is_some() {
+            return Err(Error::invalid(format!("network {} has no IPv6 addresses", network.name)));
+        }
+        let mac = match asked.settings.mac.as_str() {
+            "" => route::mac_of(ip),
+            text => route::parse_mac(text)?,
+        };
+        let endpoint = endpoint_id()?;
+        let (ports, held) = if network.internal {
+            (Vec::new(), Vec::new())
+        } else {
+            self.publish(asked, network, ip, ip6).map_err(|e| {
+                e.context(format!(
+                    "driver failed programming external connectivity on endpoint {} ({endpoint})",
+                    asked.name
+                ))
+            })?
+        };
+        let lease = Lease {
+            state: State::Making,
+            name: asked.name.to_owned(),
+            hostname: asked.hostname.to_owned(),
+            aliases: asked.settings.aliases.clone(),
+            veth: format!("veth{}", &endpoint[..7]),
+            endpoint,
+            ip,
+            ip6,
+            mac: route::mac_text(mac),
+            netns: asked.netns.to_owned(),
+            ports,
+        };
+        Ok((lease, held))
+    }
+
+    fn publish(
+        &self,
+        asked: &Attachment<'_>,
+        network: &Network,
+        ip: Ipv4Addr,
+        ip6: Option<Ipv6Addr>,
+    ) -> Result<(Vec<Mapped>, Vec<Held>)> {
+        let (mut mapped, mut all) = (Vec::new(), Vec::new());
+        let random = ports::random_range();
+        for port in asked.ports {
+            let of = |host_ip: IpAddr, host_port| Mapped {
+                host_ip,
+                host_port,
+                container_port: port.container_port,
+                protocol: port.protocol,
+                proxied: host_ip.is_ipv6() && (ip6.is_none() || host_ip.is_loopback()),
+            };
+            if network.bridge().mode == Mode::Routed {
+                mapped.push(of(Ipv4Addr::UNSPECIFIED.into(), 0));
+                mapped.extend(ip6.map(|_| of(Ipv6Addr::UNSPECIFIED.into(), 0)));
+                continue;
+            }
+            let ips = ports::addresses(port.host_ip, network.host_binding());
+            let (number, held) = ports::reserve(port, &ips, &random).or_else(|e| self.refused(&e, port))?;
+            for (host_ip, fd) in held {
+                let mapping = of(host_ip, number);
+                mapped.push(mapping.clone());
+                let target = match ip6 {
+                    Some(ip6) if host_ip.is_ipv6() => IpAddr::from(ip6),
+                    _ => ip.into(),
+                };
+                let target = SocketAddr::new(target, port.container_port);
+                all.push(Held { fd, port: mapping, target, proxy: host_ip.is_ipv6() });
+            }
+        }
+        Ok((mapped, all))
+    }
+
+    fn refused<T>(&self, refused: &Refused, port: &PublishedPort) -> Result<T> {
+        Err(match refused {
+            Refused::Taken(_, true) if port.host_ports.is_none() => Error::conflict("all ports are allocated"),
+            Refused::Taken(at, _) if self.is_allocated(at.ip(), at.port(), port.protocol)? => {
+                Error::conflict(format!("Bind for {at} failed: port is already allocated"))
+            }
+            other => Error::conflict(other.to_string()),
+        })
+    }
+}
+
+/// Whether the container is where the lease says.
+fn stands(lease: &Lease, inside: &mut Socket) -> Result<bool> {
+    let mac = route::parse_mac(&lease.mac)?;
+    Ok(inside.links(None)?.iter().any(|link| link.mac == Some(mac)))
+}
+
+/// Makes in the kernel what the lease says; the name of the interface, and what the user should know.
+fn connect(
+    network: &Network,
+    lease: &Lease,
+    bridge: &route::Link,
+    netns: &Netns,
+    inside: &mut Socket,
+) -> Result<(String, Vec<String>)> {
+    let mut route = Socket::route()?;
+    let mut firewall = Firewall::open()?;
+    let forwards: Vec<Forward> = forwards(network, lease).collect();
+    firewall.add(&forwards).map_err(|e| match (e.kind(), forwards.first()) {
+        (Kind::Conflict, Some(first)) => {
+            let at = first.at.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            e.context(format!(
+                "driver failed programming external connectivity on endpoint {} ({}): Bind for {} failed",
+                lease.name,
+                lease.endpoint,
+                SocketAddr::new(at, first.port)
+            ))
+        }
+        _ => e,
+    })?;
+    let links = inside.links(None)?;
+    let index = links.iter().map(|link| link.index).max().unwrap_or(1) + 1;
+    let interface = (0..)
+        .map(|n| format!("eth{n}"))
+        .find(|name| !links.iter().any(|link| link.name == *name))
+        .unwrap_or_default();
+    let veth = Veth {
+        name: &lease.veth,
+        bridge: bridge.index,
+        peer: &interface,
+        peer_index: index,
+        isolated: !network.bridge().icc,
+        mac: route::parse_mac(&lease.mac)?,
+        mtu: bridge.mtu,
+        netns: netns.file().as_fd(),
+    };
+    route.add_veth(&veth)?;
+    if lease.ip6.is_some() {
+        netns.enter(|| {
+            sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")?;
+            sysctl(&format!("ipv6/conf/{interface}/accept_ra"), "0")
+        })?;
+    }
+    let routes = inside.routes()?;
+    let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
+    for range in network.ranges() {
+        let v4 = range.subnet.is_ipv4();
+        let ip = if v4 { Some(lease.ip.into()) } else { lease.ip6.map(IpAddr::from) };
+        addresses.extend(ip.map(|ip| (ip, range.subnet.prefix())));
+        let has_default = routes.iter().any(|route| route.to.prefix() == 0 && route.to.is_ipv4() == v4);
+        if !network.internal && !has_default && ip.is_some() {
+            gateways.push(range.gateway);
+        }
+    }
+    inside.configure(index, &addresses, &gateways)?;
+    forget_flows(lease);
+    let mut warnings = Vec::new();
+    warnings.extend(firewall.pass_foreign(&bridge.name)?);
+    Ok((interface, warnings))
+}
+
+/// Removes from the kernel what the lease says, whatever of it is there.
+fn take_down(network: &Network, lease: &Lease) -> Result<()> {
+    let forwards: Vec<Forward> = forwards(network, lease).collect();
+    let taken = if forwards.is_empty() { Ok(()) } else { Firewall::open()?.take_back(&forwards) };
+    let removed = Socket::route()?.remove_link(&lease.veth);
+    forget_flows(lease);
+    taken.and(removed)
+}
+
+/// UDP has no end: a flow that somebody keeps alive would go where it went before.
+fn forget_flows(lease: &Lease) {
+    let udp = lease.ports.iter().filter(|port| port.protocol == Protocol::Udp && !port.proxied);
+    let ports: Vec<u16> = udp.map(|port| port.host_port).collect();
+    if !ports.is_empty() {
+        let _ = conntrack::forget_udp(&ports);
+    }
+}
+
+fn endpoint_id() -> Result<String> {
+    Ok([home::unique()?, home::unique()?, home::unique()?, home::unique()?].concat())
+}

@@ -1,0 +1,836 @@
+//! Real networks, in a network namespace of each test's own: a "host" with a link to an "outside" that has no route to
+//! any container. They need root; `nft` and `iptables` are asked where they are installed.
+
+use super::*;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The host's address towards the outside, and the outside's.
+const HOST: &str = "10.99.0.1";
+const OUTSIDE: &str = "10.99.0.2";
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long nothing has to come for it to be dropped.
+const SILENCE: Duration = Duration::from_millis(300);
+
+struct World {
+    dir: PathBuf,
+    home: Home,
+    networks: Networks,
+    outside: Netns,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.dir.join("ns")).into_iter().flatten().flatten() {
+            let _ = remove_netns(&entry.path());
+        }
+        let _ = home::remove_tree(&self.dir);
+    }
+}
+
+/// Runs `test` in network and mount namespaces of its own.
+fn alone(name: &str, test: impl FnOnce(&World) + Send) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: {name} needs root");
+        return;
+    }
+    std::thread::scope(|scope| {
+        let ran = scope.spawn(|| {
+            use rustix::mount::{MountPropagationFlags, mount_change};
+            use rustix::thread::UnshareFlags;
+            #[expect(deprecated, reason = "neither flag touches memory or file descriptors")]
+            rustix::thread::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS).expect("unshare");
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("make private");
+            test(&world(name));
+        });
+        if let Err(panic) = ran.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn world(name: &str) -> World {
+    let dir = std::env::temp_dir().join(format!("rrunctl-{name}-{}", home::unique().expect("random")));
+    let home = Home::open(&dir.join("root"), &dir.join("run")).expect("a home");
+    fs::create_dir(dir.join("ns")).expect("mkdir");
+    let path = dir.join("ns/outside");
+    make_netns(&path).expect("netns");
+    let outside = Netns::open(&path).expect("netns");
+    let mut route = Socket::route().expect("socket");
+    route.set_up(1).expect("lo");
+    route.add_bridge("up0", [2, 0, 0, 0, 0, 1], 1500).expect("bridge");
+    let bridge = route.link("up0").expect("links").expect("up0");
+    route.add_address(bridge.index, HOST.parse().expect("ip"), 24).expect("address");
+    let veth = route::Veth {
+        name: "up1",
+        bridge: bridge.index,
+        peer: "eth0",
+        peer_index: 9,
+        isolated: false,
+        mac: [2, 0, 0, 0, 0, 2],
+        mtu: 1500,
+        netns: std::os::fd::AsFd::as_fd(outside.file()),
+    };
+    route.add_veth(&veth).expect("veth");
+    let mut there = outside.enter(Socket::route).expect("socket");
+    there.configure(9, &[(OUTSIDE.parse().expect("ip"), 24)], &[]).expect("configure");
+    route.set_default(OUTSIDE.parse().expect("ip"), bridge.index).expect("route");
+    let networks = Networks::open(&home, Config::default()).expect("networks");
+    World { dir, home, networks, outside }
+}
+
+/// A container that is attached.
+struct Container {
+    id: String,
+    netns: Netns,
+    path: PathBuf,
+    endpoint: Endpoint,
+}
+
+impl Container {
+    fn ip(&self) -> IpAddr {
+        self.endpoint.ipv4.as_ref().expect("IPv4").ip
+    }
+}
+
+fn published(texts: &[&str]) -> Vec<PublishedPort> {
+    texts
+        .iter()
+        .map(|text| {
+            let mut parts = text.rsplitn(3, ':');
+            let (port, host_port, ip) = (parts.next(), parts.next(), parts.next());
+            PublishedPort::parse(port.expect("a port"), ip.unwrap_or_default(), host_port.unwrap_or_default())
+                .expect("a port")
+        })
+        .collect()
+}
+
+impl World {
+    fn try_attach(&self, id: &str, network: &str, ports: &[&str], settings: &EndpointSettings) -> Result<Container> {
+        let path = self.dir.join("ns").join(id);
+        if !path.exists() {
+            make_netns(&path)?;
+        }
+        let ports = published(ports);
+        let asked =
+            Attachment { container: id, name: id, hostname: id, netns: &path, network, settings, ports: &ports };
+        let endpoint = self.networks.attach(&asked)?;
+        Ok(Container { id: id.into(), netns: Netns::open(&path)?, path, endpoint })
+    }
+
+    fn attach(&self, id: &str, network: &str, ports: &[&str]) -> Container {
+        self.try_attach(id, network, ports, &EndpointSettings::default()).expect("attach")
+    }
+
+    fn create(&self, name: &str, change: impl FnOnce(&mut CreateNetwork)) -> Network {
+        let mut asked = CreateNetwork { name: name.into(), ..CreateNetwork::default() };
+        change(&mut asked);
+        self.networks.create(&asked).expect("create")
+    }
+}
+
+/// Answers every connection, and every datagram, with the address that it came from.
+fn serve(netns: Option<&Netns>, at: &str) {
+    let at: SocketAddr = at.parse().expect("an address");
+    let bind = || Ok((TcpListener::bind(at)?, UdpSocket::bind(at)?));
+    let (tcp, udp) = match netns {
+        Some(netns) => netns.enter(bind).expect("bind"),
+        None => bind().expect("bind"),
+    };
+    std::thread::spawn(move || {
+        for stream in tcp.incoming().flatten() {
+            let mut stream = stream;
+            let from = stream.peer_addr().map(|from| from.ip().to_string()).unwrap_or_default();
+            let _ = stream.write_all(from.as_bytes());
+        }
+    });
+    std::thread::spawn(move || {
+        let mut bytes = [0; 64];
+        while let Ok((_, from)) = udp.recv_from(&mut bytes) {
+            let _ = udp.send_to(from.ip().to_string().as_bytes(), from);
+        }
+    });
+}
+
+fn tcp(to: SocketAddr, patience: Duration) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+fn udp(to: SocketAddr, patience: Duration) -> Result<String> {
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.send_to(b"who", to)?;
+    let mut bytes = [0; 64];
+    let (length, from) = socket.recv_from(&mut bytes)?;
+    assert_eq!(from, to, "the answer is from another address");
+    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+}
+
+type Ask = fn(SocketAddr, Duration) -> Result<String>;
+
+/// What a server says to a client in `netns`, or on the host.
+fn said(netns: Option<&Netns>, ask: Ask, to: &str) -> String {
+    let to: SocketAddr = to.parse().expect("an address");
+    let answer = match netns {
+        Some(netns) => netns.enter(|| ask(to, PATIENCE)),
+        None => ask(to, PATIENCE),
+    };
+    answer.unwrap_or_else(|e| panic!("{to}: {e}\n{}", nft(&["list", "ruleset"]).unwrap_or_default()))
+}
+
+fn is_silent(netns: Option<&Netns>, ask: Ask, to: &str) -> bool {
+    let to: SocketAddr = to.parse().expect("an address");
+    match netns {
+        Some(netns) => netns.enter(|| ask(to, SILENCE)).is_err(),
+        None => ask(to, SILENCE).is_err(),
+    }
+}
+
+fn run(command: &str) -> Option<String> {
+    let mut words = command.split_whitespace();
+    let done = Command::new(words.next().expect("a command")).args(words).output().ok()?;
+    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+    Some(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+fn nft(arguments: &[&str]) -> Option<String> {
+    match Command::new("nft").arg("-n").args(arguments).output() {
+        Ok(done) => {
+            assert!(done.status.success(), "nft: {}", String::from_utf8_lossy(&done.stderr));
+            Some(String::from_utf8_lossy(&done.stdout).into_owned())
+        }
+        Err(e) => {
+            eprintln!("skipped: nft: {e}");
+            None
+        }
+    }
+}
+
+/// Without and with the bridges passing what stays within them to the rules (br_netfilter, which dockerd loads).
+fn both_ways(name: &str, test: impl Fn(&World) + Send + Sync) {
+    for call in ["0", "1"] {
+        alone(name, |world| {
+            for of in ["iptables", "ip6tables"] {
+                if sysctl(&format!("bridge/bridge-nf-call-{of}"), call).is_err() && call == "1" {
+                    eprintln!("skipped: {name} with br_netfilter: the kernel has none");
+                    return;
+                }
+            }
+            test(world);
+        });
+    }
+}
+
+#[test]
+fn containers_the_host_and_the_outside_reach_each_other() {
+    both_ways("reach", |world| {
+        let a = world.attach("a", "bridge", &[]);
+        let b = world.attach("b", "bridge", &["8080:80/tcp", "8080:80/udp", "127.0.0.1:8081:80/tcp"]);
+        serve(Some(&b.netns), "0.0.0.0:80");
+        serve(None, "0.0.0.0:90");
+        serve(Some(&world.outside), "0.0.0.0:91");
+        assert_eq!((a.ip().to_string(), b.ip().to_string()), ("172.17.0.2".into(), "172.17.0.3".into()));
+        assert_eq!(b.endpoint.mac, "02:42:ac:11:00:03");
+        for ask in [tcp as Ask, udp] {
+            assert_eq!(said(Some(&a.netns), ask, "172.17.0.3:80"), "172.17.0.2");
+            assert_eq!(said(None, ask, "172.17.0.3:80"), "172.17.0.1");
+            assert_eq!(said(Some(&a.netns), ask, "172.17.0.1:90"), "172.17.0.2");
+            assert_eq!(said(Some(&a.netns), ask, &format!("{OUTSIDE}:91")), HOST);
+            assert_eq!(said(Some(&world.outside), ask, &format!("{HOST}:8080")), OUTSIDE);
+            assert_eq!(said(None, ask, "127.0.0.1:8080"), "172.17.0.1");
+            assert_eq!(said(None, ask, &format!("{HOST}:8080")), HOST);
+            // Another one on the same bridge, and itself, by the host's address.
+            for from in [&a, &b] {
+                for at in [HOST, "172.17.0.1"] {
+                    assert!(said(Some(&from.netns), ask, &format!("{at}:8080")).starts_with("172.17.0."));
+                }
+            }
+        }
+        assert_eq!(said(None, tcp, "127.0.0.1:8081"), "172.17.0.1");
+        for to in [format!("{HOST}:8081"), format!("{HOST}:80")] {
+            assert!(is_silent(Some(&world.outside), tcp, &to), "{to}");
+        }
+        // A neighbour that sends to the container's own address by way of the host.
+        let mut there = world.outside.enter(Socket::route).expect("socket");
+        there.set_default(HOST.parse().expect("ip"), 9).expect("route");
+        for to in ["172.17.0.3:80", "172.17.0.2:80"] {
+            assert!(is_silent(Some(&world.outside), tcp, to), "{to}");
+        }
+    });
+}
+
+#[test]
+fn nobody_but_the_host_reaches_what_listens_at_127_0_0_1() {
+    both_ways("martian", |world| {
+        let a = world.attach("a", "bridge", &["127.0.0.1:8081:80/tcp"]);
+        serve(Some(&a.netns), "0.0.0.0:80");
+        serve(None, "127.0.0.1:90");
+        assert_eq!(said(None, tcp, "127.0.0.1:90"), "127.0.0.1");
+        assert_eq!(said(None, tcp, "127.0.0.1:8081"), "172.17.0.1");
+        // One that has root in its namespace sends what it likes.
+        let attacker = |netns: &Netns, gateway: &str, source: &str| {
+            netns
+                .enter(|| {
+                    run("ip route flush table local dev lo");
+                    run(&format!("ip route add 127.0.0.1/32 via {gateway} src {source}"));
+                    sysctl("ipv4/conf/all/route_localnet", "1")
+                })
+                .expect("attack");
+            for port in [90, 8081] {
+                assert!(is_silent(Some(netns), tcp, &format!("127.0.0.1:{port}")), "{source} {port}");
+            }
+        };
+        attacker(&a.netns, "172.17.0.1", "172.17.0.2");
+        attacker(&world.outside, HOST, OUTSIDE);
+        // The same attack, if the rules are not there, so that it is known to be one.
+        if nft(&["flush", "chain", "ip", "rrun", "raw"]).is_some() {
+            assert_eq!(said(Some(&a.netns), tcp, "127.0.0.1:90"), "172.17.0.2");
+        }
+    });
+}
+
+#[test]
+fn networks_are_apart_and_an_internal_one_is_alone() {
+    both_ways("apart", |world| {
+        world.create("one", |_| {});
+        world.create("two", |_| {});
+        world.create("inner", |asked| asked.internal = true);
+        world.create("shy", |asked| {
+            asked.options.insert("com.docker.network.bridge.enable_icc".into(), "false".into());
+        });
+        let one = world.attach("a", "one", &[]);
+        let two = world.attach("b", "two", &["8080:80"]);
+        let inner = [world.attach("c", "inner", &["8081:80"]), world.attach("d", "inner", &[])];
+        let shy = [world.attach("e", "shy", &[]), world.attach("f", "shy", &[])];
+        for of in [&one, &two, &inner[0], &inner[1], &shy[0], &shy[1]] {
+            serve(Some(&of.netns), "0.0.0.0:80");
+        }
+        serve(Some(&world.outside), "0.0.0.0:91");
+        serve(None, "0.0.0.0:90");
+        let at = |of: &Container| format!("{}:80", of.ip());
+        assert!(is_silent(Some(&one.netns), tcp, &at(&two)) && is_silent(Some(&two.netns), udp, &at(&one)));
+        // By a port of the host everybody may, who may leave at all.
+        assert_eq!(said(Some(&one.netns), tcp, &format!("{HOST}:8080")), one.ip().to_string());
+        assert!(inner[0].endpoint.ports.is_empty() && inner[0].endpoint.ipv4.as_ref().expect("v4").gateway.is_none());
+        assert_eq!(said(Some(&inner[0].netns), tcp, &at(&inner[1])), inner[0].ip().to_string());
+        assert_eq!(said(Some(&one.netns), tcp, &format!("{OUTSIDE}:91")), HOST);
+        // With a default route of its own making, too.
+        let gateway = world.networks.resolve("inner").expect("inner").range(true).expect("range").gateway;
+        inner[0].netns.enter(Socket::route).expect("socket").set_default(gateway, 2).expect("route");
+        for to in [format!("{OUTSIDE}:91"), format!("{HOST}:8080"), at(&two)] {
+            assert!(is_silent(Some(&inner[0].netns), tcp, &to), "{to}");
+        }
+        assert!(is_silent(Some(&one.netns), tcp, &at(&inner[0])));
+        assert!(is_silent(Some(&shy[0].netns), tcp, &at(&shy[1])));
+        assert_eq!(said(Some(&shy[0].netns), tcp, &format!("{OUTSIDE}:91")), HOST);
+    });
+}
+
+#[test]
+fn a_routed_network_is_reached_by_its_own_addresses() {
+    alone("routed", |world| {
+        let mode = |mode: &'static str| {
+            move |asked: &mut CreateNetwork| {
+                asked.options.insert("com.docker.network.bridge.gateway_mode_ipv4".into(), mode.into());
+            }
+        };
+        world.create("routed", mode("routed"));
+        world.create("open", mode("nat-unprotected"));
+        let routed = world.attach("a", "routed", &["80"]);
+        let open = world.attach("b", "open", &[]);
+        for of in [&routed, &open] {
+            serve(Some(&of.netns), "0.0.0.0:80");
+            serve(Some(&of.netns), "0.0.0.0:81");
+        }
+        serve(Some(&world.outside), "0.0.0.0:91");
+        let mut there = world.outside.enter(Socket::route).expect("socket");
+        there.set_default(HOST.parse().expect("ip"), 9).expect("route");
+        assert_eq!(said(Some(&world.outside), tcp, &format!("{}:80", routed.ip())), OUTSIDE);
+        assert!(is_silent(Some(&world.outside), tcp, &format!("{}:81", routed.ip())));
+        assert_eq!(said(Some(&world.outside), tcp, &format!("{}:81", open.ip())), OUTSIDE);
+        assert_eq!(said(Some(&routed.netns), tcp, &format!("{OUTSIDE}:91")), routed.ip().to_string());
+        assert!(is_silent(Some(&open.netns), tcp, &format!("{}:81", routed.ip())));
+    });
+}
+
+#[test]
+fn ipv6_is_given_where_it_is_asked_for() {
+    both_ways("six", |world| {
+        if !Path::new("/proc/sys/net/ipv6").exists() {
+            eprintln!("skipped: the kernel has no IPv6");
+            return;
+        }
+        let network = world.create("six", |asked| {
+            asked.ipv6 = true;
+            asked.subnet = vec!["fd00:1::/64".into()];
+        });
+        let mut route = Socket::route().expect("socket");
+        let up = route.link("up0").expect("links").expect("up0");
+        sysctl("ipv6/conf/up0/disable_ipv6", "0").expect("sysctl");
+        route.add_address(up.index, "fd00:9::1".parse().expect("ip"), 64).expect("address");
+        let mut there = world.outside.enter(Socket::route).expect("socket");
+        world.outside.enter(|| sysctl("ipv6/conf/eth0/disable_ipv6", "0")).expect("sysctl");
+        there.add_address(9, "fd00:9::2".parse().expect("ip"), 64).expect("address");
+        let a = world.attach("a", "six", &["8080:80/tcp", "8080:80/udp"]);
+        let b = world.attach("b", "six", &[]);
+        serve(Some(&a.netns), "[::]:80");
+        serve(Some(&world.outside), "[::]:91");
+        assert_eq!(network.range(false).expect("v6").gateway.to_string(), "fd00:1::1");
+        assert_eq!(a.endpoint.ipv6.as_ref().expect("v6").ip.to_string(), "fd00:1::2");
+        for ask in [tcp as Ask, udp] {
+            assert_eq!(said(Some(&b.netns), ask, "[fd00:1::2]:80"), "fd00:1::3");
+            assert_eq!(said(Some(&world.outside), ask, "[fd00:9::1]:8080"), "fd00:9::2");
+            assert_eq!(said(Some(&b.netns), ask, "[fd00:9::2]:91"), "fd00:9::1");
+            assert_eq!(said(None, ask, "[fd00:9::1]:8080"), "fd00:9::1");
+            assert!(said(Some(&a.netns), ask, "[fd00:9::1]:8080").starts_with("fd00:1::"));
+        }
+        // Nothing translates this one: it arrives at the socket, which refuses until somebody listens there.
+        let held = a.endpoint.held.iter().find(|held| held.proxy && held.port.protocol == Protocol::Tcp);
+        let held = held.expect("a socket");
+        assert_eq!(held.target.to_string(), "[fd00:1::2]:80");
+        assert!(is_silent(None, tcp, "[::1]:8080"));
+        rustix::net::listen(&held.fd, 1).expect("listen");
+        assert!(TcpStream::connect_timeout(&"[::1]:8080".parse().expect("address"), PATIENCE).is_ok());
+        // One without IPv6 has no address at all.
+        let c = world.attach("c", "bridge", &[]);
+        let mut inside = c.netns.enter(Socket::route).expect("socket");
+        let six = inside.addresses().expect("addresses");
+        assert!(six.iter().all(|(ip, _, _)| ip.is_ipv4() || ip.is_loopback()), "{six:?}");
+    });
+}
+
+#[test]
+fn a_port_is_one_containers() {
+    alone("conflicts", |world| {
+        let a = world.attach("a", "bridge", &["80:80", "127.0.0.1:81:80"]);
+        let refused = |id: &str, ports: &[&str]| {
+            let e = world.try_attach(id, "bridge", ports, &EndpointSettings::default()).err().expect("refused");
+            assert!(world.networks.inspect("bridge").expect("inspect").containers.len() == 1, "{e}");
+            e.to_string()
+        };
+        for (ports, at) in [
+            (&["80:90"][..], "0.0.0.0:80"),
+            (&["10.99.0.1:80:90"], "10.99.0.1:80"),
+            (&["127.0.0.1:81:80"], "127.0.0.1:81"),
+            (&["82:82", "81:90"], "0.0.0.0:81"),
+        ] {
+            let text = refused("b", ports);
+            let tail = format!("): Bind for {at} failed: port is already allocated");
+            assert!(text.starts_with("driver failed programming external connectivity on endpoint b ("), "{text}");
+            assert!(text.ends_with(&tail), "{text}");
+        }
+        let theirs = TcpListener::bind("0.0.0.0:83").expect("bind");
+        let text = refused("b", &["83:80"]);
+        assert!(text.ends_with("failed to bind host port for 0.0.0.0:83: address already in use"), "{text}");
+        drop(theirs);
+        // Nobody holds the socket: the map remembers.
+        drop(a.endpoint.held);
+        let text = refused("b", &["80:90"]);
+        assert!(text.ends_with("Bind for 0.0.0.0:80 failed: port is already allocated"), "{text}");
+
+        let c = world.attach("c", "bridge", &["80/udp", "7000-7001:1/tcp", "7000-7001:2/tcp"]);
+        let numbers: Vec<(u16, u16)> =
+            c.endpoint.ports.iter().map(|port| (port.container_port, port.host_port)).collect();
+        assert!(ports::random_range().contains(&numbers[0].1));
+        // The same number of both families.
+        assert_eq!(numbers[0], numbers[1]);
+        assert_eq!(numbers[2..], [(1, 7000), (1, 7000), (2, 7001), (2, 7001)]);
+        let full = world.try_attach("d", "bridge", &["7000-7001:1"], &EndpointSettings::default());
+        assert!(full.err().expect("full").to_string().ends_with("Bind for 0.0.0.0:7001 failed: port is already allocated"));
+        // Given back, it can be had again.
+        world.networks.detach(&a.id, None).expect("detach");
+        world.attach("e", "bridge", &["80:80"]);
+    });
+}
+
+#[test]
+fn addresses_are_the_networks_and_stay_with_the_container() {
+    alone("addresses", |world| {
+        world.create("net", |asked| asked.subnet = vec!["10.5.0.0/24".into()]);
+        let ip = |ip: &str| EndpointSettings { ip: Some(ip.parse().expect("ip")), ..EndpointSettings::default() };
+        let a = world.try_attach("a", "net", &[], &ip("10.5.0.77")).expect("attach");
+        assert_eq!((a.ip().to_string(), a.endpoint.mac.as_str()), ("10.5.0.77".into(), "02:42:0a:05:00:4d"));
+        assert_eq!(a.endpoint.ipv4.as_ref().expect("v4").gateway, Some("10.5.0.1".parse().expect("ip")));
+        let refused = |id, network, settings| {
+            world.try_attach(id, network, &[], &settings).err().expect("refused").to_string()
+        };
+        assert_eq!(refused("b", "net", ip("10.5.0.77")), "Address already in use");
+        assert_eq!(refused("b", "net", ip("10.6.0.1")), "no configured subnet contains IP address 10.6.0.1");
+        assert_eq!(
+            refused("b", "bridge", ip("172.17.0.9")),
+            "user specified IP address is supported on user defined networks only"
+        );
+        assert_eq!(refused("a", "net", EndpointSettings::default()), "endpoint with name a already exists in network net");
+        assert_eq!(refused("b", "nowhere", EndpointSettings::default()), "network nowhere not found");
+        let b = world.attach("b", "net", &[]);
+        world.networks.detach("b", None).expect("detach");
+        world.networks.detach("b", None).expect("detach twice");
+        let c = world.attach("c", "net", &[]);
+        assert_eq!(world.attach("b", "net", &[]).ip(), b.ip());
+        assert_ne!(c.ip(), b.ip());
+        world.networks.release("b").expect("release");
+        assert_eq!(world.attach("d", "net", &[]).ip(), b.ip());
+        let seen = world.networks.inspect("net").expect("inspect");
+        assert_eq!(seen.containers["a"].ipv4_address, "10.5.0.77/24");
+        assert_eq!(seen.containers.len(), 3);
+        let host = world.try_attach("x", "host", &[], &EndpointSettings::default()).expect("host");
+        assert!(host.endpoint.ipv4.is_none() && host.endpoint.interface.is_empty());
+    });
+}
+
+#[test]
+fn a_container_in_two_networks_goes_out_by_the_one_that_is_left() {
+    alone("two", |world| {
+        world.create("one", |_| {});
+        world.create("two", |_| {});
+        serve(Some(&world.outside), "0.0.0.0:91");
+        let out = format!("{OUTSIDE}:91");
+        let one = world.attach("a", "one", &[]);
+        let two = world.attach("a", "two", &[]);
+        assert_eq!((one.endpoint.interface.as_str(), two.endpoint.interface.as_str()), ("eth0", "eth1"));
+        assert_eq!(said(Some(&one.netns), tcp, &out), HOST);
+        world.networks.detach("a", Some("one")).expect("detach");
+        assert_eq!(said(Some(&one.netns), tcp, &out), HOST);
+        world.networks.detach("a", Some("two")).expect("detach");
+        assert!(is_silent(Some(&one.netns), tcp, &out));
+        assert_eq!(world.attach("a", "one", &[]).ip(), one.ip());
+    });
+}
+
+#[test]
+fn networks_are_made_listed_and_removed_in_dockers_words() {
+    alone("life", |world| {
+        let names = |networks: &Networks| {
+            networks.list().expect("list").into_iter().map(|network| network.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&world.networks), ["bridge", "host", "none"]);
+        let first = world.create("first", |_| {});
+        assert_eq!(first.ipam.config[0].subnet, "172.18.0.0/16");
+        assert_eq!(first.ipam.config[0].gateway, "172.18.0.1");
+        let second = world.create("second", |asked| asked.mtu = Some(1400));
+        assert_eq!(second.ipam.config[0].subnet, "172.19.0.0/16");
+        let link = Socket::route().expect("socket").link(&second.link()).expect("links").expect("a link");
+        assert_eq!((link.mtu, link.name), (1400, format!("br-{}", &second.id[..12])));
+        let refused = |name: &str, subnet: &str| {
+            let subnet = Some(subnet.to_owned()).filter(|subnet| !subnet.is_empty());
+            let asked =
+                CreateNetwork { name: name.into(), subnet: subnet.into_iter().collect(), ..CreateNetwork::default() };
+            world.networks.create(&asked).expect_err("refused").to_string()
+        };
+        assert_eq!(refused("first", ""), "network with name first already exists");
+        assert_eq!(refused("x", "172.18.128.0/24"), "Pool overlaps with other one on this address space");
+        let remove = |name: &str| world.networks.remove(name).map(|network| network.name).map_err(|e| e.to_string());
+        for name in ["bridge", "host", "none"] {
+            assert_eq!(remove(name), Err(format!("{name} is a pre-defined network and cannot be removed")));
+        }
+        assert_eq!(remove("x"), Err("network x not found".into()));
+        let a = world.attach("a", &first.id[..8], &["80:80"]);
+        let short = &a.endpoint.endpoint_id[..12];
+        let text = format!(
+            "error while removing network: network first has active endpoints (name:\"a\" id:\"{short}\")"
+        );
+        assert_eq!(remove("first"), Err(text));
+        // What is opened again is the same.
+        let again = Networks::open(&world.home, Config::default()).expect("open");
+        assert_eq!(names(&again), ["bridge", "first", "host", "none", "second"]);
+        assert_eq!(again.prune(&|_| true).expect("prune"), ["second"]);
+        world.networks.detach("a", None).expect("detach");
+        assert_eq!(remove("first"), Ok("first".into()));
+        is_empty(world);
+        let files: Vec<_> = fs::read_dir(&world.networks.dir)
+            .expect("readdir")
+            .map(|entry| entry.expect("entry").file_name().into_string().expect("utf-8"))
+            .filter(|name| name.starts_with(&first.id) || name.starts_with(&second.id))
+            .collect();
+        assert!(files.is_empty(), "{files:?}");
+    });
+}
+
+/// Nothing of the engine stands on the host.
+fn is_empty(_world: &World) {
+    let mut route = Socket::route().expect("socket");
+    let mut links: Vec<String> = route.links(None).expect("links").into_iter().map(|link| link.name).collect();
+    links.retain(|name| name.starts_with("br-") || name.starts_with("veth") || name.starts_with("rrun"));
+    assert!(links.is_empty(), "{links:?}");
+    let mut firewall = Firewall::open().expect("socket");
+    assert!(!firewall.stands(Family::V4).expect("get") && !firewall.stands(Family::V6).expect("get"));
+    if let Some(ruleset) = nft(&["list", "ruleset"]) {
+        assert_eq!(ruleset, "");
+    }
+}
+
+#[test]
+fn what_a_kill_left_is_found() {
+    alone("kill", |world| {
+        let a = world.attach("a", "bridge", &["80:80/tcp", "81:81/udp"]);
+        let b = world.attach("b", "bridge", &["90:90/tcp"]);
+        let network = world.networks.resolve("bridge").expect("bridge");
+        let path = world.networks.leases_path(&network);
+        let set = |id: &str, state: leases::State| {
+            let mut leases = Leases::read(&path).expect("read");
+            leases.containers.get_mut(id).expect("a lease").state = state;
+            leases.write(&path).expect("write");
+        };
+        // At every step of an attempt: the lease is written, and what follows is there or not.
+        drop((a.endpoint.held, b.endpoint.held));
+        let lease = Leases::read(&path).expect("read").containers["a"].clone();
+        let forwards: Vec<Forward> = endpoint::forwards(&network, &lease).collect();
+        for step in 0..3 {
+            set("a", leases::State::Making);
+            if step > 0 {
+                Socket::route().expect("socket").remove_link(&lease.veth).expect("remove");
+            }
+            if step > 1 {
+                Firewall::open().expect("socket").take_back(&forwards[..1]).expect("take back");
+            }
+            let again = world.attach("a", "bridge", &["80:80/tcp", "81:81/udp"]);
+            assert_eq!(again.ip(), a.netns.enter(|| Ok(again.ip())).expect("netns"));
+            serve(Some(&again.netns), &format!("{}:{}", again.ip(), 80 + step * 1000 / 500));
+            drop(again);
+        }
+        // Who is not alive has nothing afterwards, and who is has all.
+        let stray = Socket::route().expect("socket").links(None).expect("links");
+        assert_eq!(stray.iter().filter(|link| link.name.starts_with("veth")).count(), 2);
+        serve(Some(&b.netns), "0.0.0.0:90");
+        nft(&["flush", "chain", "ip", "rrun", "prerouting"]);
+        world.networks.sweep(&|id| id == "b").expect("sweep");
+        assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:90")), OUTSIDE);
+        let links = Socket::route().expect("socket").links(None).expect("links");
+        assert_eq!(links.iter().filter(|link| link.name.starts_with("veth")).count(), 1);
+        let seen = world.networks.inspect("bridge").expect("inspect");
+        assert_eq!(seen.containers.keys().collect::<Vec<_>>(), ["b"]);
+        // Without its file, a link of our bridge is a stray.
+        home::remove_tree(&path).expect("remove");
+        world.networks.sweep(&|_| true).expect("sweep");
+        world.networks.prune(&|_| true).expect("prune");
+        is_empty(world);
+    });
+}
+
+#[test]
+fn what_somebody_flushed_is_made_again() {
+    alone("flush", |world| {
+        world.create("other", |_| {});
+        let a = world.attach("a", "bridge", &["80:80"]);
+        serve(Some(&a.netns), "0.0.0.0:80");
+        Firewall::open().expect("socket").remove(Family::V4).expect("remove");
+        world.attach("b", "other", &[]);
+        assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:80")), OUTSIDE);
+        if let Some(text) = nft(&["list", "set", "ip", "rrun", "bridges"]) {
+            assert!(text.contains("rrun0") && text.contains("br-"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn the_bridge_does_not_take_what_the_host_has() {
+    alone("clash", |world| {
+        let addresses = |networks: &Networks| networks.resolve("bridge").expect("bridge").ipam.config[0].clone();
+        assert_eq!(addresses(&world.networks).subnet, "172.17.0.0/16");
+        // dockerd comes later.
+        let mut route = Socket::route().expect("socket");
+        route.add_bridge("docker0", [2, 0, 0, 0, 0, 3], 1500).expect("bridge");
+        let docker = route.link("docker0").expect("links").expect("docker0");
+        route.add_address(docker.index, "172.17.0.1".parse().expect("ip"), 16).expect("address");
+        let a = world.attach("a", "bridge", &[]);
+        assert_eq!(a.ip().to_string(), "172.18.0.2");
+        // While somebody is in it, it stays.
+        world.attach("b", "bridge", &[]);
+        assert_eq!(addresses(&world.networks).gateway, "172.18.0.1");
+        let config = Config::new(Some("10.7.0.1/24"), []).expect("config");
+        let networks = Networks::open(&world.home, config).expect("open");
+        world.networks.detach("a", None).expect("detach");
+        world.networks.detach("b", None).expect("detach");
+        networks.prune(&|_| true).expect("prune");
+        let path = a.path.clone();
+        let settings = EndpointSettings::default();
+        let asked = Attachment {
+            container: "a",
+            name: "a",
+            hostname: "a",
+            netns: &path,
+            network: "bridge",
+            settings: &settings,
+            ports: &[],
+        };
+        let moved = networks.attach(&asked).expect("attach");
+        assert_eq!(moved.ipv4.expect("v4").ip.to_string(), "10.7.0.2");
+    });
+}
+
+#[test]
+fn settings_are_read_as_the_daemon_reads_them() {
+    let config = Config::new(Some("172.26.0.1/16"), [("172.17.0.1/16", 24)]).expect("config");
+    assert_eq!(config.pools[0].base.to_string(), "172.17.0.0/16");
+    assert_eq!(config.bip.expect("bip").0.to_string(), "172.26.0.1");
+    assert!(Config::new(Some("172.26.0.0/16"), []).is_err());
+    assert!(Config::new(None, [("10.0.0.0/16", 8)]).is_err());
+    assert!(Config::new(Some("x"), []).is_err());
+}
+
+#[test]
+fn another_firewall_that_drops_is_passed_or_named() {
+    alone("foreign", |world| {
+        if Command::new("iptables-nft").arg("-V").output().is_err() {
+            eprintln!("skipped: iptables-nft is not installed");
+            return;
+        }
+        run("iptables-nft -P FORWARD DROP");
+        serve(Some(&world.outside), "0.0.0.0:91");
+        let out = format!("{OUTSIDE}:91");
+        let a = world.attach("a", "bridge", &[]);
+        let warning = a.endpoint.warnings.first().expect("a warning");
+        assert!(warning.contains("iptables -I FORWARD -i rrun0 -j ACCEPT"), "{warning}");
+        assert!(is_silent(Some(&a.netns), tcp, &out));
+        run("iptables-nft -N DOCKER-USER");
+        run("iptables-nft -I FORWARD -j DOCKER-USER");
+        for id in ["b", "c"] {
+            let b = world.attach(id, "bridge", &["8080:80"].as_slice()[..usize::from(id == "b")]);
+            assert!(b.endpoint.warnings.is_empty());
+            assert_eq!(said(Some(&b.netns), tcp, &out), HOST);
+            if id == "b" {
+                serve(Some(&b.netns), "0.0.0.0:80");
+                assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:8080")), OUTSIDE);
+            }
+        }
+        let rules = run("iptables-nft -S DOCKER-USER").expect("rules");
+        assert_eq!(rules.matches("-i rrun0").count() + rules.matches("-o rrun0").count(), 2, "{rules}");
+        for id in ["a", "b", "c"] {
+            world.networks.detach(id, None).expect("detach");
+        }
+        world.networks.prune(&|_| true).expect("prune");
+        assert_eq!(run("iptables-nft -S DOCKER-USER").expect("rules").trim(), "-N DOCKER-USER");
+    });
+}
+
+/// What `nft` makes of the text that our tables are meant to be, and what it shows of ours.
+#[test]
+fn the_tables_are_what_nft_makes_of_the_same_text() {
+    const TEXT: &str = include_str!("tables.nft");
+    let listed = |world: &World, make: &dyn Fn(&World)| {
+        make(world);
+        nft(&["list", "ruleset"])
+    };
+    let (mut ours, mut theirs) = (None, None);
+    alone("golden", |world| {
+        ours = listed(world, &|_| {
+            let subnet = |text| Subnet::parse(text).expect("a subnet").1;
+            let bridges = [
+                firewall::Bridge {
+                    name: "rrun0".into(),
+                    subnets: vec![subnet("172.17.0.0/16"), subnet("fd00:1::/64")],
+                    internal: false,
+                    masquerade: true,
+                    icc: true,
+                    mode: Mode::Nat,
+                },
+                firewall::Bridge {
+                    name: "br-0123456789ab".into(),
+                    subnets: vec![subnet("10.0.0.0/30")],
+                    internal: true,
+                    masquerade: true,
+                    icc: false,
+                    mode: Mode::Routed,
+                },
+                firewall::Bridge {
+                    name: "br-x".into(),
+                    subnets: Vec::new(),
+                    internal: false,
+                    masquerade: false,
+                    icc: false,
+                    mode: Mode::Unprotected,
+                },
+            ];
+            let forward = |at: Option<&str>, port, protocol, to: &str, routed| Forward {
+                bridge: "rrun0".into(),
+                at: at.map(|at| at.parse().expect("ip")),
+                port,
+                protocol,
+                to: to.parse().expect("address"),
+                routed,
+            };
+            let mut firewall = Firewall::open().expect("socket");
+            for (family, forwards) in [
+                (
+                    Family::V4,
+                    [
+                        forward(None, 80, Protocol::Tcp, "172.17.0.2:8080", false),
+                        forward(Some("127.0.0.1"), 53, Protocol::Udp, "172.17.0.3:5353", false),
+                        forward(None, 0, Protocol::Tcp, "172.17.0.4:443", true),
+                    ],
+                ),
+                (
+                    Family::V6,
+                    [
+                        forward(None, 80, Protocol::Tcp, "[fd00:1::2]:8080", false),
+                        forward(Some("fd00:9::1"), 53, Protocol::Udp, "[fd00:1::3]:5353", false),
+                        forward(None, 0, Protocol::Tcp, "[fd00:1::4]:443", true),
+                    ],
+                ),
+            ] {
+                firewall.rebuild(family, &bridges, &forwards).expect("rebuild");
+                // Twice is once, and what was removed can be removed.
+                firewall.rebuild(family, &bridges, &forwards).expect("rebuild");
+                let more = [forward(None, 1, Protocol::Tcp, &forwards[0].to.to_string(), false)];
+                firewall.add(&more).expect("add");
+                firewall.add(&more).expect("add again");
+                firewall.take_back(&more).expect("take back");
+                firewall.take_back(&more).expect("take back again");
+                let other = [forward(None, 80, Protocol::Tcp, &forwards[1].to.to_string(), false)];
+                assert!(firewall.add(&other).is_err());
+                assert!(firewall.stands(family).expect("get"));
+            }
+        });
+    });
+    alone("golden", |world| {
+        theirs = listed(world, &|world| {
+            let path = world.dir.join("tables.nft");
+            fs::write(&path, TEXT).expect("write");
+            nft(&["-f", path.to_str().expect("utf-8")]);
+        });
+    });
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn the_two_hundredth_container_costs_what_the_first_one_did() {
+    alone("flat", |world| {
+        let count = 200;
+        let mut took = Vec::new();
+        for n in 0..count {
+            let id = format!("c{n}");
+            let path = world.dir.join("ns").join(&id);
+            make_netns(&path).expect("netns");
+            let ports: Vec<String> = (0..5).map(|port| format!("{}:{}", 20000 + n * 5 + port, 80 + port)).collect();
+            let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+            let start = Instant::now();
+            // The sockets would be the monitors'.
+            let _held = world.attach(&id, "bridge", &ports);
+            took.push(start.elapsed());
+        }
+        let median = |of: &[Duration]| {
+            let mut of = of.to_vec();
+            of.sort();
+            of[of.len() / 2]
+        };
+        let (first, last) = (median(&took[5..45]), median(&took[count - 40..]));
+        let start = Instant::now();
+        for n in 0..count {
+            world.networks.detach(&format!("c{n}"), None).expect("detach");
+        }
+        let detach = start.elapsed() / count as u32;
+        eprintln!("attach with 5 ports: median of 5..45 {first:?}, of the last 40 {last:?}; detach {detach:?}");
+        // Twice is a machine that is busy; rules looked through one by one would be ten times.
+        assert!(last < first * 3 + Duration::from_millis(2), "{first:?} {last:?}");
+        world.networks.prune(&|_| true).expect("prune");
+        is_empty(world);
+    });
+}
