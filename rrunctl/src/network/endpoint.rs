@@ -436,7 +436,6 @@ fn connect(
         _ => e,
     })?;
     let links = inside.links(None)?;
-    let index = links.iter().map(|link| link.index).max().unwrap_or(1) + 1;
     let interface = (0..)
         .map(|n| format!("eth{n}"))
         .find(|name| !links.iter().any(|link| link.name == *name))
@@ -445,13 +444,14 @@ fn connect(
         name: &lease.veth,
         bridge: bridge.index,
         peer: &interface,
-        peer_index: index,
         isolated: !network.bridge().icc,
         mac: route::parse_mac(&lease.mac)?,
         mtu: bridge.mtu,
         netns: netns.file().as_fd(),
     };
     route.add_veth(&veth)?;
+    let gone = || Error::system(format!("interface {interface} is gone"));
+    let index = inside.link(&interface)?.ok_or_else(gone)?.index;
     if lease.ip6.is_some() {
         netns.enter(|| {
             sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")?;

@@ -111,7 +111,7 @@ fn bridge_elements(family: Family, bridge: &Bridge) -> Vec<(&'static str, Elemen
     let pair = [interface(&bridge.name), interface(&bridge.name)].concat();
     elements.extend(bridge.icc.then(|| ("same", key(pair))));
     elements.extend(bridge.internal.then(|| ("internal", name())));
-    elements.extend((bridge.masquerade && bridge.mode != Mode::Routed).then(|| ("masquerade", name())));
+    elements.extend((bridge.masquerade && bridge.mode != Mode::Routed).then(|| ("outgoing", name())));
     elements.extend((bridge.mode == Mode::Routed).then(|| ("routed", name())));
     elements.extend((bridge.mode == Mode::Unprotected).then(|| ("unprotected", name())));
     for subnet in bridge.subnets.iter().filter(|subnet| subnet.is_ipv4() == (family == Family::V4)) {
@@ -154,7 +154,7 @@ fn skeleton(batch: &mut Batch, family: Family) {
     };
     // In words: where what follows an address stands.
     let next = family.length() / 4;
-    for name in ["bridges", "internal", "masquerade", "routed", "unprotected"] {
+    for name in ["bridges", "internal", "outgoing", "routed", "unprotected"] {
         batch.add_set(name, &[Type::Interface], &[], false);
     }
     batch.add_set("same", &[Type::Interface, Type::Interface], &[], false);
@@ -211,7 +211,7 @@ fn skeleton(batch: &mut Batch, family: Family) {
     }
     batch.add_rule(
         "postrouting",
-        &[In(0), Among(0, "masquerade"), Out(0), NotAmong(0, "bridges"), Masquerade],
+        &[In(0), Among(0, "outgoing"), Out(0), NotAmong(0, "bridges"), Masquerade],
     );
 
     const KNOWN: u32 = 2 | 4; // established, related

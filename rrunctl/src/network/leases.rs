@@ -228,7 +228,7 @@ mod tests {
     fn an_address_that_is_asked_for_must_be_of_the_network_and_nobodys() {
         let mut leases = Leases::default();
         let range = range("10.0.0.1/24");
-        let mut ask = |leases: &mut Leases, ip: &str| {
+        let ask = |leases: &mut Leases, ip: &str| {
             leases.choose("c", &range, Some(ip.parse().expect("an address")), "n").map_err(|e| e.to_string())
         };
         assert!(ask(&mut leases, "10.0.0.9").is_ok());

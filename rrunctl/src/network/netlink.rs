@@ -196,7 +196,7 @@ impl Socket {
     fn open(protocol: Option<rustix::net::Protocol>) -> Result<Self> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .context(|| "socket AF_NETLINK")?;
-        Ok(Self { fd, sequence: 0, buffer: vec![0; 64 << 10] })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; 32 << 10] })
     }
 
     /// Sends all in one go; what each of those came to that asked for an acknowledgement.

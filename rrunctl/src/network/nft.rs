@@ -318,6 +318,10 @@ impl Batch {
                     })
                 });
             }
+            if key == [Type::Interface] {
+                // By NFTNL_UDATA_SET_KEYBYTEORDER nft knows which way round to print a name.
+                m.attr(13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
+            }
             m.big(10, id)
         });
     }

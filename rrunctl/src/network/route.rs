@@ -73,8 +73,6 @@ pub struct Veth<'a> {
     pub bridge: u32,
     /// The end in the container's network namespace.
     pub peer: &'a str,
-    /// Its number there, which nothing has.
-    pub peer_index: u32,
     /// It reaches no other isolated port of the bridge.
     pub isolated: bool,
     /// The hardware address of the peer.
@@ -164,9 +162,7 @@ impl Socket {
         made.nest(IFLA_LINKINFO, |m| {
             m.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
                 m.nest(VETH_INFO_PEER, |m| {
-                    let mut header = ifinfo(veth.peer_index, 0);
-                    header[12..16].fill(0);
-                    m.raw(&header).text(IFLA_IFNAME, veth.peer).native(IFLA_MTU, veth.mtu);
+                    m.raw(&ifinfo(0, 0)).text(IFLA_IFNAME, veth.peer).native(IFLA_MTU, veth.mtu);
                     m.attr(IFLA_ADDRESS, &veth.mac).native(IFLA_NET_NS_FD, veth.netns.as_raw_fd() as u32)
                 })
             })
@@ -328,7 +324,10 @@ pub fn mac_text(mac: Mac) -> String {
 pub fn parse_mac(text: &str) -> Result<Mac> {
     let bytes: Option<Vec<u8>> = text
         .split([':', '-'])
-        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2))
+        .map(|byte| {
+            let digits = byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit());
+            u8::from_str_radix(byte, 16).ok().filter(|_| digits)
+        })
         .collect();
     let mac: Option<Mac> = bytes.and_then(|bytes| bytes.try_into().ok());
     mac.filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6])
