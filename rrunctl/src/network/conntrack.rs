@@ -19,7 +19,9 @@ pub fn forget_udp(ports: &[u16]) -> Result<()> {
         let mut tuples = Vec::new();
         socket.ask(Message::new(GET, DUMP, &[family, 0, 0, 0]), |payload| {
             let original = attribute(payload.get(4..).unwrap_or_default(), 1);
-            if let Some(tuple) = original.filter(|tuple| to_udp_port(tuple).is_some_and(|port| ports.contains(&port))) {
+            if let Some(tuple) =
+                original.filter(|tuple| to_udp_port(tuple).is_some_and(|port| ports.contains(&port)))
+            {
                 tuples.push(tuple.to_vec());
             }
         })?;

@@ -168,7 +168,10 @@ impl Network {
 
     /// The host's address for published ports that name none.
     pub fn host_binding(&self) -> Option<IpAddr> {
-        self.options.get(HOST_BINDING).and_then(|ip| ip.parse().ok()).filter(|ip: &IpAddr| !ip.is_unspecified())
+        self.options
+            .get(HOST_BINDING)
+            .and_then(|ip| ip.parse().ok())
+            .filter(|ip: &IpAddr| !ip.is_unspecified())
     }
 
     /// The addresses of one family.
@@ -262,7 +265,11 @@ pub fn check(asked: &CreateNetwork) -> Result<()> {
                  node to swarm and try again.",
             ));
         }
-        other => return Err(Error::not_found(format!("could not find plugin {other} in v1 plugin registry: plugin not found"))),
+        other => {
+            return Err(Error::not_found(format!(
+                "could not find plugin {other} in v1 plugin registry: plugin not found"
+            )));
+        }
     }
     mode(&asked.options)?;
     for (option, value) in &asked.options {
@@ -318,13 +325,18 @@ pub fn consolidate(asked: &CreateNetwork) -> Result<Vec<IpamConfig>> {
     }
     for text in &asked.ip_range {
         let (_, range) = Subnet::parse(text)?;
-        let of = found.iter_mut().find(|(subnet, _)| subnet.contains(range.base()) && range.prefix() >= subnet.prefix());
+        let of = found
+            .iter_mut()
+            .find(|(subnet, _)| subnet.contains(range.base()) && range.prefix() >= subnet.prefix());
         let of = of.ok_or_else(|| Error::invalid(format!("no matching subnet for range {text}")))?;
         of.1.ip_range = range.to_string();
     }
     for text in &asked.gateway {
-        let ip: IpAddr = text.parse().map_err(|_| Error::invalid(format!("invalid gateway address {text}")))?;
-        let of = found.iter_mut().find(|(subnet, _)| subnet.contains(ip) && subnet.base() != ip && subnet.last() != ip);
+        let ip: IpAddr =
+            text.parse().map_err(|_| Error::invalid(format!("invalid gateway address {text}")))?;
+        let of = found
+            .iter_mut()
+            .find(|(subnet, _)| subnet.contains(ip) && subnet.base() != ip && subnet.last() != ip);
         let of = of.ok_or_else(|| Error::invalid(format!("no matching subnet for gateway {text}")))?;
         of.1.gateway = ip.to_string();
     }
@@ -394,11 +406,15 @@ mod tests {
             ("n", "host", "only one instance of \"host\" network is allowed"),
             ("n", "weave", "could not find plugin weave in v1 plugin registry: plugin not found"),
         ] {
-            let asked = CreateNetwork { name: name.into(), driver: driver.into(), ..CreateNetwork::default() };
+            let asked =
+                CreateNetwork { name: name.into(), driver: driver.into(), ..CreateNetwork::default() };
             assert_eq!(check(&asked).expect_err(text).to_string(), text);
         }
         for name in ["", "-a", "a b", "a/b", "\u{e4}"] {
-            assert!(check(&CreateNetwork { name: name.into(), ..CreateNetwork::default() }).is_err(), "{name}");
+            assert!(
+                check(&CreateNetwork { name: name.into(), ..CreateNetwork::default() }).is_err(),
+                "{name}"
+            );
         }
         let mut link = asked(&[], &[], &[]);
         link.options.insert(NAME.into(), "../x".into());

@@ -118,7 +118,9 @@ impl Networks {
             });
         }
         if network.is_predefined() && (asked.settings.ip.is_some() || asked.settings.ip6.is_some()) {
-            return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
+            return Err(Error::invalid(
+                "user specified IP address is supported on user defined networks only",
+            ));
         }
         let netns = Netns::open(asked.netns)?;
         let mut inside = netns.enter(Socket::route)?;
@@ -128,38 +130,28 @@ impl Networks {
             let _ = home::remove_tree(&self.dir.join(format!("{}.lock", network.id)));
         })?;
         let before = self.leases(&network)?;
-        if let Some(lease) = before.containers.get(asked.container)
-            && lease.state != State::Kept
-        {
-            if lease.state == State::Up && stands(lease, &mut inside)? {
+        if let Some(lease) = before.get(asked.container)? {
+            let up = before.entry(asked.container).is_some_and(|entry| entry.state == State::Up);
+            if up && stands(&lease, &mut inside)? {
                 return Err(Error::conflict(format!(
                     "endpoint with name {} already exists in network {}",
                     asked.name, network.name
                 )));
             }
-            take_down(&network, lease)?;
+            take_down(&network, &lease)?;
         }
         let bridge = self.bring_up(&mut network)?;
         // The default bridge may have got other addresses just now.
         let mut leases = self.leases(&network)?;
         let (lease, held) = self.plan(asked, &network, &mut leases)?;
-        leases.containers.insert(asked.container.to_owned(), lease.clone());
-        let path = self.leases_path(&network);
-        leases.write(&path)?;
-        let made = connect(&network, &lease, &bridge, &netns, &mut inside).and_then(|(interface, warnings)| {
-            if let Some(lease) = leases.containers.get_mut(asked.container) {
-                lease.state = State::Up;
-            }
-            leases.write(&path)?;
-            Ok((interface, warnings))
-        });
+        leases.put(asked.container, &lease)?;
+        let made = connect(&network, &lease, &bridge, &netns, &mut inside)
+            .and_then(|made| leases.set(asked.container, State::Up).map(|()| made));
         let (interface, warnings) = made.inspect_err(|_| {
             let _firewall = self.keep_firewall();
-            let _ = take_down(&network, &lease);
-            if let Some(lease) = leases.containers.get_mut(asked.container) {
-                lease.state = State::Kept;
+            if take_down(&network, &lease).is_ok() {
+                let _ = leases.set(asked.container, State::Kept);
             }
-            let _ = leases.write(&path);
         })?;
         let address = |ip: IpAddr| {
             let range = network.range(ip.is_ipv4())?;
@@ -236,46 +228,43 @@ impl Networks {
     }
 
     fn leave(&self, network: &Network, who: &dyn Fn(&str) -> bool, forget: bool) -> Result<()> {
-        let concerned = |leases: &Leases| {
-            leases.containers.iter().any(|(id, lease)| (forget || lease.state != State::Kept) && who(id))
+        let concerned = |leases: &Leases| -> Vec<String> {
+            let concerned =
+                leases.entries().filter(|(id, entry)| (forget || entry.state != State::Kept) && who(id));
+            concerned.map(|(id, _)| id.clone()).collect()
         };
         // Most networks have nothing of it, and reading them needs no lock.
-        if !concerned(&self.leases(network)?) {
+        if concerned(&self.leases(network)?).is_empty() {
             return Ok(());
         }
         let _members = self.lock_members(network)?;
-        let mut leases = self.leases(network)?;
         let _firewall = self.keep_firewall()?;
+        let mut leases = self.leases(network)?;
         let mut failed = Ok(());
-        leases.containers.retain(|id, lease| {
-            if !who(id) {
-                return true;
-            }
-            if lease.state != State::Kept {
-                let taken = take_down(network, lease);
-                if taken.is_ok() {
-                    lease.state = State::Kept;
-                    lease.ports.clear();
-                }
-                failed = failed.clone().and(taken);
-            }
-            !(forget && lease.state == State::Kept)
-        });
-        leases.write(&self.leases_path(network))?;
+        for id in concerned(&leases) {
+            let left = match leases.get(&id) {
+                Ok(Some(lease)) => take_down(network, &lease),
+                left => left.map(|_| ()),
+            };
+            let left =
+                left.and_then(|()| if forget { leases.forget(&id) } else { leases.set(&id, State::Kept) });
+            failed = failed.and(left);
+        }
         failed
     }
 
     /// Removes ports of our bridge that no lease knows, as after somebody removed the file.
     fn remove_strays(&self, network: &Network) -> Result<()> {
         let _members = self.lock_members(network)?;
-        let leases = self.leases(network)?;
+        let leases = self.leases(network)?.active()?;
         let mut route = Socket::route()?;
         let Some(bridge) = route.link(&network.link())? else { return Ok(()) };
         for link in route.links(None)?.iter().filter(|link| link.master == Some(bridge.index)) {
-            let ours = link.name.strip_prefix("veth").is_some_and(|hex| {
-                hex.len() == 7 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
-            });
-            if ours && !leases.active().any(|(_, lease)| lease.veth == link.name) {
+            let ours = link
+                .name
+                .strip_prefix("veth")
+                .is_some_and(|hex| hex.len() == 7 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            if ours && !leases.iter().any(|(_, lease)| lease.veth == link.name) {
                 route.remove_link(&link.name)?;
             }
         }
@@ -287,9 +276,7 @@ impl Networks {
         let Ok(networks) = self.list() else { return };
         for network in networks.iter().filter(|network| network.is_bridge() && !network.internal) {
             let Ok(leases) = self.leases(network) else { continue };
-            let Some(lease) = leases.containers.get(container).filter(|lease| lease.state == State::Up) else {
-                continue;
-            };
+            let Ok(Some(lease)) = leases.get(container) else { continue };
             let done = Netns::open(&lease.netns).and_then(|netns| {
                 let mut inside = netns.enter(Socket::route)?;
                 if inside.routes()?.iter().any(|route| route.to.prefix() == 0) {
@@ -311,12 +298,18 @@ impl Networks {
     }
 
     /// Decides on addresses and ports, and takes the ports.
-    fn plan(&self, asked: &Attachment<'_>, network: &Network, leases: &mut Leases) -> Result<(Lease, Vec<Held>)> {
+    fn plan(
+        &self,
+        asked: &Attachment<'_>,
+        network: &Network,
+        leases: &mut Leases,
+    ) -> Result<(Lease, Vec<Held>)> {
         let named = format!("{} ({})", network.name, network.id);
         let mut ips = Vec::new();
         for range in network.ranges() {
             let v4 = range.subnet.is_ipv4();
-            let ip = if v4 { asked.settings.ip.map(IpAddr::from) } else { asked.settings.ip6.map(IpAddr::from) };
+            let ip =
+                if v4 { asked.settings.ip.map(IpAddr::from) } else { asked.settings.ip6.map(IpAddr::from) };
             ips.push(leases.choose(asked.container, &range, ip, &named)?);
         }
         let Some(IpAddr::V4(ip)) = ips.first().copied() else {
@@ -342,7 +335,6 @@ impl Networks {
             })?
         };
         let lease = Lease {
-            state: State::Making,
             name: asked.name.to_owned(),
             hostname: asked.hostname.to_owned(),
             aliases: asked.settings.aliases.clone(),
@@ -397,7 +389,9 @@ impl Networks {
 
     fn refused<T>(&self, refused: &Refused, port: &PublishedPort) -> Result<T> {
         Err(match refused {
-            Refused::Taken(_, true) if port.host_ports.is_none() => Error::conflict("all ports are allocated"),
+            Refused::Taken(_, true) if port.host_ports.is_none() => {
+                Error::conflict("all ports are allocated")
+            }
             Refused::Taken(at, _) if self.is_allocated(at.ip(), at.port(), port.protocol)? => {
                 Error::conflict(format!("Bind for {at} failed: port is already allocated"))
             }

@@ -191,10 +191,7 @@ fn skeleton(batch: &mut Batch, family: Family) {
     }
     for chain in ["prerouting", "output"] {
         const LOCAL: u32 = 2; // RTN_LOCAL
-        batch.add_rule(
-            chain,
-            &[Destination(0), Not(0, LOCAL.to_ne_bytes().into()), Then(Verdict::Return)],
-        );
+        batch.add_rule(chain, &[Destination(0), Not(0, LOCAL.to_ne_bytes().into()), Then(Verdict::Return)]);
         let at = [Network(destination, length, 0), Protocol(next), Port(next + 1)];
         batch.add_rule(chain, &[&at[..], &[Map(0, "ports"), Dnat(0, next)]].concat());
         batch.add_rule(chain, &[Protocol(0), Port(1), Map(0, "ports_any"), Dnat(0, next)]);
@@ -209,28 +206,19 @@ fn skeleton(batch: &mut Batch, family: Family) {
         let own = [Network(source, 1, 0), Is(0, vec![127]), Out(0), Among(0, "bridges"), Masquerade];
         batch.add_rule("postrouting", &own);
     }
-    batch.add_rule(
-        "postrouting",
-        &[In(0), Among(0, "outgoing"), Out(0), NotAmong(0, "bridges"), Masquerade],
-    );
+    batch.add_rule("postrouting", &[In(0), Among(0, "outgoing"), Out(0), NotAmong(0, "bridges"), Masquerade]);
 
     const KNOWN: u32 = 2 | 4; // established, related
-    batch
-        .add_rule("forward", &[State(0), Mask(0, KNOWN), Not(0, vec![0; 4]), Then(Verdict::Accept)]);
+    batch.add_rule("forward", &[State(0), Mask(0, KNOWN), Not(0, vec![0; 4]), Then(Verdict::Accept)]);
     batch.add_rule("forward", &[In(0), Out(4), Among(0, "same"), Then(Verdict::Accept)]);
     batch.add_rule("forward", &[In(0), Among(0, "internal"), Then(Verdict::Drop)]);
     batch.add_rule("forward", &[Out(0), Among(0, "internal"), Then(Verdict::Drop)]);
     let ours = [Out(0), Among(0, "bridges"), Then(Verdict::Accept)];
     batch.add_rule("forward", &[&translated[..], &ours].concat());
     let published = [Out(0), Network(destination, length, 4), Protocol(4 + next), Port(5 + next)];
-    batch.add_rule(
-        "forward",
-        &[&published[..], &[Among(0, "published"), Then(Verdict::Accept)]].concat(),
-    );
-    batch.add_rule(
-        "forward",
-        &[In(0), Among(0, "bridges"), Out(0), Among(0, "bridges"), Then(Verdict::Drop)],
-    );
+    batch.add_rule("forward", &[&published[..], &[Among(0, "published"), Then(Verdict::Accept)]].concat());
+    batch
+        .add_rule("forward", &[In(0), Among(0, "bridges"), Out(0), Among(0, "bridges"), Then(Verdict::Drop)]);
     let icmp = if family == Family::V4 { 1 } else { 58 };
     batch.add_rule(
         "forward",
@@ -387,8 +375,7 @@ impl Firewall {
         let mut batch = Batch::new(Family::V4, "filter");
         for way in [Step::In(0), Step::Out(0)] {
             let name = [bridge.as_bytes(), &[0]].concat();
-            let steps =
-                [way, Step::Is(0, name), Step::Counter, Step::Verdict(Verdict::Accept)];
+            let steps = [way, Step::Is(0, name), Step::Counter, Step::Verdict(Verdict::Accept)];
             batch.insert_rule(DOCKER_USER, &steps, &comment);
         }
         batch.commit(&mut self.socket).map(|()| None)

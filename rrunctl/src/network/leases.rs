@@ -1,6 +1,8 @@
-//! Who has which address of a network, and what of it stands in the kernel: `networks/ID.leases`.
+//! Who has which address of a network, and what of it stands in the kernel: the directory `networks/ID.leases`.
 //!
-//! What is going to be made is written here before it is made, so that whoever comes after a kill knows what to remove.
+//! A file a container. Its name has all that choosing an address needs (`CONTAINER,IPV4,IPV6,STATE`), so that attaching
+//! the thousandth one reads a directory and one file; a change of state is a rename. What is going to be made is written
+//! here before it is made, so that whoever comes after a kill knows what to remove.
 
 #![forbid(unsafe_code)]
 
@@ -10,13 +12,13 @@ use crate::error::{Context as _, Error, Result};
 use crate::home;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// How far an endpoint is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// It is down; the address is given to others only when there is no other.
     Kept,
@@ -29,8 +31,6 @@ pub enum State {
 /// A container's place in a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// How far it is.
-    pub state: State,
     /// The container's name.
     pub name: String,
     /// The container's host name.
@@ -53,13 +53,57 @@ pub struct Lease {
     pub ports: Vec<Mapped>,
 }
 
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Making => "making",
+            Self::Up => "up",
+        }
+    }
+}
+
+/// What the name of a lease's file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// The address in a network with IPv6.
+    pub ip6: Option<Ipv6Addr>,
+    /// How far it is.
+    pub state: State,
+}
+
+impl Entry {
+    fn name(&self, container: &str) -> String {
+        let ip6 = self.ip6.map(|ip| ip.to_string()).unwrap_or_default();
+        format!("{container},{},{ip6},{}", self.ip, self.state.word())
+    }
+
+    fn parse(name: &str) -> Option<(String, Self)> {
+        let mut parts = name.rsplitn(4, ',');
+        let state = match parts.next()? {
+            "kept" => State::Kept,
+            "making" => State::Making,
+            "up" => State::Up,
+            _ => return None,
+        };
+        let ip6 = match parts.next()? {
+            "" => None,
+            ip => Some(ip.parse().ok()?),
+        };
+        let ip = parts.next()?.parse().ok()?;
+        Some((parts.next()?.to_owned(), Self { ip, ip6, state }))
+    }
+}
+
 /// All of a network.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Leases {
-    /// The boot in which they were written; a later one has nothing of them.
-    boot: String,
-    /// By the container's id.
-    pub containers: BTreeMap<String, Lease>,
+    dir: PathBuf,
+    /// What the names of the files say, but not of this boot: nothing of it stands.
+    of_another_boot: bool,
+    entries: BTreeMap<String, Entry>,
 }
 
 /// Of which addresses one is chosen.
@@ -73,52 +117,170 @@ pub struct Range {
     pub gateway: IpAddr,
 }
 
+/// Says in which boot the names of the files were written.
+const BOOT: &str = ".boot";
+
 impl Leases {
-    /// Reads the leases. A file that is broken, as a power cut leaves it, has none: nothing of them stands then.
+    /// Reads the leases in `dir`, which need not be there.
     ///
     /// # Errors
-    /// Those of open(2) and read(2).
-    pub fn read(path: &Path) -> Result<Self> {
-        let bytes = home::read(path)?.unwrap_or_default();
-        let mut leases: Self = serde_json::from_slice(&bytes).unwrap_or_default();
-        let boot = boot();
-        if leases.boot != boot {
-            leases.boot = boot;
-            leases.containers.values_mut().for_each(|lease| lease.state = State::Kept);
+    /// Those of open(2) and readdir(3).
+    pub fn read(dir: &Path) -> Result<Self> {
+        let mut leases = Self { dir: dir.to_owned(), of_another_boot: false, entries: BTreeMap::new() };
+        let files = match fs::read_dir(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(leases),
+            files => files.context(|| format!("open {}", dir.display()))?,
+        };
+        leases.of_another_boot = home::read(&dir.join(BOOT))?.unwrap_or_default() != boot().as_bytes();
+        for file in files {
+            let name = file.context(|| format!("read {}", dir.display()))?.file_name();
+            let Some((container, mut entry)) = name.to_str().and_then(Entry::parse) else { continue };
+            if leases.of_another_boot {
+                entry.state = State::Kept;
+            }
+            // Two of one container are what a kill in `put` leaves.
+            let other = leases.entries.get(&container);
+            if other.is_none_or(|other| other.state < entry.state) {
+                leases.entries.insert(container, entry);
+            }
         }
         Ok(leases)
     }
 
-    /// Writes the leases, whole or not at all; not to the disk, which a boot does not need them on.
+    /// What the file's name says of a container.
+    pub fn entry(&self, container: &str) -> Option<Entry> {
+        self.entries.get(container).copied()
+    }
+
+    /// All containers.
+    pub fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Whether anything of anybody stands.
+    pub fn are_active(&self) -> bool {
+        self.entries.values().any(|entry| entry.state != State::Kept)
+    }
+
+    /// The lease of a container of whom anything stands.
     ///
     /// # Errors
-    /// Those of write(2) and rename(2).
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let bytes = serde_json::to_vec(self).map_err(|e| Error::system(format!("leases: {e}")))?;
-        let new = path.with_extension("leases.new");
-        fs::write(&new, bytes)
-            .and_then(|()| fs::rename(&new, path))
-            .context(|| format!("write {}", path.display()))
+    /// Those of open(2) and read(2), and where the file is broken.
+    pub fn get(&self, container: &str) -> Result<Option<Lease>> {
+        let Some(entry) = self.entries.get(container).filter(|entry| entry.state != State::Kept) else {
+            return Ok(None);
+        };
+        let path = self.dir.join(entry.name(container));
+        let Some(bytes) = home::read(&path)? else { return Ok(None) };
+        let lease = serde_json::from_slice(&bytes);
+        lease.map(Some).map_err(|e| Error::system(format!("read {}: {e}", path.display())))
     }
 
     /// Those of whom anything stands.
-    pub fn active(&self) -> impl Iterator<Item = (&String, &Lease)> {
-        self.containers.iter().filter(|(_, lease)| lease.state != State::Kept)
+    ///
+    /// # Errors
+    /// Those of [`Leases::get`].
+    pub fn active(&self) -> Result<Vec<(String, Lease)>> {
+        let all = self.entries.keys().map(|container| Ok((container, self.get(container)?)));
+        all.filter_map(|one: Result<_>| match one {
+            Ok((container, lease)) => Some(Ok((container.clone(), lease?))),
+            Err(e) => Some(Err(e)),
+        })
+        .collect()
+    }
+
+    /// Writes a lease as one that is being made; not to the disk, since a boot leaves nothing of it.
+    ///
+    /// # Errors
+    /// Those of write(2) and rename(2).
+    pub fn put(&mut self, container: &str, lease: &Lease) -> Result<()> {
+        if container.is_empty() || container.contains(['/', ',']) {
+            return Err(Error::invalid(format!("invalid container id {container:?}")));
+        }
+        self.enter_boot()?;
+        let entry = Entry { ip: lease.ip, ip6: lease.ip6, state: State::Making };
+        let path = self.dir.join(entry.name(container));
+        let new = self.dir.join(".new");
+        let bytes = serde_json::to_vec(lease).map_err(|e| Error::system(format!("lease: {e}")))?;
+        fs::write(&new, bytes)
+            .and_then(|()| fs::rename(&new, &path))
+            .context(|| format!("write {}", path.display()))?;
+        match self.entries.insert(container.to_owned(), entry) {
+            Some(before) if before != entry => home::remove_tree(&self.dir.join(before.name(container))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says how far a container is.
+    ///
+    /// # Errors
+    /// Those of rename(2).
+    pub fn set(&mut self, container: &str, state: State) -> Result<()> {
+        self.enter_boot()?;
+        if let Some(entry) = self.entries.get_mut(container) {
+            let before = self.dir.join(entry.name(container));
+            entry.state = state;
+            let after = self.dir.join(entry.name(container));
+            fs::rename(&before, &after).context(|| format!("rename {}", before.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a container.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub fn forget(&mut self, container: &str) -> Result<()> {
+        self.enter_boot()?;
+        match self.entries.remove(container) {
+            Some(entry) => home::remove_tree(&self.dir.join(entry.name(container))),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the names on the disk say what is known here: that nothing of another boot stands.
+    fn enter_boot(&mut self) -> Result<()> {
+        if self.dir.join(BOOT).exists() && !self.of_another_boot {
+            return Ok(());
+        }
+        match DirBuilder::new().mode(0o700).create(&self.dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::from(e).context(format!("mkdir {}", self.dir.display())));
+            }
+            _ => {}
+        }
+        for file in fs::read_dir(&self.dir).context(|| format!("open {}", self.dir.display()))?.flatten() {
+            let name = file.file_name();
+            let Some((container, entry)) = name.to_str().and_then(Entry::parse) else { continue };
+            let kept = Entry { state: State::Kept, ..entry };
+            fs::rename(file.path(), self.dir.join(kept.name(&container)))
+                .context(|| format!("rename {}", file.path().display()))?;
+        }
+        home::replace(&self.dir.join(BOOT), 0o600, boot().as_bytes())?;
+        self.of_another_boot = false;
+        Ok(())
     }
 
     /// An address for `container`: the one asked for, the one that it had, or the first that is free.
     ///
     /// # Errors
     /// Where the one asked for is not of this network or is somebody's, or where none is free.
-    pub fn choose(&mut self, container: &str, range: &Range, asked: Option<IpAddr>, network: &str) -> Result<IpAddr> {
-        let of = |lease: &Lease| -> Option<IpAddr> {
-            if range.subnet.is_ipv4() { Some(lease.ip.into()) } else { lease.ip6.map(Into::into) }
+    pub fn choose(
+        &mut self,
+        container: &str,
+        range: &Range,
+        asked: Option<IpAddr>,
+        network: &str,
+    ) -> Result<IpAddr> {
+        let of = |entry: &Entry| -> Option<IpAddr> {
+            if range.subnet.is_ipv4() { Some(entry.ip.into()) } else { entry.ip6.map(Into::into) }
         };
         let others = |kept: bool| -> HashSet<IpAddr> {
-            let others = self.containers.iter().filter(|(id, lease)| {
-                *id != container && (kept || lease.state != State::Kept)
-            });
-            others.filter_map(|(_, lease)| of(lease)).collect()
+            let others = self
+                .entries
+                .iter()
+                .filter(|(id, entry)| *id != container && (kept || entry.state != State::Kept));
+            others.filter_map(|(_, entry)| of(entry)).collect()
         };
         let usable = |ip: IpAddr| {
             let edge = range.subnet.is_ipv4()
@@ -134,10 +296,9 @@ impl Leases {
             if !usable(ip) || active.contains(&ip) {
                 return Err(Error::conflict("Address already in use"));
             }
-            self.forget_kept(&ip, container, range.subnet.is_ipv4());
-            return Ok(ip);
+            return self.forget_kept(ip, container).map(|()| ip);
         }
-        let before = self.containers.get(container).and_then(of);
+        let before = self.entries.get(container).and_then(of);
         if let Some(ip) = before.filter(|ip| usable(*ip) && !active.contains(ip)) {
             return Ok(ip);
         }
@@ -152,16 +313,21 @@ impl Leases {
         let ip = first(&others(true)).or_else(|| first(&active)).ok_or_else(|| {
             Error::system(format!("no available addresses on this network's address pools: {network}"))
         })?;
-        self.forget_kept(&ip, container, range.subnet.is_ipv4());
-        Ok(ip)
+        self.forget_kept(ip, container).map(|()| ip)
     }
 
     /// Whoever kept the address shall choose another one when it comes back.
-    fn forget_kept(&mut self, ip: &IpAddr, container: &str, v4: bool) {
-        self.containers.retain(|id, lease| {
-            let same = if v4 { IpAddr::from(lease.ip) == *ip } else { lease.ip6.map(IpAddr::from) == Some(*ip) };
-            !(same && lease.state == State::Kept && id != container)
-        });
+    fn forget_kept(&mut self, ip: IpAddr, container: &str) -> Result<()> {
+        let kept: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|(id, entry)| {
+                let same = IpAddr::from(entry.ip) == ip || entry.ip6.map(IpAddr::from) == Some(ip);
+                same && entry.state == State::Kept && *id != container
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        kept.iter().try_for_each(|id| self.forget(id))
     }
 }
 
@@ -178,61 +344,74 @@ mod tests {
         Range { subnet, range: subnet, gateway }
     }
 
-    fn lease(ip: IpAddr, state: State) -> Lease {
-        let IpAddr::V4(ip) = ip else { panic!("IPv4") };
-        Lease {
-            state,
+    struct Dir(PathBuf);
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = home::remove_tree(&self.0);
+        }
+    }
+
+    fn leases() -> (Dir, Leases) {
+        let dir = std::env::temp_dir().join(format!("rrunctl-leases-{}", home::unique().expect("random")));
+        let leases = Leases::read(&dir).expect("read");
+        (Dir(dir), leases)
+    }
+
+    fn take(leases: &mut Leases, container: &str, ip: &str, state: State) {
+        let lease = Lease {
             name: String::new(),
             hostname: String::new(),
             aliases: Vec::new(),
             endpoint: String::new(),
-            ip,
+            ip: ip.parse().expect("ip"),
             ip6: None,
             mac: String::new(),
             veth: String::new(),
             netns: PathBuf::new(),
             ports: Vec::new(),
-        }
+        };
+        leases.put(container, &lease).expect("put");
+        leases.set(container, state).expect("set");
     }
 
     #[test]
     fn the_lowest_free_address_is_given_until_there_is_none() {
-        let mut leases = Leases::default();
+        let (_dir, mut leases) = leases();
         let range = range("10.0.0.1/29");
         for n in 2..=6 {
             let id = n.to_string();
-            let ip = leases.choose(&id, &range, None, "n").expect("free");
-            assert_eq!(ip.to_string(), format!("10.0.0.{n}"));
-            leases.containers.insert(id, lease(ip, State::Up));
+            let ip = leases.choose(&id, &range, None, "n").expect("free").to_string();
+            assert_eq!(ip, format!("10.0.0.{n}"));
+            take(&mut leases, &id, &ip, State::Up);
         }
         let full = leases.choose("7", &range, None, "n").expect_err("full");
         assert_eq!(full.to_string(), "no available addresses on this network's address pools: n");
-        leases.containers.get_mut("4").expect("4").state = State::Kept;
+        leases.set("4", State::Kept).expect("set");
         assert_eq!(leases.choose("4", &range, None, "n").expect("its own").to_string(), "10.0.0.4");
         // Kept is kept only as long as there is another one.
         assert_eq!(leases.choose("7", &range, None, "n").expect("4's").to_string(), "10.0.0.4");
-        assert!(!leases.containers.contains_key("4"));
+        assert_eq!(leases.entry("4"), None);
     }
 
     #[test]
     fn one_that_stopped_finds_its_address_again_although_others_came() {
-        let mut leases = Leases::default();
+        let (_dir, mut leases) = leases();
         let range = range("10.0.0.1/24");
-        let ip = leases.choose("a", &range, None, "n").expect("free");
-        leases.containers.insert("a".into(), lease(ip, State::Kept));
+        take(&mut leases, "a", "10.0.0.2", State::Kept);
         assert_eq!(leases.choose("b", &range, None, "n").expect("free").to_string(), "10.0.0.3");
-        assert_eq!(leases.choose("a", &range, None, "n").expect("its own"), ip);
+        assert_eq!(leases.choose("a", &range, None, "n").expect("its own").to_string(), "10.0.0.2");
     }
 
     #[test]
     fn an_address_that_is_asked_for_must_be_of_the_network_and_nobodys() {
-        let mut leases = Leases::default();
+        let (_dir, mut leases) = leases();
         let range = range("10.0.0.1/24");
         let ask = |leases: &mut Leases, ip: &str| {
             leases.choose("c", &range, Some(ip.parse().expect("an address")), "n").map_err(|e| e.to_string())
         };
         assert!(ask(&mut leases, "10.0.0.9").is_ok());
-        leases.containers.insert("a".into(), lease("10.0.0.9".parse().expect("ip"), State::Up));
+        take(&mut leases, "a", "10.0.0.9", State::Up);
         for taken in ["10.0.0.9", "10.0.0.0", "10.0.0.255", "10.0.0.1"] {
             assert_eq!(ask(&mut leases, taken), Err("Address already in use".into()), "{taken}");
         }
@@ -242,28 +421,41 @@ mod tests {
 
     #[test]
     fn a_range_within_the_subnet_is_what_is_given_unasked() {
-        let mut leases = Leases::default();
-        let mut range = range("10.0.0.1/24");
-        range.range = Subnet::parse("10.0.0.128/25").expect("a subnet").1;
-        assert_eq!(leases.choose("a", &range, None, "n").expect("free").to_string(), "10.0.0.128");
-        let six = super::tests::range("fd00::1/64");
-        assert_eq!(leases.choose("a", &six, None, "n").expect("free").to_string(), "fd00::2");
+        let (_dir, mut leases) = leases();
+        let mut part = range("10.0.0.1/24");
+        part.range = Subnet::parse("10.0.0.128/25").expect("a subnet").1;
+        assert_eq!(leases.choose("a", &part, None, "n").expect("free").to_string(), "10.0.0.128");
+        assert_eq!(leases.choose("a", &range("fd00::1/64"), None, "n").expect("free").to_string(), "fd00::2");
     }
 
     #[test]
-    fn after_a_boot_nothing_stands_and_a_broken_file_has_no_leases() {
-        let dir = std::env::temp_dir().join(format!("rrunctl-leases-{}", home::unique().expect("random")));
-        fs::create_dir(&dir).expect("mkdir");
-        let path = dir.join("x.leases");
-        let mut leases = Leases::read(&path).expect("read");
-        leases.containers.insert("a".into(), lease("10.0.0.2".parse().expect("ip"), State::Up));
-        leases.write(&path).expect("write");
-        assert_eq!(Leases::read(&path).expect("read").containers["a"].state, State::Up);
-        leases.boot = "another".into();
-        leases.write(&path).expect("write");
-        assert_eq!(Leases::read(&path).expect("read").containers["a"].state, State::Kept);
-        fs::write(&path, "{\"boot").expect("write");
-        assert!(Leases::read(&path).expect("read").containers.is_empty());
-        home::remove_tree(&dir).expect("remove");
+    fn what_is_written_is_read_and_after_a_boot_nothing_stands() {
+        let (dir, mut leases) = leases();
+        take(&mut leases, "a", "10.0.0.2", State::Up);
+        take(&mut leases, "b", "10.0.0.3", State::Kept);
+        let read = || Leases::read(&dir.0).expect("read");
+        assert_eq!(read().entries, leases.entries);
+        assert_eq!(read().get("a").expect("get").expect("a lease").ip.to_string(), "10.0.0.2");
+        assert_eq!(read().get("b").expect("get"), None);
+        fs::write(dir.0.join(BOOT), "another").expect("write");
+        assert!(!read().are_active() && read().active().expect("active").is_empty());
+        let mut after = read();
+        take(&mut after, "c", "10.0.0.4", State::Up);
+        assert_eq!(read().active().expect("active").len(), 1);
+        assert_eq!(read().entry("a").expect("kept").state, State::Kept);
+    }
+
+    #[test]
+    fn a_kill_between_two_names_leaves_the_one_that_may_stand() {
+        let (dir, mut leases) = leases();
+        take(&mut leases, "a", "10.0.0.2", State::Kept);
+        let left = dir.0.join("a,10.0.0.9,,making");
+        fs::copy(dir.0.join("a,10.0.0.2,,kept"), &left).expect("copy");
+        for name in ["", "x", "a,b,c,up", ",,,", "a,1.2.3.4,x,up", "a,1.2.3.4,,high"] {
+            assert_eq!(Entry::parse(name), None, "{name}");
+        }
+        let read = Leases::read(&dir.0).expect("read");
+        assert_eq!(read.entry("a").map(|entry| entry.ip.to_string()), Some("10.0.0.9".into()));
+        assert!(leases.put("a/b", &read.get("a").expect("get").expect("a lease")).is_err());
     }
 }

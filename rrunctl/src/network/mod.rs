@@ -25,7 +25,9 @@ mod subnet;
 #[cfg(test)]
 mod tests;
 
-pub use definition::{ConfigFrom, CreateNetwork, DEFAULT_BRIDGE, Ipam, IpamConfig, Network, NetworkContainer};
+pub use definition::{
+    ConfigFrom, CreateNetwork, DEFAULT_BRIDGE, Ipam, IpamConfig, Network, NetworkContainer,
+};
 pub use endpoint::{Address, Attachment, Endpoint, EndpointSettings};
 pub use firewall::{Mode, Protocol};
 pub use netns::{Netns, make_netns, remove_netns};
@@ -74,7 +76,9 @@ impl Config {
             let (_, base) = Subnet::parse(base).context(|| "default-address-pools")?;
             let most = if base.is_ipv4() { 30 } else { 126 };
             if size < base.prefix() || size > most {
-                return Err(Error::invalid(format!("default-address-pools: size {size} does not fit base {base}")));
+                return Err(Error::invalid(format!(
+                    "default-address-pools: size {size} does not fit base {base}"
+                )));
             }
             Ok(Pool { base, size })
         };
@@ -132,8 +136,10 @@ impl Networks {
         if present.iter().any(|other| other.name == asked.name) {
             return Err(Error::conflict(format!("network with name {} already exists", asked.name)));
         }
-        let ours: Vec<Subnet> =
-            present.iter().flat_map(|other| other.ranges().map(|range| range.subnet).collect::<Vec<_>>()).collect();
+        let ours: Vec<Subnet> = present
+            .iter()
+            .flat_map(|other| other.ranges().map(|range| range.subnet).collect::<Vec<_>>())
+            .collect();
         for (_, subnet) in config.iter().map(|one| Subnet::parse(&one.subnet)).collect::<Result<Vec<_>>>()? {
             if ours.iter().any(|other| other.overlaps(&subnet)) {
                 return Err(Error::conflict("Pool overlaps with other one on this address space"));
@@ -226,7 +232,7 @@ impl Networks {
     pub fn inspect(&self, name: &str) -> Result<Network> {
         let mut network = self.resolve(name)?;
         let leases = self.leases(&network)?;
-        for (id, lease) in leases.active() {
+        for (id, lease) in leases.active()? {
             let with_prefix = |ip: IpAddr| {
                 network.range(ip.is_ipv4()).map(|range| format!("{ip}/{}", range.subnet.prefix()))
             };
@@ -237,7 +243,7 @@ impl Networks {
                 ipv4_address: with_prefix(lease.ip.into()).unwrap_or_default(),
                 ipv6_address: lease.ip6.and_then(|ip| with_prefix(ip.into())).unwrap_or_default(),
             };
-            network.containers.insert(id.clone(), container);
+            network.containers.insert(id, container);
         }
         Ok(network)
     }
@@ -249,9 +255,10 @@ impl Networks {
     pub fn names(&self, network: &str) -> Result<Vec<(String, IpAddr)>> {
         let leases = self.leases(&self.resolve(network)?)?;
         let mut names = Vec::new();
-        for (id, lease) in leases.active() {
-            let short = id.get(..12).unwrap_or(id);
-            let all = [lease.name.as_str(), short].into_iter().chain(lease.aliases.iter().map(String::as_str));
+        for (id, lease) in leases.active()? {
+            let short = id.get(..12).unwrap_or(&id);
+            let all =
+                [lease.name.as_str(), short].into_iter().chain(lease.aliases.iter().map(String::as_str));
             for name in all {
                 names.push((name.to_owned(), lease.ip.into()));
                 names.extend(lease.ip6.map(|ip| (name.to_owned(), ip.into())));
@@ -276,7 +283,8 @@ impl Networks {
         let _members = self.lock_members(&network)?;
         let leases = self.leases(&network)?;
         let active: Vec<String> = leases
-            .active()
+            .active()?
+            .into_iter()
             .map(|(_, lease)| {
                 let endpoint = lease.endpoint.get(..12).unwrap_or(&lease.endpoint);
                 format!("name:\"{}\" id:\"{endpoint}\"", lease.name)
@@ -304,7 +312,7 @@ impl Networks {
             if network.is_predefined() {
                 if network.is_bridge() {
                     let _members = self.lock_members(&network)?;
-                    if self.leases(&network)?.active().next().is_none() {
+                    if !self.leases(&network)?.are_active() {
                         self.take_bridge_down(&network)?;
                     }
                 }
@@ -345,8 +353,8 @@ impl Networks {
     }
 
     fn write(&self, network: &Network) -> Result<()> {
-        let bytes =
-            serde_json::to_vec_pretty(network).map_err(|e| Error::system(format!("network {}: {e}", network.name)))?;
+        let bytes = serde_json::to_vec_pretty(network)
+            .map_err(|e| Error::system(format!("network {}: {e}", network.name)))?;
         home::replace(&self.dir.join(format!("{}.json", network.id)), 0o600, &bytes)
     }
 
@@ -500,8 +508,8 @@ impl Networks {
             if also.is_none_or(|also| also.id != network.id) {
                 bridges.extend(of(network));
             }
-            for (_, lease) in self.leases(network)?.active() {
-                let all = endpoint::forwards(network, lease);
+            for (_, lease) in self.leases(network)?.active()? {
+                let all = endpoint::forwards(network, &lease);
                 forwards.extend(all.filter(|forward| forward.to.is_ipv4() == (family == Family::V4)));
             }
         }
@@ -512,7 +520,7 @@ impl Networks {
     fn is_allocated(&self, ip: IpAddr, port: u16, protocol: Protocol) -> Result<bool> {
         for network in self.list()? {
             let leases = self.leases(&network)?;
-            let found = leases.active().flat_map(|(_, lease)| &lease.ports).any(|other| {
+            let found = leases.active()?.iter().flat_map(|(_, lease)| &lease.ports).any(|other| {
                 other.host_port == port
                     && other.protocol == protocol
                     && other.host_ip.is_ipv4() == ip.is_ipv4()
@@ -589,11 +597,13 @@ fn forward() -> Result<()> {
 }
 
 fn forward6() -> Result<()> {
-    if fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").is_ok_and(|present| present.trim() == "1") {
+    if fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").is_ok_and(|present| present.trim() == "1")
+    {
         return Ok(());
     }
     // Who forwards no longer listens to router advertisements, and would lose its own default route, unless it is told to.
-    for entry in fs::read_dir("/proc/sys/net/ipv6/conf").context(|| "open /proc/sys/net/ipv6/conf")?.flatten() {
+    for entry in fs::read_dir("/proc/sys/net/ipv6/conf").context(|| "open /proc/sys/net/ipv6/conf")?.flatten()
+    {
         let accept = entry.path().join("accept_ra");
         if fs::read_to_string(&accept).is_ok_and(|present| present.trim() == "1") {
             let _ = fs::write(&accept, "2");

@@ -8,7 +8,9 @@
 use crate::error::{Context as _, Error, Result};
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with, sockopt,
+};
 use std::os::fd::OwnedFd;
 
 /// `NLM_F_REQUEST`.
@@ -280,7 +282,9 @@ impl Socket {
                     let at = message.sequence.wrapping_sub(first) as usize;
                     match outcome(message.payload) {
                         Ok(()) => answered = true,
-                        Err(errno) if failed.is_none_or(|(other, _)| at < other) => failed = Some((at, errno)),
+                        Err(errno) if failed.is_none_or(|(other, _)| at < other) => {
+                            failed = Some((at, errno))
+                        }
                         Err(_) => {}
                     }
                 }
@@ -356,7 +360,9 @@ mod tests {
 
     #[test]
     fn cut_and_lying_lengths_end_the_reading() {
-        for bytes in [&[][..], &[3, 0, 1, 0], &[255, 255, 1, 0, 1], &[0, 0, 0, 0], &[4], &[8, 0, 1, 0, 1, 2, 3]] {
+        for bytes in
+            [&[][..], &[3, 0, 1, 0], &[255, 255, 1, 0, 1], &[0, 0, 0, 0], &[4], &[8, 0, 1, 0, 1, 2, 3]]
+        {
             assert_eq!(attributes(bytes).count(), 0, "{bytes:?}");
             assert_eq!(messages(bytes).count(), 0, "{bytes:?}");
         }

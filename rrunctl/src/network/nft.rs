@@ -313,9 +313,7 @@ impl Batch {
             }
             if interval {
                 m.nest(9, |m| {
-                    m.nest(2, |m| {
-                        key.iter().fold(m, |m, part| m.nest(1, |m| m.big(1, part.length())))
-                    })
+                    m.nest(2, |m| key.iter().fold(m, |m, part| m.nest(1, |m| m.big(1, part.length()))))
                 });
             }
             if key == [Type::Interface] {
@@ -385,9 +383,9 @@ impl Batch {
         done.map_err(|(at, errno)| {
             let e = Error::from(errno).context(format!("nf_tables: change {at} of table {}", self.table));
             match errno {
-                Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => {
-                    e.remedy("the kernel needs NF_TABLES, NFT_NAT, NFT_MASQ, NFT_CT and NFT_FIB, 5.7 or newer")
-                }
+                Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => e.remedy(
+                    "the kernel needs NF_TABLES, NFT_NAT, NFT_MASQ, NFT_CT and NFT_FIB, 5.7 or newer",
+                ),
                 _ => e,
             }
         })

@@ -36,7 +36,9 @@ impl PublishedPort {
         let protocol = match protocol.to_ascii_lowercase().as_str() {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
-            "sctp" => return Err(Error::new(crate::error::Kind::Unsupported, "SCTP ports cannot be published")),
+            "sctp" => {
+                return Err(Error::new(crate::error::Kind::Unsupported, "SCTP ports cannot be published"));
+            }
             _ => return Err(invalid("proto", protocol)),
         };
         let container_port = number_of(number).ok_or_else(|| invalid("containerPort", number))?;
@@ -133,7 +135,9 @@ pub fn reserve(
             .map(|ip| SocketAddr::new(*ip, port))
             .filter_map(|at| match hold(at, asked.protocol) {
                 // A kernel without IPv6, or one where it is switched off.
-                Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if at.is_ipv6() && asked.host_ip.is_none() => None,
+                Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if at.is_ipv6() && asked.host_ip.is_none() => {
+                    None
+                }
                 held => Some(held.map(|fd| (at.ip(), fd)).map_err(|e| (at, e))),
             })
             .collect();

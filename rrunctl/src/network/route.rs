@@ -309,7 +309,10 @@ fn route(payload: &[u8]) -> Option<Route> {
         (None, 10) => Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
-    Some(Route { to: Subnet::new(to, payload[1])?, link: attribute(attrs, 4).and_then(|link| u32_at(link, 0))? })
+    Some(Route {
+        to: Subnet::new(to, payload[1])?,
+        link: attribute(attrs, 4).and_then(|link| u32_at(link, 0))?,
+    })
 }
 
 /// `02:42:ac:11:00:02`.
@@ -350,8 +353,14 @@ mod tests {
         let mac = mac_of(Ipv4Addr::new(172, 17, 0, 2));
         assert_eq!(mac_text(mac), "02:42:ac:11:00:02");
         assert_eq!(parse_mac("02:42:ac:11:00:02").expect("a mac"), mac);
-        for bad in ["", "02:42", "01:00:5e:00:00:01", "02:42:ac:11:00:+2", "02:42:ac:11:00:02:03", "00:00:00:00:00:00"]
-        {
+        for bad in [
+            "",
+            "02:42",
+            "01:00:5e:00:00:01",
+            "02:42:ac:11:00:+2",
+            "02:42:ac:11:00:02:03",
+            "00:00:00:00:00:00",
+        ] {
             assert!(parse_mac(bad).is_err(), "{bad}");
         }
     }

@@ -81,7 +81,8 @@ impl Subnet {
     /// The subnets of `prefix` bits in it.
     fn parts(self, prefix: u8) -> impl Iterator<Item = Self> {
         let host = u32::from(width(self.base).saturating_sub(prefix));
-        let count = prefix.checked_sub(self.prefix).map_or(0, |bits| 1u128.checked_shl(bits.into()).unwrap_or(0));
+        let count =
+            prefix.checked_sub(self.prefix).map_or(0, |bits| 1u128.checked_shl(bits.into()).unwrap_or(0));
         (0..count).map_while(move |n| Self::new(self.nth(n.checked_shl(host)?)?, prefix))
     }
 }

@@ -45,7 +45,8 @@ fn alone(name: &str, test: impl FnOnce(&World) + Send) {
             use rustix::thread::UnshareFlags;
             #[expect(deprecated, reason = "neither flag touches memory or file descriptors")]
             rustix::thread::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS).expect("unshare");
-            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("make private");
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+                .expect("make private");
             test(&world(name));
         });
         if let Err(panic) = ran.join() {
@@ -111,14 +112,27 @@ fn published(texts: &[&str]) -> Vec<PublishedPort> {
 }
 
 impl World {
-    fn try_attach(&self, id: &str, network: &str, ports: &[&str], settings: &EndpointSettings) -> Result<Container> {
+    fn try_attach(
+        &self,
+        id: &str,
+        network: &str,
+        ports: &[&str],
+        settings: &EndpointSettings,
+    ) -> Result<Container> {
         let path = self.dir.join("ns").join(id);
         if !path.exists() {
             make_netns(&path)?;
         }
         let ports = published(ports);
-        let asked =
-            Attachment { container: id, name: id, hostname: id, netns: &path, network, settings, ports: &ports };
+        let asked = Attachment {
+            container: id,
+            name: id,
+            hostname: id,
+            netns: &path,
+            network,
+            settings,
+            ports: &ports,
+        };
         let endpoint = self.networks.attach(&asked)?;
         Ok(Container { id: id.into(), netns: Netns::open(&path)?, path, endpoint })
     }
@@ -294,7 +308,9 @@ fn nobody_but_the_host_reaches_what_listens_at_127_0_0_1() {
         send(8081).expect("send");
         assert!(receives(&on_host) && receives(&inside));
         // One that has root in its namespace sends what it likes.
-        for (netns, gateway, source) in [(&a.netns, "172.17.0.1", "172.17.0.2"), (&world.outside, HOST, OUTSIDE)] {
+        for (netns, gateway, source) in
+            [(&a.netns, "172.17.0.1", "172.17.0.2"), (&world.outside, HOST, OUTSIDE)]
+        {
             netns
                 .enter(|| {
                     run("ip route flush table local dev lo");
@@ -313,8 +329,23 @@ fn nobody_but_the_host_reaches_what_listens_at_127_0_0_1() {
         // For the outside's the rule is one of prerouting: translated, it would be routed on.
         if nft(&["flush", "chain", "ip", "rrun", "prerouting"]).is_some() {
             nft(&[
-                "add", "rule", "ip", "rrun", "prerouting", "dnat", "to", "ip", "daddr", ".", "meta", "l4proto", ".",
-                "th", "dport", "map", "@ports",
+                "add",
+                "rule",
+                "ip",
+                "rrun",
+                "prerouting",
+                "dnat",
+                "to",
+                "ip",
+                "daddr",
+                ".",
+                "meta",
+                "l4proto",
+                ".",
+                "th",
+                "dport",
+                "map",
+                "@ports",
             ]);
             world.outside.enter(|| send(8081)).expect("attack");
             assert!(receives(&inside));
@@ -344,7 +375,10 @@ fn networks_are_apart_and_an_internal_one_is_alone() {
         assert!(is_silent(Some(&one.netns), tcp, &at(&two)) && is_silent(Some(&two.netns), udp, &at(&one)));
         // By a port of the host everybody may, who may leave at all.
         assert_eq!(said(Some(&one.netns), tcp, &format!("{HOST}:8080")), one.ip().to_string());
-        assert!(inner[0].endpoint.ports.is_empty() && inner[0].endpoint.ipv4.as_ref().expect("v4").gateway.is_none());
+        assert!(
+            inner[0].endpoint.ports.is_empty()
+                && inner[0].endpoint.ipv4.as_ref().expect("v4").gateway.is_none()
+        );
         assert_eq!(said(Some(&inner[0].netns), tcp, &at(&inner[1])), inner[0].ip().to_string());
         assert_eq!(said(Some(&one.netns), tcp, &format!("{OUTSIDE}:91")), HOST);
         // With a default route of its own making, too.
@@ -439,7 +473,8 @@ fn a_port_is_one_containers() {
     alone("conflicts", |world| {
         let a = world.attach("a", "bridge", &["80:80", "127.0.0.1:81:80"]);
         let refused = |id: &str, ports: &[&str]| {
-            let e = world.try_attach(id, "bridge", ports, &EndpointSettings::default()).err().expect("refused");
+            let e =
+                world.try_attach(id, "bridge", ports, &EndpointSettings::default()).err().expect("refused");
             assert!(world.networks.inspect("bridge").expect("inspect").containers.len() == 1, "{e}");
             e.to_string()
         };
@@ -451,7 +486,10 @@ fn a_port_is_one_containers() {
         ] {
             let text = refused("b", ports);
             let tail = format!("): Bind for {at} failed: port is already allocated");
-            assert!(text.starts_with("driver failed programming external connectivity on endpoint b ("), "{text}");
+            assert!(
+                text.starts_with("driver failed programming external connectivity on endpoint b ("),
+                "{text}"
+            );
             assert!(text.ends_with(&tail), "{text}");
         }
         let theirs = TcpListener::bind("0.0.0.0:83").expect("bind");
@@ -471,7 +509,12 @@ fn a_port_is_one_containers() {
         assert_eq!(numbers[0], numbers[1]);
         assert_eq!(numbers[2..], [(1, 7000), (1, 7000), (2, 7001), (2, 7001)]);
         let full = world.try_attach("d", "bridge", &["7000-7001:1"], &EndpointSettings::default());
-        assert!(full.err().expect("full").to_string().ends_with("Bind for 0.0.0.0:7001 failed: port is already allocated"));
+        assert!(
+            full.err()
+                .expect("full")
+                .to_string()
+                .ends_with("Bind for 0.0.0.0:7001 failed: port is already allocated")
+        );
         // Given back, it can be had again.
         world.networks.detach(&a.id, None).expect("detach");
         world.attach("e", "bridge", &["80:80"]);
@@ -482,7 +525,8 @@ fn a_port_is_one_containers() {
 fn addresses_are_the_networks_and_stay_with_the_container() {
     alone("addresses", |world| {
         world.create("net", |asked| asked.subnet = vec!["10.5.0.0/24".into()]);
-        let ip = |ip: &str| EndpointSettings { ip: Some(ip.parse().expect("ip")), ..EndpointSettings::default() };
+        let ip =
+            |ip: &str| EndpointSettings { ip: Some(ip.parse().expect("ip")), ..EndpointSettings::default() };
         let a = world.try_attach("a", "net", &[], &ip("10.5.0.77")).expect("attach");
         assert_eq!((a.ip().to_string(), a.endpoint.mac.as_str()), ("10.5.0.77".into(), "02:42:0a:05:00:4d"));
         assert_eq!(a.endpoint.ipv4.as_ref().expect("v4").gateway, Some("10.5.0.1".parse().expect("ip")));
@@ -495,7 +539,10 @@ fn addresses_are_the_networks_and_stay_with_the_container() {
             refused("b", "bridge", ip("172.17.0.9")),
             "user specified IP address is supported on user defined networks only"
         );
-        assert_eq!(refused("a", "net", EndpointSettings::default()), "endpoint with name a already exists in network net");
+        assert_eq!(
+            refused("a", "net", EndpointSettings::default()),
+            "endpoint with name a already exists in network net"
+        );
         assert_eq!(refused("b", "nowhere", EndpointSettings::default()), "network nowhere not found");
         let b = world.attach("b", "net", &[]);
         world.networks.detach("b", None).expect("detach");
@@ -548,13 +595,17 @@ fn networks_are_made_listed_and_removed_in_dockers_words() {
         assert_eq!((link.mtu, link.name), (1400, format!("br-{}", &second.id[..12])));
         let refused = |name: &str, subnet: &str| {
             let subnet = Some(subnet.to_owned()).filter(|subnet| !subnet.is_empty());
-            let asked =
-                CreateNetwork { name: name.into(), subnet: subnet.into_iter().collect(), ..CreateNetwork::default() };
+            let asked = CreateNetwork {
+                name: name.into(),
+                subnet: subnet.into_iter().collect(),
+                ..CreateNetwork::default()
+            };
             world.networks.create(&asked).expect_err("refused").to_string()
         };
         assert_eq!(refused("first", ""), "network with name first already exists");
         assert_eq!(refused("x", "172.18.128.0/24"), "Pool overlaps with other one on this address space");
-        let remove = |name: &str| world.networks.remove(name).map(|network| network.name).map_err(|e| e.to_string());
+        let remove =
+            |name: &str| world.networks.remove(name).map(|network| network.name).map_err(|e| e.to_string());
         for name in ["bridge", "host", "none"] {
             assert_eq!(remove(name), Err(format!("{name} is a pre-defined network and cannot be removed")));
         }
@@ -584,7 +635,8 @@ fn networks_are_made_listed_and_removed_in_dockers_words() {
 /// Nothing of the engine stands on the host.
 fn is_empty(_world: &World) {
     let mut route = Socket::route().expect("socket");
-    let mut links: Vec<String> = route.links(None).expect("links").into_iter().map(|link| link.name).collect();
+    let mut links: Vec<String> =
+        route.links(None).expect("links").into_iter().map(|link| link.name).collect();
     links.retain(|name| name.starts_with("br-") || name.starts_with("veth") || name.starts_with("rrun"));
     assert!(links.is_empty(), "{links:?}");
     let mut firewall = Firewall::open().expect("socket");
@@ -602,13 +654,11 @@ fn what_a_kill_left_is_found() {
         let network = world.networks.resolve("bridge").expect("bridge");
         let path = world.networks.leases_path(&network);
         let set = |id: &str, state: leases::State| {
-            let mut leases = Leases::read(&path).expect("read");
-            leases.containers.get_mut(id).expect("a lease").state = state;
-            leases.write(&path).expect("write");
+            Leases::read(&path).expect("read").set(id, state).expect("set");
         };
         // At every step of an attempt: the lease is written, and what follows is there or not.
         drop((a.endpoint.held, b.endpoint.held));
-        let lease = Leases::read(&path).expect("read").containers["a"].clone();
+        let lease = Leases::read(&path).expect("read").get("a").expect("get").expect("a lease");
         let forwards: Vec<Forward> = endpoint::forwards(&network, &lease).collect();
         for step in 0..3 {
             set("a", leases::State::Making);
@@ -660,7 +710,8 @@ fn what_somebody_flushed_is_made_again() {
 #[test]
 fn the_bridge_does_not_take_what_the_host_has() {
     alone("clash", |world| {
-        let addresses = |networks: &Networks| networks.resolve("bridge").expect("bridge").ipam.config[0].clone();
+        let addresses =
+            |networks: &Networks| networks.resolve("bridge").expect("bridge").ipam.config[0].clone();
         assert_eq!(addresses(&world.networks).subnet, "172.17.0.0/16");
         // dockerd comes later.
         let mut route = Socket::route().expect("socket");
@@ -842,7 +893,8 @@ fn the_two_hundredth_container_costs_what_the_first_one_did() {
             let id = format!("c{n}");
             let path = world.dir.join("ns").join(&id);
             make_netns(&path).expect("netns");
-            let ports: Vec<String> = (0..5).map(|port| format!("{}:{}", 20000 + n * 5 + port, 80 + port)).collect();
+            let ports: Vec<String> =
+                (0..5).map(|port| format!("{}:{}", 20000 + n * 5 + port, 80 + port)).collect();
             let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
             let (start, cpu) = (Instant::now(), cpu());
             // The sockets would be the monitors'.
