@@ -10,7 +10,7 @@ use super::netlink::Socket;
 use super::netns::Netns;
 use super::ports::{self, Held, Mapped, PublishedPort, Refused};
 use super::route::{self, Veth};
-use super::{Networks, sysctl};
+use super::{Networks, families, sysctl};
 use crate::error::{Error, Kind, Result};
 use crate::home;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -187,7 +187,8 @@ impl Networks {
         };
         let mut failed = Ok(());
         for network in networks.iter().filter(|network| network.is_bridge()) {
-            failed = failed.and(self.leave(network, &|id| id == container, false));
+            let left = self.leave(network, &|id| id == container, false);
+            failed = failed.and(left);
         }
         if network.is_some() {
             self.default_route(container);
@@ -202,7 +203,8 @@ impl Networks {
     pub fn release(&self, container: &str) -> Result<()> {
         let mut failed = Ok(());
         for network in self.list()?.iter().filter(|network| network.is_bridge()) {
-            failed = failed.and(self.leave(network, &|id| id == container, true));
+            let left = self.leave(network, &|id| id == container, true);
+            failed = failed.and(left);
         }
         failed
     }
@@ -214,8 +216,10 @@ impl Networks {
     pub fn sweep(&self, alive: &dyn Fn(&str) -> bool) -> Result<()> {
         let mut failed = Ok(());
         for network in self.list()?.iter().filter(|network| network.is_bridge()) {
-            failed = failed.and(self.leave(network, &|id| !alive(id), false));
-            failed = failed.and(self.remove_strays(network));
+            let left = self.leave(network, &|id| !alive(id), false);
+            failed = failed.and(left);
+            let left = self.remove_strays(network);
+            failed = failed.and(left);
         }
         let _lock = self.lock_firewall()?;
         let mut firewall = Firewall::open()?;
@@ -466,7 +470,9 @@ fn connect(
     inside.configure(index, &addresses, &gateways)?;
     forget_flows(lease);
     let mut warnings = Vec::new();
-    warnings.extend(firewall.pass_foreign(&bridge.name)?);
+    for family in families(network) {
+        warnings.extend(firewall.pass_foreign(family, &bridge.name)?);
+    }
     Ok((interface, warnings))
 }
 

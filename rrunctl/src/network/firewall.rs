@@ -360,19 +360,23 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn pass_foreign(&mut self, bridge: &str) -> Result<Option<String>> {
-        if nft::chain(&mut self.socket, Family::V4, "filter", "FORWARD")? != Some(Some(0)) {
-            return Ok(legacy_drops().then(|| remedy("iptables-legacy", bridge)));
+    pub fn pass_foreign(&mut self, family: Family, bridge: &str) -> Result<Option<String>> {
+        let command = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        if nft::chain(&mut self.socket, family, "filter", "FORWARD")? != Some(Some(0)) {
+            return Ok(legacy_drops(command).then(|| remedy(&format!("{command}-legacy"), bridge)));
         }
-        if nft::chain(&mut self.socket, Family::V4, "filter", DOCKER_USER)?.is_none() {
-            return Ok(Some(remedy("iptables", bridge)));
+        if nft::chain(&mut self.socket, family, "filter", DOCKER_USER)?.is_none() {
+            return Ok(Some(remedy(command, bridge)));
         }
         let comment = format!("{VERSION} {bridge}");
-        let rules = nft::rules(&mut self.socket, Family::V4, "filter", DOCKER_USER)?;
+        let rules = nft::rules(&mut self.socket, family, "filter", DOCKER_USER)?;
         if rules.iter().any(|(_, other)| *other == comment) {
             return Ok(None);
         }
-        let mut batch = Batch::new(Family::V4, "filter");
+        let mut batch = Batch::new(family, "filter");
         for way in [Step::In(0), Step::Out(0)] {
             let name = [bridge.as_bytes(), &[0]].concat();
             let steps = [way, Step::Is(0, name), Step::Counter, Step::Verdict(Verdict::Accept)];
@@ -385,17 +389,16 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn unpass_foreign(&mut self, bridge: &str) -> Result<()> {
-        if nft::chain(&mut self.socket, Family::V4, "filter", DOCKER_USER)?.is_none() {
+    pub fn unpass_foreign(&mut self, family: Family, bridge: &str) -> Result<()> {
+        if nft::chain(&mut self.socket, family, "filter", DOCKER_USER)?.is_none() {
             return Ok(());
         }
         let comment = format!("{VERSION} {bridge}");
-        let mut batch = Batch::new(Family::V4, "filter");
-        for (handle, _) in nft::rules(&mut self.socket, Family::V4, "filter", DOCKER_USER)?
-            .iter()
-            .filter(|(_, other)| *other == comment)
-        {
-            batch.remove_rule(DOCKER_USER, handle);
+        let mut batch = Batch::new(family, "filter");
+        for (handle, other) in &nft::rules(&mut self.socket, family, "filter", DOCKER_USER)? {
+            if *other == comment {
+                batch.remove_rule(DOCKER_USER, handle);
+            }
         }
         batch.commit(&mut self.socket)
     }
@@ -403,18 +406,22 @@ impl Firewall {
 
 const DOCKER_USER: &str = "DOCKER-USER";
 
-fn remedy(iptables: &str, bridge: &str) -> String {
+fn remedy(command: &str, bridge: &str) -> String {
     format!(
-        "the FORWARD chain of the {iptables} table filter drops what {bridge} sends and receives: run \
-         `{iptables} -I FORWARD -i {bridge} -j ACCEPT` and `{iptables} -I FORWARD -o {bridge} -j ACCEPT`"
+        "the FORWARD chain of {command} drops what {bridge} sends and receives: run \
+         `{command} -I FORWARD -i {bridge} -j ACCEPT` and `{command} -I FORWARD -o {bridge} -j ACCEPT`"
     )
 }
 
 /// The old iptables has no netlink, so its command is asked, and only where its table is in use.
-fn legacy_drops() -> bool {
-    let tables = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+fn legacy_drops(command: &str) -> bool {
+    let names = match command {
+        "iptables" => "ip_tables_names",
+        _ => "ip6_tables_names",
+    };
+    let tables = std::fs::read_to_string(format!("/proc/thread-self/net/{names}")).unwrap_or_default();
     tables.lines().any(|table| table == "filter")
-        && std::process::Command::new("iptables-legacy")
+        && std::process::Command::new(format!("{command}-legacy"))
             .args(["-S", "FORWARD"])
             .output()
             .is_ok_and(|said| said.stdout.starts_with(b"-P FORWARD DROP"))

@@ -13,6 +13,7 @@
 
 mod conntrack;
 mod definition;
+pub mod dns;
 mod endpoint;
 mod firewall;
 mod leases;
@@ -248,23 +249,13 @@ impl Networks {
         Ok(network)
     }
 
-    /// The addresses of a network's containers under each of their names, for a name server.
+    /// What [`dns::Responder`] needs to know of a network's names: where its leases are, and what it is called.
     ///
     /// # Errors
     /// Those of [`Networks::resolve`].
-    pub fn names(&self, network: &str) -> Result<Vec<(String, IpAddr)>> {
-        let leases = self.leases(&self.resolve(network)?)?;
-        let mut names = Vec::new();
-        for (id, lease) in leases.active()? {
-            let short = id.get(..12).unwrap_or(&id);
-            let all =
-                [lease.name.as_str(), short].into_iter().chain(lease.aliases.iter().map(String::as_str));
-            for name in all {
-                names.push((name.to_owned(), lease.ip.into()));
-                names.extend(lease.ip6.map(|ip| (name.to_owned(), ip.into())));
-            }
-        }
-        Ok(names)
+    pub fn names(&self, network: &str) -> Result<(PathBuf, String)> {
+        let network = self.resolve(network)?;
+        Ok((self.leases_path(&network), network.name))
     }
 
     /// Removes a network that nobody is in; returns it.
@@ -482,7 +473,6 @@ impl Networks {
         let _lock = self.lock_firewall()?;
         // The link first: while it is there, others take it that the table has what it needs.
         route.remove_link(&network.link())?;
-        firewall.unpass_foreign(&network.link())?;
         let links = route.links(None)?;
         let others: Vec<Network> = self
             .list()?
@@ -490,6 +480,7 @@ impl Networks {
             .filter(|other| other.is_bridge() && links.iter().any(|link| link.name == other.link()))
             .collect();
         for family in [Family::V4, Family::V6] {
+            firewall.unpass_foreign(family, &network.link())?;
             if others.iter().any(|other| families(other).contains(&family)) {
                 firewall.remove_bridge(family, &network.bridge())?;
             } else {

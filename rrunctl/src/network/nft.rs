@@ -148,6 +148,8 @@ pub enum Step {
     NotAmong(Register, &'static str),
     /// Goes on where the map has a key as the register begins; the value replaces it.
     Map(Register, &'static str),
+    /// Loads bytes.
+    Load(Register, Vec<u8>),
     /// What happens.
     Verdict(Verdict),
     /// `dnat` to the address and the port in the registers.
@@ -172,7 +174,7 @@ impl Step {
             Self::Mask(..) => "bitwise",
             Self::Is(..) | Self::Not(..) => "cmp",
             Self::Among(..) | Self::NotAmong(..) | Self::Map(..) => "lookup",
-            Self::Verdict(_) => "immediate",
+            Self::Load(..) | Self::Verdict(_) => "immediate",
             Self::Dnat(..) => "nat",
             Self::Masquerade => "masq",
             Self::Counter => "counter",
@@ -200,6 +202,7 @@ impl Step {
             Self::Among(of, set) => m.text(1, set).big(2, register(*of)),
             Self::NotAmong(of, set) => m.text(1, set).big(2, register(*of)).big(5, 1),
             Self::Map(of, set) => m.text(1, set).big(2, register(*of)).big(3, register(*of)),
+            Self::Load(to, bytes) => m.big(1, register(*to)).nest(2, |m| m.attr(1, bytes)),
             Self::Verdict(verdict) => {
                 let code: i32 = match verdict {
                     Verdict::Drop => 0,

@@ -765,7 +765,8 @@ fn another_firewall_that_drops_is_passed_or_named() {
         serve(Some(&world.outside), "0.0.0.0:91");
         let out = format!("{OUTSIDE}:91");
         let a = world.attach("a", "bridge", &[]);
-        let warning = a.endpoint.warnings.first().expect("a warning");
+        assert_eq!(a.endpoint.warnings.len(), 1);
+        let warning = &a.endpoint.warnings[0];
         assert!(warning.contains("iptables -I FORWARD -i rrun0 -j ACCEPT"), "{warning}");
         assert!(is_silent(Some(&a.netns), tcp, &out));
         run("iptables-nft -N DOCKER-USER");
@@ -876,6 +877,105 @@ fn the_tables_are_what_nft_makes_of_the_same_text() {
         });
     });
     assert_eq!(ours, theirs);
+}
+
+#[test]
+fn a_container_asks_for_its_neighbours_and_for_the_rest_of_the_world() {
+    alone("dns", |world| {
+        use super::dns::{Responder, SERVER, question};
+        world.create("net", |_| {});
+        let settings = EndpointSettings { aliases: vec!["db".into()], ..EndpointSettings::default() };
+        let a = world.attach("a", "net", &[]);
+        let b = world.try_attach("b", "net", &[], &settings).expect("attach");
+        let packet = |name: &str| {
+            let mut packet = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            for label in name.split('.') {
+                packet.push(label.len() as u8);
+                packet.extend_from_slice(label.as_bytes());
+            }
+            packet.extend_from_slice(&[0, 0, 1, 0, 1]);
+            packet
+        };
+        // A server of the host's that answers everything, the first one dead.
+        let upstream = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let upstream_tcp = TcpListener::bind(upstream.local_addr().expect("address")).expect("bind");
+        let servers = vec!["127.0.0.1:1".parse().expect("address"), upstream.local_addr().expect("address")];
+        std::thread::spawn(move || {
+            let mut bytes = [0; 512];
+            while let Ok((length, from)) = upstream.recv_from(&mut bytes) {
+                bytes[2] |= 0x80;
+                let _ = upstream.send_to(&[&bytes[..length], &b"world"[..]].concat(), from);
+            }
+        });
+        std::thread::spawn(move || {
+            for mut stream in upstream_tcp.incoming().flatten() {
+                let mut length = [0; 2];
+                if stream.read_exact(&mut length).is_ok() {
+                    let _ = stream.write_all(b"\x00\x05world");
+                }
+            }
+        });
+        let networks = vec![world.networks.names("net").expect("net")];
+        let mut responder = Responder::open(&a.path, servers, networks).expect("responder");
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            // Dropped at the end of this, also of one that panics.
+            let _stop = stop;
+            scope.spawn(move || {
+                while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                    let fds = responder.fds();
+                    let mut fds: Vec<_> =
+                        fds.iter().map(|(fd, flags)| rustix::event::PollFd::new(fd, *flags)).collect();
+                    let turn = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+                    rustix::event::poll(&mut fds, Some(&turn)).expect("poll");
+                    drop(fds);
+                    responder.ready();
+                }
+            });
+            let by_udp = |name: &str| {
+                a.netns
+                    .enter(|| {
+                        let socket = UdpSocket::bind("0.0.0.0:0")?;
+                        socket.set_read_timeout(Some(PATIENCE))?;
+                        socket.send_to(&packet(name), (SERVER, 53))?;
+                        let mut bytes = [0; 512];
+                        let (length, from) = socket.recv_from(&mut bytes)?;
+                        assert_eq!(from.to_string(), "127.0.0.11:53");
+                        Ok(bytes[..length].to_vec())
+                    })
+                    .expect("an answer")
+            };
+            let by_tcp = |name: &str| {
+                a.netns
+                    .enter(|| {
+                        let mut stream = TcpStream::connect((SERVER, 53))?;
+                        stream.set_read_timeout(Some(PATIENCE))?;
+                        let packet = packet(name);
+                        stream.write_all(&(packet.len() as u16).to_be_bytes())?;
+                        stream.write_all(&packet)?;
+                        let mut length = [0; 2];
+                        stream.read_exact(&mut length)?;
+                        let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+                        stream.read_exact(&mut bytes)?;
+                        Ok(bytes)
+                    })
+                    .expect("an answer")
+            };
+            assert!(question(&packet("b")).is_ok());
+            let IpAddr::V4(ip) = b.ip() else { panic!("IPv4") };
+            for name in ["b", "DB", "b.net"] {
+                assert!(by_udp(name).ends_with(&ip.octets()), "{name}");
+                assert!(by_tcp(name).ends_with(&ip.octets()), "{name}");
+            }
+            assert!(by_udp("example.org").ends_with(b"world"));
+            assert!(by_tcp("example.org").ends_with(b"world"));
+            // It has gone, and with it its name: the world is asked.
+            world.networks.detach("b", None).expect("detach");
+            assert!(by_udp("b").ends_with(b"world"));
+        });
+        // 53 is the container's own.
+        a.netns.enter(|| Ok(UdpSocket::bind("0.0.0.0:53").map(drop)?)).expect("bind");
+    });
 }
 
 /// What this thread has had of a processor: others work on this machine.
