@@ -209,13 +209,15 @@ impl Networks {
         failed
     }
 
-    /// Removes what containers left of whom `alive` says no, and makes the tables new from the files.
+    /// Removes what containers left of whom `alive` says no, makes the tables new from the files, and lets the bridges
+    /// through the tables of a firewall that has come meanwhile; what the user should know.
     ///
     /// # Errors
     /// Those of [`Networks::detach`].
-    pub fn sweep(&self, alive: &dyn Fn(&str) -> bool) -> Result<()> {
+    pub fn sweep(&self, alive: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
         let mut failed = Ok(());
-        for network in self.list()?.iter().filter(|network| network.is_bridge()) {
+        let networks = self.list()?;
+        for network in networks.iter().filter(|network| network.is_bridge()) {
             let left = self.leave(network, &|id| !alive(id), false);
             failed = failed.and(left);
             let left = self.remove_strays(network);
@@ -228,7 +230,16 @@ impl Networks {
                 self.rebuild(&mut firewall, family, None)?;
             }
         }
-        failed
+        let mut warnings = Vec::new();
+        let mut route = Socket::route()?;
+        for network in networks.iter().filter(|network| network.is_bridge()) {
+            if route.link(&network.link())?.is_some() {
+                for family in families(network) {
+                    warnings.extend(firewall.pass_foreign(family, &network.link())?);
+                }
+            }
+        }
+        failed.map(|()| warnings)
     }
 
     fn leave(&self, network: &Network, who: &dyn Fn(&str) -> bool, forget: bool) -> Result<()> {

@@ -250,6 +250,34 @@ fn both_ways(name: &str, test: impl Fn(&World) + Send + Sync) {
 }
 
 #[test]
+fn a_network_namespace_is_a_file_with_its_loopback_up() {
+    alone("netns", |world| {
+        let path = world.dir.join("ns/x");
+        // What a killed call left: the file, and the file with a namespace on it.
+        fs::write(&path, "").expect("write");
+        make_netns(&path).expect("make");
+        let before = fs::metadata(&path).expect("stat");
+        make_netns(&path).expect("make again");
+        let after = fs::metadata(&path).expect("stat");
+        assert_ne!(std::os::unix::fs::MetadataExt::ino(&before), std::os::unix::fs::MetadataExt::ino(&after));
+        let netns = Netns::open(&path).expect("open");
+        serve(Some(&netns), "127.0.0.1:80");
+        assert_eq!(said(Some(&netns), tcp, "127.0.0.1:80"), "127.0.0.1");
+        assert!(is_silent(None, tcp, "127.0.0.1:80"));
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+        assert_eq!(
+            mounts.lines().filter(|line| line.contains("/ns/x ") && line.contains(" nsfs ")).count(),
+            1
+        );
+        for _ in 0..2 {
+            remove_netns(&path).expect("remove");
+            assert!(!path.exists());
+        }
+        assert!(make_netns(&world.dir.join("nowhere/x")).is_err());
+    });
+}
+
+#[test]
 fn containers_the_host_and_the_outside_reach_each_other() {
     both_ways("reach", |world| {
         let a = world.attach("a", "bridge", &[]);
@@ -770,7 +798,15 @@ fn a_kill_at_any_instant_leaves_nothing_that_is_not_found() {
                 Ok(network) => network,
                 Err(_) => world.create("killed", |_| {}),
             };
-            let k = world.attach("k", &network.id, &["8080:80/tcp"]);
+            let attach =
+                || world.try_attach("k", &network.id, &["8080:80/tcp"], &EndpointSettings::default());
+            let attached = attach().or_else(|e| {
+                // The kill came after all was done, and nobody has swept.
+                assert_eq!(e.to_string(), "endpoint with name k already exists in network killed");
+                world.networks.detach("k", None)?;
+                attach()
+            });
+            let k = attached.expect("attach");
             if n == 0 {
                 serve(Some(&k.netns), "0.0.0.0:80");
             }
@@ -918,6 +954,67 @@ fn another_firewall_that_drops_is_passed_or_named() {
         }
         world.networks.prune(&|_| true).expect("prune");
         assert_eq!(run("iptables-nft -S DOCKER-USER").expect("rules").trim(), "-N DOCKER-USER");
+    });
+}
+
+#[test]
+#[ignore = "starts dockerd, which only one may at a time, and takes some seconds"]
+fn docker_and_we_share_a_host() {
+    struct Daemon(std::process::Child);
+    impl Drop for Daemon {
+        fn drop(&mut self) {
+            let pid = rustix::process::Pid::from_child(&self.0);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = self.0.wait();
+        }
+    }
+    let _lock = Lock::exclusive(Path::new("/tmp/dockerd.lock")).expect("lock");
+    alone("docker", |world| {
+        // Its sockets and the lock of iptables.
+        run("mount -t tmpfs none /run");
+        run("mkdir -p /run/docker");
+        serve(Some(&world.outside), "0.0.0.0:91");
+        let out = format!("{OUTSIDE}:91");
+        let at = |name: &str| world.dir.join(name).display().to_string();
+        let daemon = Command::new("dockerd")
+            .args(["--data-root", &at("data"), "--exec-root", "/run/docker", "--pidfile", "/run/docker/pid"])
+            .args(["--host", "unix:///run/docker/api", "--storage-driver", "vfs"])
+            .stdout(std::process::Stdio::null())
+            .stderr(fs::File::create_new(world.dir.join("log")).expect("log"))
+            .spawn()
+            .expect("dockerd");
+        let daemon = Daemon(daemon);
+        let until = Instant::now() + Duration::from_secs(120);
+        while !Path::new("/run/docker/api").exists()
+            || !run("iptables-nft -S").is_some_and(|rules| rules.contains("-P FORWARD DROP"))
+        {
+            let log = || fs::read_to_string(world.dir.join("log")).unwrap_or_default();
+            assert!(Instant::now() < until, "dockerd does not come up: {}", log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let a = world.attach("a", "bridge", &["8080:80"]);
+        assert_eq!((a.ip().to_string(), a.endpoint.warnings.len()), ("172.18.0.2".into(), 0));
+        serve(Some(&a.netns), "0.0.0.0:80");
+        let b = world.attach("b", "bridge", &["8081:80"]);
+        // It is started again, and its rules are made anew.
+        for flushed in [false, true] {
+            if flushed {
+                run("iptables-nft -F DOCKER-USER");
+                assert!(is_silent(Some(&a.netns), tcp, &out));
+                assert_eq!(world.networks.sweep(&|_| true).expect("sweep"), Vec::<String>::new());
+            }
+            for from in [&a, &b] {
+                assert_eq!(said(Some(&from.netns), tcp, &out), HOST);
+            }
+            assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:8080")), OUTSIDE);
+            assert_eq!(said(Some(&b.netns), tcp, &format!("{}:80", a.ip())), b.ip().to_string());
+        }
+        drop(daemon);
+        for id in ["a", "b"] {
+            world.networks.detach(id, None).expect("detach");
+        }
+        world.networks.prune(&|_| true).expect("prune");
+        assert_eq!(run("iptables-nft -S DOCKER-USER").expect("rules").matches("rrun0").count(), 0);
     });
 }
 
