@@ -1,6 +1,8 @@
 //! Real networks, in a network namespace of each test's own: a "host" with a link to an "outside" that has no route to
 //! any container. They need root; `nft` and `iptables` are asked where they are installed.
 
+#![forbid(unsafe_code)]
+
 use super::*;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
