@@ -2,4 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod name;
+pub mod seccomp;
 pub mod types;
