@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capability;
+pub mod merge;
+pub mod mount;
 pub mod name;
 pub mod seccomp;
 pub mod types;
+pub mod user;

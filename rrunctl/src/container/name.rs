@@ -91,7 +91,10 @@ pub fn conflict(name: &str, id: &str) -> Error {
 ///
 /// # Errors
 /// None, or more than one.
-pub fn resolve<'a>(given: &str, containers: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Result<&'a str> {
+pub fn resolve<'a>(
+    given: &str,
+    containers: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+) -> Result<&'a str> {
     let bare = given.strip_prefix('/').unwrap_or(given);
     if let Some((id, _)) = containers.clone().find(|(id, _)| *id == given) {
         return Ok(id);

@@ -96,7 +96,10 @@ const WITH_CAPABILITY: &[(&str, &str)] = &[
 const ON_ARCHITECTURE: &[(&[&str], &str)] = &[
     (&["x86_64"], "arch_prctl"),
     (&["x86", "x86_64"], "modify_ldt"),
-    (&["aarch64", "arm"], "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2"),
+    (
+        &["aarch64", "arm"],
+        "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2",
+    ),
     (&["powerpc64"], "swapcontext sync_file_range2"),
     (&["riscv64"], "riscv_flush_icache"),
     (&["s390x"], "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr"),
@@ -118,7 +121,6 @@ const ARCHITECTURES: &[(&str, &str, &[&str])] = &[
     ("riscv64", "riscv64", &["SCMP_ARCH_RISCV64"]),
     ("s390x", "s390x", &["SCMP_ARCH_S390X", "SCMP_ARCH_S390"]),
 ];
-
 
 fn allow_if(name: &str, argument: u32, value: u32, op: &str) -> Value {
     json!({
@@ -147,11 +149,9 @@ pub fn default(capabilities: &[String]) -> Value {
     let mut syscalls = vec![json!({"names": names, "action": "SCMP_ACT_ALLOW"})];
     syscalls.extend(PERSONALITIES.map(|value| allow_if("personality", 0, value, "SCMP_CMP_EQ")));
     // Not AF_ALG, which has had its holes, and not AF_VSOCK, which knows no network namespaces.
-    for (op, family) in [
-        ("SCMP_CMP_LT", libc::AF_ALG),
-        ("SCMP_CMP_EQ", libc::AF_NFC),
-        ("SCMP_CMP_GT", libc::AF_VSOCK),
-    ] {
+    for (op, family) in
+        [("SCMP_CMP_LT", libc::AF_ALG), ("SCMP_CMP_EQ", libc::AF_NFC), ("SCMP_CMP_GT", libc::AF_VSOCK)]
+    {
         syscalls.push(allow_if("socket", 0, family.unsigned_abs(), op));
     }
     if !has("CAP_SYS_ADMIN") {
@@ -201,9 +201,9 @@ pub fn load(profile: &str, capabilities: &[String], kernel: (u32, u32)) -> Resul
             ));
         }
         let entries = map.as_array().ok_or_else(|| invalid("archMap is no list".to_owned()))?;
-        let own = entries.iter().find(|entry| {
-            entry.get("architecture").and_then(Value::as_str) == abis().first().copied()
-        });
+        let own = entries
+            .iter()
+            .find(|entry| entry.get("architecture").and_then(Value::as_str) == abis().first().copied());
         if let Some(own) = own {
             let mut list = vec![own["architecture"].clone()];
             list.extend(own.get("subArchitectures").and_then(Value::as_array).into_iter().flatten().cloned());
@@ -217,7 +217,9 @@ pub fn load(profile: &str, capabilities: &[String], kernel: (u32, u32)) -> Resul
         let Value::Object(mut entry) = entry else { return Err(invalid("an entry is no object".to_owned())) };
         let mut filter = |name: &str| -> Result<Option<Filter>> {
             let filter = entry.remove(name).filter(|filter| !filter.is_null());
-            filter.map(|filter| serde_json::from_value(filter).map_err(|e| invalid(e.to_string()))).transpose()
+            filter
+                .map(|filter| serde_json::from_value(filter).map_err(|e| invalid(e.to_string())))
+                .transpose()
         };
         let (includes, excludes) = (filter("includes")?, filter("excludes")?);
         if let Some(excludes) = excludes

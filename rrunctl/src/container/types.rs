@@ -148,12 +148,14 @@ impl<'de> Deserialize<'de> for Words {
 pub struct Empty {}
 
 /// The zero value where there is `null`.
-fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    d: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
 /// Go's `omitempty`.
-trait Omit {
+pub(crate) trait Omit {
     fn omit(&self) -> bool;
 }
 
@@ -178,7 +180,7 @@ macro_rules! omit_zero {
 }
 omit_zero!(String bool i64 u16 u32);
 
-fn omit<T: Omit>(value: &T) -> bool {
+pub(crate) fn omit<T: Omit>(value: &T) -> bool {
     value.omit()
 }
 
@@ -186,14 +188,16 @@ fn omit<T: Omit>(value: &T) -> bool {
 macro_rules! go {
     ($($(#[$meta:meta])* struct $name:ident { $($(#[$member:meta])* $field:ident $(? $omit:tt)?: $type:ty,)* })*) => { $(
         $(#[$meta])*
-        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "PascalCase", default)]
         pub struct $name {
-            $($(#[$member])* #[serde(deserialize_with = "nullable")] $(#[serde(skip_serializing_if = $omit)])?
+            $($(#[$member])* #[serde(deserialize_with = "crate::container::types::nullable")]
+            $(#[serde(skip_serializing_if = $omit)])?
             pub $field: $type,)*
         }
     )* };
 }
+pub(crate) use go;
 
 go! {
     /// What is run, as an image has it too (`Config`).
