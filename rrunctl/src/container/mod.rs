@@ -3,9 +3,15 @@
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod device;
+pub mod host;
 pub mod merge;
 pub mod mount;
 pub mod name;
 pub mod seccomp;
+pub mod security;
+pub mod signal;
+pub mod spec;
 pub mod types;
 pub mod user;
+pub mod validate;
