@@ -109,8 +109,7 @@ pub fn of_host() -> Result<Vec<Device>> {
     for entry in sorted(Path::new("/dev")).context(|| "read /dev")? {
         let name = entry.to_string_lossy().into_owned();
         // As runc and containerd leave them out.
-        const OWN: [&str; 9] =
-            ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console", "ptmx"];
+        const OWN: [&str; 8] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"];
         if !OWN.contains(&name.as_str()) {
             one(&Path::new("/dev").join(&entry), &format!("/dev/{name}"), 0, &mut found);
         }

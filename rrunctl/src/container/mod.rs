@@ -4,7 +4,9 @@
 
 pub mod capability;
 pub mod device;
+pub mod files;
 pub mod host;
+pub mod link;
 pub mod merge;
 pub mod mount;
 pub mod name;
@@ -12,6 +14,7 @@ pub mod seccomp;
 pub mod security;
 pub mod signal;
 pub mod spec;
+pub mod status;
 pub mod types;
 pub mod user;
 pub mod validate;

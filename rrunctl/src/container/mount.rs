@@ -402,8 +402,8 @@ impl Point {
         self.name = name.to_owned();
         self.source = data.to_string_lossy().into_owned();
         self.driver = "local".to_owned();
-        // A label for SELinux that Docker gives every volume; shown by inspect.
-        if self.mode.is_empty() {
+        // A label for SELinux that Docker gives every volume but those that only the image asks for; inspect shows it.
+        if self.mode.is_empty() && !self.spec.target.is_empty() {
             self.mode = "z".to_owned();
         }
     }

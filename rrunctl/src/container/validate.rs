@@ -279,7 +279,8 @@ fn check_extra_host(text: &str) -> Result<()> {
 pub fn split_extra_host(text: &str) -> Option<(&str, &str)> {
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':'))?;
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-    (!name.is_empty()).then_some((name, bare))
+    // A space or a newline would make further names and lines in /etc/hosts.
+    (!name.is_empty() && !name.contains(char::is_whitespace)).then_some((name, bare))
 }
 
 /// A port, a range of ports, or nothing.
@@ -663,6 +664,7 @@ mod tests {
                 "ulimit soft limit must be less than or equal to hard limit: 5 > 1",
             ),
             (json!({"ExtraHosts": ["foo"]}), "bad format for add-host: \"foo\""),
+            (json!({"ExtraHosts": ["a\nb:1.2.3.4"]}), "bad format for add-host: \"a\\nb:1.2.3.4\""),
             (json!({"ExtraHosts": ["foo:bar"]}), "invalid IP address in add-host: \"bar\""),
             (json!({"Isolation": "hyperv"}), "invalid isolation 'hyperv' on linux"),
             (
