@@ -2,3 +2,5 @@
 
 #[path = "engine/registry.rs"]
 mod registry;
+#[path = "engine/spec.rs"]
+mod spec;

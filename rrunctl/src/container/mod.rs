@@ -10,6 +10,7 @@ pub mod link;
 pub mod merge;
 pub mod mount;
 pub mod name;
+pub mod record;
 pub mod seccomp;
 pub mod security;
 pub mod signal;

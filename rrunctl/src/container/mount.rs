@@ -37,11 +37,8 @@ go! {
         /// Whether a source that is missing is no reason to make it.
         skip_mountpoint_creation: bool,
         /// Whether an empty volume is filled from the image.
-        #[serde(skip)]
-        copy: bool,
-        /// Whether nobody gave the volume's name.
-        #[serde(skip)]
-        anonymous: bool,
+        #[serde(rename = "CopyData")]
+        copy ? "omit": bool,
     }
 }
 
@@ -231,7 +228,6 @@ fn point(mount: &Mount) -> Result<Point> {
                 return Err(wrong("must not set ReadOnly mode when using anonymous volumes"));
             }
             point.name.clone_from(&mount.source);
-            point.anonymous = mount.source.is_empty();
             point.copy = !options.no_copy;
             point.driver = options.driver_config.unwrap_or_default().name;
         }
@@ -374,7 +370,6 @@ pub fn points(
             rw: true,
             r#type: "volume".to_owned(),
             copy: true,
-            anonymous: true,
             ..Point::default()
         };
         points.insert(place, volume);
@@ -383,6 +378,11 @@ pub fn points(
 }
 
 impl Point {
+    /// Whether it is a volume that nobody named: `rm -v` takes it along.
+    pub fn is_anonymous(&self) -> bool {
+        self.r#type == "volume" && self.spec.source.is_empty()
+    }
+
     /// As `inspect` and the list show it.
     pub fn shown(&self) -> MountPoint {
         MountPoint {
@@ -583,9 +583,9 @@ mod tests {
             (point.r#type.as_str(), point.name.as_str(), point.mode.as_str()),
             ("volume", "vol", "ro,z,nocopy")
         );
-        assert!(!point.rw && !point.copy && !point.anonymous);
+        assert!(!point.rw && !point.copy && !point.is_anonymous());
         let point = parse_bind("/data", "").expect("valid");
-        assert!(point.anonymous && point.rw && point.copy);
+        assert!(point.is_anonymous() && point.rw && point.copy);
         assert_eq!(parse_bind("/a:/b:rslave", "").expect("valid").propagation, "rslave");
     }
 
@@ -718,7 +718,7 @@ mod tests {
         let shown: Vec<_> =
             points.values().map(|p| (p.destination.as_str(), p.r#type.as_str(), p.rw)).collect();
         assert_eq!(shown, [("/cache", "volume", true), ("/data", "bind", true), ("/w", "volume", false)]);
-        assert!(points["/cache"].anonymous && points["/cache"].copy && !points["/w"].copy);
+        assert!(points["/cache"].is_anonymous() && points["/cache"].copy && !points["/w"].copy);
     }
 
     #[test]
