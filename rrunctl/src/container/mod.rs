@@ -6,6 +6,7 @@ pub mod capability;
 pub mod device;
 pub mod files;
 pub mod host;
+pub mod inspect;
 pub mod link;
 pub mod merge;
 pub mod mount;

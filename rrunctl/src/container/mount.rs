@@ -409,6 +409,46 @@ impl Point {
     }
 }
 
+/// That the host's mounts are shared as the binds need it, by /proc/self/mountinfo: what the container mounts can come
+/// out of it, or what the host mounts can come in.
+///
+/// # Errors
+/// The source of a shared or slave bind lies on a mount that is private.
+pub fn check_propagation<'a>(points: impl IntoIterator<Item = &'a Point>, mountinfo: &str) -> Result<()> {
+    for point in points.into_iter().filter(|point| point.r#type == "bind") {
+        let (needs, words): (&[&str], _) = match point.propagation.as_str() {
+            "shared" | "rshared" => (&["shared:"], "a shared mount"),
+            "slave" | "rslave" => (&["shared:", "master:"], "a shared or slave mount"),
+            _ => continue,
+        };
+        let mut best = ("", Vec::new());
+        for line in mountinfo.lines() {
+            // proc_pid_mountinfo(5): six fields, then the optional ones up to a dash.
+            let mut fields = line.split(' ').skip(4);
+            let Some(place) = fields.next() else { continue };
+            let optional: Vec<_> = fields.skip(1).take_while(|field| *field != "-").collect();
+            // Of two on one place the later one is on top.
+            if Path::new(&point.source).starts_with(unescape(place)) && place.len() >= best.0.len() {
+                best = (place, optional);
+            }
+        }
+        if !best.1.iter().any(|field| needs.iter().any(|prefix| field.starts_with(prefix))) {
+            return Err(Error::system(format!(
+                "path {} is mounted on {} but it is not {words}",
+                point.source, best.0
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A path as mountinfo writes it: `\040` for a space.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (escape, letter)| text.replace(escape, letter))
+}
+
 /// `--mount`: `type=bind,source=/x,target=/y,readonly`, quoted as CSV.
 ///
 /// # Errors
@@ -733,6 +773,23 @@ mod tests {
         };
         assert_eq!(twice(&["/x:/y", "/z:/y/"], "/t"), "Duplicate mount point: /y");
         assert_eq!(twice(&["/x:/y"], "/y"), "Duplicate mount point: /y");
+    }
+
+    #[test]
+    fn a_shared_bind_needs_a_shared_mount() {
+        let info = "22 1 254:0 / / rw - ext4 /dev/vda rw\n30 22 0:26 / /sha\\040red rw shared:5 - tmpfs x rw\n\
+            31 22 0:27 / /slave rw master:5 - tmpfs x rw\n";
+        let check = |bind: &str| check_propagation([&parse_bind(bind, "").expect("valid")], info);
+        for good in ["/x:/y", "/sha red/x:/y:rshared", "/sha red:/y:slave", "/slave/x:/y:rslave"] {
+            check(good).expect(good);
+        }
+        for (bad, text) in [
+            ("/x:/y:shared", "path /x is mounted on / but it is not a shared mount"),
+            ("/slave:/y:rshared", "path /slave is mounted on /slave but it is not a shared mount"),
+            ("/x:/y:rslave", "path /x is mounted on / but it is not a shared or slave mount"),
+        ] {
+            assert_eq!(check(bad).expect_err(bad).to_string(), text);
+        }
     }
 
     #[test]

@@ -276,7 +276,11 @@ fn mounts(of: &Input<'_>, security: &Security) -> Result<(Vec<Value>, Option<&'s
     let has_dev = taken.iter().any(|path| path == "/dev");
     let mut mounts: Vec<_> = every_container_has(of.host)
         .into_iter()
-        .filter(|mount| !taken.contains(&place(mount)) && !(has_dev && place(mount).starts_with("/dev/")))
+        .filter(|mount| {
+            let at = place(mount);
+            let below_dev = has_dev && at.starts_with("/dev/");
+            !below_dev && !taken.contains(&at)
+        })
         .collect();
     if let Some(init) = of.init.filter(|_| runs_init(of)) {
         mounts.push(json!({"destination": INIT, "type": "bind", "source": init, "options": ["bind", "ro"]}));
@@ -528,14 +532,13 @@ pub fn limits(r: &Resources) -> Map<String, Value> {
         ("disableOOMKiller", r.oom_kill_disable.map(Value::from)),
     ]);
     // 100 ms is the kernel's own period.
-    let nano = (r.nano_cpus > 0).then(|| (100_000, r.nano_cpus / 10_000));
-    let period = some(r.cpu_period, r.cpu_period != 0).or(nano.map(|(period, _)| period.into()));
-    let quota = some(r.cpu_quota, r.cpu_quota != 0).or(nano.map(|(_, quota)| quota.into()));
+    let (period, quota) =
+        if r.nano_cpus > 0 { (100_000, r.nano_cpus / 10_000) } else { (r.cpu_period, r.cpu_quota) };
     let text = |value: &String| (!value.is_empty()).then(|| Value::from(value.as_str()));
     let cpu = collect(&[
         ("shares", some(r.cpu_shares, r.cpu_shares > 0)),
-        ("quota", quota),
-        ("period", period),
+        ("quota", some(quota, quota != 0)),
+        ("period", some(period, period != 0)),
         ("realtimeRuntime", some(r.cpu_realtime_runtime, r.cpu_realtime_runtime != 0)),
         ("realtimePeriod", some(r.cpu_realtime_period, r.cpu_realtime_period != 0)),
         ("cpus", text(&r.cpuset_cpus)),

@@ -242,7 +242,8 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
         ("user namespace mode", &host.userns_mode, &["", "host"], false),
         ("cgroup namespace mode", &host.cgroupns_mode, &["", "private", "host"], false),
     ] {
-        if !known.contains(&mode.as_str()) && !(another && other(mode)) {
+        let valid = known.contains(&mode.as_str()) || another && other(mode);
+        if !valid {
             return refuse(format!("invalid {name}: {mode}"));
         }
     }
