@@ -414,12 +414,12 @@ mod tests {
     /// An image with all that a tree can have, and something outside that must not be reached.
     fn image(dir: &Path) -> File {
         let root = dir.join("image");
-        fs::create_dir_all(root.join("data/sub")).expect("mkdir");
+        DirBuilder::new().recursive(true).create(root.join("data/sub")).expect("mkdir");
         fs::write(root.join("data/file"), "text").expect("write");
         fs::hard_link(root.join("data/file"), root.join("data/sub/again")).expect("link");
         symlink("/etc/passwd", root.join("data/link")).expect("symlink");
         symlink("../../../../data", root.join("out")).expect("symlink");
-        fs::create_dir_all(dir.join("data")).expect("mkdir");
+        fs::create_dir(dir.join("data")).expect("mkdir");
         fs::write(dir.join("data/secret"), "").expect("write");
         fs::set_permissions(root.join("data"), fs::Permissions::from_mode(0o2750)).expect("chmod");
         fs::set_permissions(root.join("data/file"), fs::Permissions::from_mode(0o4711)).expect("chmod");

@@ -209,7 +209,7 @@ mod tests {
     fn a_link_does_not_lead_out_of_the_root_and_a_fifo_does_not_hang() {
         let dir =
             std::env::temp_dir().join(format!("rrunctl-user-{}", crate::home::unique().expect("random")));
-        std::fs::create_dir_all(dir.join("root/etc")).expect("mkdir");
+        std::fs::DirBuilder::new().recursive(true).create(dir.join("root/etc")).expect("mkdir");
         std::fs::write(dir.join("passwd"), "out:x:5:5:::\n").expect("write");
         std::fs::write(dir.join("root/passwd"), "in:x:7:7:::\n").expect("write");
         symlink("../../../../passwd", dir.join("root/etc/passwd")).expect("symlink");

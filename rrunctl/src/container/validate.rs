@@ -149,6 +149,16 @@ pub fn fill_in(host: &mut HostConfig, on: &Host) {
     }
 }
 
+/// Gives a container without a hostname its own: the machine's in the machine's network, else how its id begins.
+pub fn fill_in_hostname(config: &mut Config, host: &HostConfig, on: &Host, id: &str) {
+    if config.hostname.is_empty() {
+        config.hostname = match host.network_mode.as_str() {
+            "host" => on.hostname.clone(),
+            _ => id.chars().take(12).collect(),
+        };
+    }
+}
+
 fn check_config(config: &mut Config) -> Result<()> {
     if !config.working_dir.is_empty() {
         if !config.working_dir.starts_with('/') {
@@ -762,6 +772,14 @@ mod tests {
         assert_eq!((host.ipc_mode.as_str(), host.cgroupns_mode.as_str()), ("private", "host"));
         assert_eq!((host.network_mode.as_str(), host.restart_policy.name.as_str()), ("default", "no"));
         assert!(host.masked_paths.contains(&"/proc/kcore".to_owned()));
+        for (mode, name) in [("host", "vm"), ("default", "c0ffee00c0ff")] {
+            let (mut config, network_mode) = (Config::default(), mode.to_owned());
+            let on = Host { hostname: "vm".into(), ..machine() };
+            let host = HostConfig { network_mode, ..HostConfig::default() };
+            fill_in_hostname(&mut config, &host, &on, "c0ffee00c0ffee");
+            fill_in_hostname(&mut config, &host, &on, "another");
+            assert_eq!(config.hostname, name);
+        }
         let mut privileged = HostConfig { privileged: true, ..HostConfig::default() };
         fill_in(&mut privileged, &Host { unified: true, ..machine() });
         assert!(privileged.masked_paths.is_nil() && privileged.cgroupns_mode == "private");

@@ -64,7 +64,7 @@ fn spec(config: &Value, host: &Value) -> Value {
         hosts: Some(Path::new("/c/hosts")),
         hostname: Some(Path::new("/c/hostname")),
         resolv_conf: Some(Path::new("/c/resolv.conf")),
-        network: other(&host.network_mode, "/proc/7/ns/net").or(Some(Path::new(NETNS))),
+        network: other(&host.network_mode, "/proc/7/ns/net").or_else(|| Some(Path::new(NETNS))),
         ipc: other(&host.ipc_mode, "/proc/7/ns/ipc"),
         pid: other(&host.pid_mode, "/proc/7/ns/pid"),
         shm,
