@@ -70,6 +70,7 @@ pub mod reference;
 pub mod registry;
 pub mod settings;
 pub mod store;
+mod sys;
 pub mod volume;
 
 pub use error::{Error, Result};

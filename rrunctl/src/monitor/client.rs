@@ -1,0 +1,326 @@
+//! A monitor from outside: starting one, and talking to it.
+
+#![forbid(unsafe_code)]
+
+use super::packet::{Exit, FDS, Reply, Request, Status, Until, receive, send};
+use super::restart::Restart;
+use super::{Settings, run_dir};
+use crate::error::{Context as _, Error, Result};
+use crate::home;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use serde::Deserialize;
+use std::fs::DirBuilder;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The longest reply: rrun's error texts have no limit of their own.
+const PACKET: usize = 64 * 1024;
+
+/// What a monitor is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// `rrunmon`.
+    pub monitor: PathBuf,
+    /// Where the settings are written for it: `containers/ID/monitor.json`. `exit.json` comes to be beside it.
+    pub file: PathBuf,
+    /// The settings.
+    pub settings: Settings,
+    /// The sockets of the published ports, bound, and those of TCP listening; as many as [`Settings::ports`].
+    pub ports: Vec<OwnedFd>,
+}
+
+/// Starts a monitor, and returns when its container is created. Until somebody starts it, the container is there for
+/// as long as a client is connected.
+///
+/// # Errors
+/// rrun's own words if it could not create the container; then nothing of it is left, and `ended` is not run.
+pub fn spawn(setup: &Setup) -> Result<Client> {
+    let Setup { monitor, file, settings, ports } = setup;
+    if ports.len() != settings.ports.len() {
+        return Err(Error::invalid("as many sockets as ports"));
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(&settings.run)
+        .context(|| format!("mkdir {}", settings.run.display()))?;
+    let json = serde_json::to_vec(settings).map_err(|e| Error::system(e.to_string()))?;
+    home::replace(file, 0o600, &json)?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .context(|| "socketpair")?;
+    // Nothing of the caller's surroundings is the container's: rrun passes NOTIFY_SOCKET and LISTEN_FDS on.
+    let mut child = Command::new(monitor)
+        .arg(file)
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context(|| format!("execute {}", monitor.display()))?;
+    child.wait().context(|| "wait for rrunmon")?;
+    let client = Client { socket: ours, run: settings.run.clone() };
+    for some in ports.chunks(FDS) {
+        let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
+        client.send(&Request::Ports, &some)?;
+    }
+    client.send(&Request::Begin, &[])?;
+    match client.reply()? {
+        Reply::Created { .. } => Ok(client),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+/// A connection to a living monitor.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    run: PathBuf,
+}
+
+/// Which streams an attached client has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Attach {
+    /// What it sends is the container's input.
+    pub stdin: bool,
+    /// It gets standard output; of a terminal, all output.
+    pub stdout: bool,
+    /// It gets standard error.
+    pub stderr: bool,
+    /// Both outputs come in Docker's frames, `[stream, 0, 0, 0, length (big-endian)]` and so many bytes.
+    pub framed: bool,
+}
+
+impl Client {
+    /// Connects to the monitor of the container with the run directory `run`; `None` if none is alive: see [`find`].
+    ///
+    /// # Errors
+    /// Those of open(2), flock(2) and connect(2), and a monitor that does not listen.
+    pub fn connect(run: &Path) -> Result<Option<Self>> {
+        // It may be about to listen, or about to leave.
+        for _ in 0..5000 {
+            if !run_dir::is_alive(run)? {
+                return Ok(None);
+            }
+            if let Some(socket) = run_dir::connection(run)? {
+                return Ok(Some(Self { socket, run: run.to_owned() }));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Err(Error::system(format!("{}: the monitor is alive but does not listen", run.display())))
+    }
+
+    /// Executes the container's program.
+    ///
+    /// # Errors
+    /// rrun's words, or that it was started before.
+    pub fn start(&self) -> Result<()> {
+        self.ask(&Request::Start, &[])
+    }
+
+    /// Begins to wait: how the container ends is not missed from here on. It has a connection of its own.
+    ///
+    /// # Errors
+    /// The monitor has gone.
+    pub fn wait(&self, until: Until) -> Result<Waiter> {
+        let client = Self::connect(&self.run)?.ok_or_else(gone)?;
+        client.ask(&Request::Wait { until }, &[])?;
+        Ok(Waiter(client))
+    }
+
+    /// Sets the size of the terminal.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        self.ask(&Request::Resize { rows, columns }, &[])
+    }
+
+    /// Hands over the other end of a connection, a stream socket: what comes out of it is input, output goes into it.
+    /// Standard error has a socket of its own if one is given. The monitor ends its side when the run ends; who closes
+    /// it is detached, who shuts down writing has ended its input.
+    ///
+    /// # Errors
+    /// The container has ended, or there are too many clients.
+    pub fn attach(
+        &self,
+        attach: Attach,
+        socket: BorrowedFd<'_>,
+        stderr: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let Attach { stdin, stdout, stderr: errors, framed } = attach;
+        let request = Request::Attach { stdin, stdout, stderr: errors, framed };
+        match stderr {
+            Some(stderr) => self.ask(&request, &[socket, stderr]),
+            None => self.ask(&request, &[socket]),
+        }
+    }
+
+    /// The same with new sockets: one for input and output, and one for standard error unless it is framed or not
+    /// wanted.
+    ///
+    /// # Errors
+    /// Those of socketpair(2) and [`Self::attach`].
+    pub fn streams(&self, attach: Attach) -> Result<(UnixStream, Option<UnixStream>)> {
+        let (ours, theirs) = UnixStream::pair().context(|| "socketpair")?;
+        let second = match attach.stderr && !attach.framed {
+            true => Some(UnixStream::pair().context(|| "socketpair")?),
+            false => None,
+        };
+        self.attach(attach, theirs.as_fd(), second.as_ref().map(|(_, theirs)| theirs.as_fd()))?;
+        Ok((ours, second.map(|(ours, _)| ours)))
+    }
+
+    /// Ends restarting, before somebody stops the container by hand. If it is between two runs, that was its end; if
+    /// one is about to begin, it is waited for. What is returned says whether there is something to kill.
+    ///
+    /// # Errors
+    /// The monitor has gone.
+    pub fn stop_restarting(&self) -> Result<Status> {
+        self.status_after(&Request::StopRestarting)
+    }
+
+    /// Changes the restart policy.
+    ///
+    /// # Errors
+    /// The monitor has gone.
+    pub fn set_restart(&self, restart: Restart) -> Result<()> {
+        self.ask(&Request::Policy { restart }, &[])
+    }
+
+    /// What the container is in.
+    ///
+    /// # Errors
+    /// The monitor has gone.
+    pub fn status(&self) -> Result<Status> {
+        self.status_after(&Request::Status)
+    }
+
+    fn status_after(&self, request: &Request) -> Result<Status> {
+        self.send(request, &[])?;
+        match self.reply()? {
+            Reply::Status(status) => Ok(status),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send(request, fds)?;
+        match self.reply()? {
+            Reply::Done => Ok(()),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        send(self.socket.as_fd(), request, fds, SendFlags::empty()).map_err(|e| match e.errno() {
+            Some(Errno::PIPE | Errno::CONNRESET) => gone(),
+            _ => e,
+        })
+    }
+
+    fn reply(&self) -> Result<Reply> {
+        match receive(&self.socket, &mut vec![0; PACKET], RecvFlags::empty()) {
+            Ok(Some((Reply::Error { text }, _))) => Err(Error::system(text)),
+            Ok(Some((reply, _))) => Ok(reply),
+            Ok(None) => Err(gone()),
+            Err(e) if e.errno() == Some(Errno::CONNRESET) => Err(gone()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// The connection is readable when the monitor has gone.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Somebody who waits for the container's end.
+#[derive(Debug)]
+pub struct Waiter(Client);
+
+impl Waiter {
+    /// How it ended.
+    ///
+    /// # Errors
+    /// The monitor has gone without telling: it was killed.
+    pub fn wait(self) -> Result<Exit> {
+        match self.0.reply()? {
+            Reply::Exit(exit) => Ok(exit),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+}
+
+/// Readable when the answer is there.
+impl AsFd for Waiter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Who looks after a container.
+#[derive(Debug)]
+pub enum Found {
+    /// A living monitor.
+    Monitored(Client),
+    /// The container is there and its monitor is not: it was killed. Nobody reads its output, reaps it or restarts it;
+    /// `rrun kill` and `rrun delete` end it.
+    Orphaned {
+        /// rrun's: `created`, `running`, `paused` or `stopped`.
+        status: String,
+        /// The container's first process; 0 when it has stopped.
+        pid: i32,
+    },
+    /// Neither.
+    Gone,
+}
+
+/// Finds out who looks after a container, by the lock and by `rrun state`.
+///
+/// # Errors
+/// Those of [`Client::connect`], and a runtime that cannot be executed or says something that is no state.
+pub fn find(settings: &Settings) -> Result<Found> {
+    #[derive(Deserialize)]
+    struct State {
+        status: String,
+        #[serde(default)]
+        pid: i32,
+    }
+
+    if let Some(client) = settings.run.exists().then(|| Client::connect(&settings.run)).transpose()?.flatten()
+    {
+        return Ok(Found::Monitored(client));
+    }
+    let [program, options @ ..] = &settings.runtime[..] else { return Err(Error::invalid("no runtime")) };
+    let output = Command::new(program)
+        .args(options)
+        .args(["state", &settings.id])
+        .stdin(Stdio::null())
+        .output()
+        .context(|| format!("execute {program}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        // runc's words, which rrun has too.
+        return if text.contains("does not exist") { Ok(Found::Gone) } else { Err(Error::system(text)) };
+    }
+    let State { status, pid } = serde_json::from_slice(&output.stdout)
+        .map_err(|e| Error::system(e.to_string()).context(format!("{program} state {}", settings.id)))?;
+    Ok(Found::Orphaned { status, pid })
+}
+
+fn gone() -> Error {
+    Error::not_found("the container's monitor has gone")
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    Error::system(format!("the monitor said what was not asked: {reply:?}"))
+}

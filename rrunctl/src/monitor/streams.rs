@@ -1,0 +1,461 @@
+//! The container's standard streams, and whoever is attached to them.
+//!
+//! Each output has one buffer. What was read into it goes into the log, then to every client that wants it; it is read
+//! into again when all have it, so that nobody loses anything and nothing grows: the slowest client makes the container
+//! wait, as a pipe does. Input has one buffer for all clients, too.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Context as _, Error, Result};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, read, write};
+use rustix::net::sockopt::{set_socket_send_buffer_size_force, socket_type};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::Stdio;
+
+/// What is read at once.
+const AT_ONCE: usize = 16 * 1024;
+/// How many clients are attached at most.
+const CLIENTS: usize = 64;
+/// What a pipe holds at most without privileges (pipe-max-size), and so what can be left when the container has ended.
+const PIPE: usize = 1 << 20;
+/// What a socket takes at once then: both pipes, with what the kernel counts for each piece.
+const ALL_THAT_IS_LEFT: usize = 8 * PIPE;
+
+/// The streams of one run of a container.
+#[derive(Debug)]
+pub(super) struct Streams {
+    tty: bool,
+    stdin_once: bool,
+    output: [Output; 2],
+    input: Input,
+    attached: Vec<Attached>,
+    size: Option<Winsize>,
+    /// The terminal's other side, held so that a container of which nobody has it open for a while, as systemd does,
+    /// has not ended its output.
+    peer: Option<OwnedFd>,
+    /// They belong to a run. Between two runs input is left where it is.
+    open: bool,
+}
+
+#[derive(Debug)]
+struct Output {
+    source: Option<OwnedFd>,
+    buffer: Box<[u8; AT_ONCE]>,
+    len: usize,
+    /// Some client does not have all of the buffer.
+    busy: bool,
+}
+
+#[derive(Debug)]
+struct Input {
+    sink: Option<OwnedFd>,
+    /// The sink is the terminal, which is the source of the output too.
+    terminal: bool,
+    buffer: Box<[u8; AT_ONCE]>,
+    from: usize,
+    to: usize,
+    /// A client has ended it: it is closed when the buffer is empty.
+    ended: bool,
+}
+
+/// Which streams a client has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub stdin: bool,
+    pub output: [bool; 2],
+    /// Docker's frames: `[stream, 0, 0, 0, length (big-endian)]` before each piece of output.
+    pub framed: bool,
+}
+
+#[derive(Debug)]
+struct Attached {
+    /// Input, and all output that has no socket of its own.
+    socket: OwnedFd,
+    stderr: Option<OwnedFd>,
+    wanted: Wanted,
+    /// How much of the buffer's content it has, with the frame's header.
+    sent: [usize; 2],
+    /// Which output's frame it has a part of: the other has to wait.
+    within: Option<usize>,
+    /// It has gone.
+    gone: bool,
+    /// It will send no more input.
+    silent: bool,
+}
+
+impl Streams {
+    /// Streams that are not open.
+    pub fn new(tty: bool, stdin_once: bool) -> Self {
+        let output = || Output { source: None, buffer: Box::new([0; AT_ONCE]), len: 0, busy: false };
+        let input = Input {
+            sink: None,
+            terminal: false,
+            buffer: Box::new([0; AT_ONCE]),
+            from: 0,
+            to: 0,
+            ended: false,
+        };
+        Self {
+            tty,
+            stdin_once,
+            output: [output(), output()],
+            input,
+            attached: Vec::new(),
+            size: None,
+            peer: None,
+            open: false,
+        }
+    }
+
+    /// Makes pipes, and returns the container's ends of them.
+    ///
+    /// # Errors
+    /// Those of pipe2(2).
+    pub fn pipes(&mut self, open_stdin: bool) -> Result<[Stdio; 3]> {
+        self.open = true;
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).context(|| "pipe2");
+        let stdin = if open_stdin {
+            let (theirs, ours) = pipe()?;
+            nonblocking(&ours)?;
+            self.input.sink = Some(ours);
+            Stdio::from(theirs)
+        } else {
+            Stdio::null()
+        };
+        let mut output = |n: usize| {
+            let (ours, theirs) = pipe()?;
+            nonblocking(&ours)?;
+            self.output[n].source = Some(ours);
+            Ok::<_, Error>(Stdio::from(theirs))
+        };
+        Ok([stdin, output(0)?, output(1)?])
+    }
+
+    /// Takes the terminal's master.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
+    pub fn terminal(&mut self, master: OwnedFd) -> Result<()> {
+        nonblocking(&master)?;
+        if let Some(size) = self.size {
+            let _ = tcsetwinsize(&master, size);
+        }
+        let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        self.peer = ioctl_tiocgptpeer(&master, peer).ok();
+        self.input.terminal = true;
+        self.output[0].source = Some(master);
+        self.open = true;
+        Ok(())
+    }
+
+    /// Sets the terminal's size, now and for every run to come.
+    ///
+    /// # Errors
+    /// There is no terminal.
+    pub fn resize(&mut self, rows: u16, columns: u16) -> Result<()> {
+        if !self.tty {
+            return Err(Error::invalid("the container has no terminal"));
+        }
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        self.size = Some(size);
+        match &self.output[0].source {
+            Some(master) => tcsetwinsize(master, size).context(|| "set the size of the terminal"),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a client: it has all output from now on.
+    ///
+    /// # Errors
+    /// Descriptors that are not one or two stream sockets, and too many clients.
+    pub fn attach(&mut self, fds: Vec<OwnedFd>, wanted: Wanted) -> Result<()> {
+        let mut fds = fds.into_iter();
+        let (Some(socket), stderr, None) = (fds.next(), fds.next(), fds.next()) else {
+            return Err(Error::invalid("attach takes one or two sockets"));
+        };
+        for fd in std::iter::once(&socket).chain(&stderr) {
+            // A pipe or a terminal would be told by O_NONBLOCK not to wait, and with it all who share it.
+            if !matches!(socket_type(fd), Ok(rustix::net::SocketType::STREAM)) {
+                return Err(Error::invalid("attach takes stream sockets only"));
+            }
+        }
+        if self.attached.len() >= CLIENTS {
+            return Err(Error::conflict(format!("{CLIENTS} clients are attached already")));
+        }
+        // What is in the buffers came before it.
+        let sent = [usize::MAX; 2];
+        self.attached.push(Attached {
+            socket,
+            stderr,
+            wanted,
+            sent,
+            within: None,
+            gone: false,
+            silent: !wanted.stdin,
+        });
+        Ok(())
+    }
+
+    /// What to wait for.
+    pub fn poll<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        for output in &self.output {
+            if let Some(source) = output.source.as_ref().filter(|_| !output.busy) {
+                fds.push(PollFd::new(source, PollFlags::IN));
+            }
+        }
+        if self.input.from < self.input.to {
+            if let Some(sink) = self.sink() {
+                fds.push(PollFd::new(sink, PollFlags::OUT));
+            }
+        }
+        for client in &self.attached {
+            let due = |n: usize| self.output[n].busy && client.due(n, self.output[n].len);
+            let mut flags = PollFlags::empty();
+            // While the buffer is full of input, a client that has hung up would end the wait again and again.
+            let reads = self.open && !client.silent && self.input.from == self.input.to && !self.input.ended;
+            flags.set(PollFlags::IN, reads);
+            flags.set(PollFlags::OUT, due(0) || (due(1) && client.stderr.is_none()));
+            if reads || client.silent || !flags.is_empty() {
+                fds.push(PollFd::new(&client.socket, flags));
+            }
+            if let Some(stderr) = client.stderr.as_ref().filter(|_| due(1)) {
+                fds.push(PollFd::new(stderr, PollFlags::OUT));
+            }
+        }
+    }
+
+    /// Does what can be done without waiting. `log` gets all output, before any client. `hangup` says that there was a
+    /// POLLHUP or POLLERR.
+    pub fn ready(&mut self, hangup: bool, log: &mut dyn FnMut(usize, &[u8])) {
+        for n in 0..self.output.len() {
+            self.fan_out(n);
+            if !self.output[n].busy {
+                self.read_output(n, log);
+            }
+        }
+        self.write_input();
+        self.read_input();
+        if hangup {
+            self.hung_up();
+        }
+        self.attached.retain(|client| !client.gone);
+    }
+
+    /// Reads what the container has left behind, hands it to everybody and closes: it has ended.
+    pub fn finish(&mut self, log: &mut dyn FnMut(usize, &[u8])) {
+        for client in &self.attached {
+            for socket in std::iter::once(&client.socket).chain(&client.stderr) {
+                // So that all of it finds room, and a client that has stopped reading holds nobody up.
+                let _ = set_socket_send_buffer_size_force(socket, ALL_THAT_IS_LEFT);
+            }
+        }
+        // A frame of one stream that is sent in part holds the other one up.
+        for n in [0, 1, 0, 1] {
+            self.fan_out(n);
+        }
+        for n in 0..self.output.len() {
+            // A process that outlived init may write on and on.
+            let mut left = PIPE;
+            while left > 0 {
+                self.fan_out(n);
+                if self.output[n].busy {
+                    // Without CAP_NET_ADMIN: who has not taken it by now does not get it.
+                    let len = self.output[n].len;
+                    self.attached.retain(|client| !client.due(n, len));
+                    self.output[n].busy = false;
+                }
+                if !self.read_output(n, log) {
+                    break;
+                }
+                left = left.saturating_sub(self.output[n].len);
+            }
+            self.fan_out(n);
+            self.output[n].source = None;
+        }
+        self.close();
+    }
+
+    /// Closes everything, and what is not read yet is nobody's.
+    pub fn close(&mut self) {
+        for client in self.attached.drain(..) {
+            for socket in std::iter::once(&client.socket).chain(&client.stderr) {
+                let _ = shutdown(socket, Shutdown::Write);
+            }
+        }
+        self.attached.shrink_to(4);
+        for output in &mut self.output {
+            output.source = None;
+            output.busy = false;
+        }
+        self.open = false;
+        self.peer = None;
+        self.input.sink = None;
+        self.input.terminal = false;
+        (self.input.from, self.input.to, self.input.ended) = (0, 0, false);
+    }
+
+    /// Reads once; whether there may be more.
+    fn read_output(&mut self, n: usize, log: &mut dyn FnMut(usize, &[u8])) -> bool {
+        let output = &mut self.output[n];
+        let Some(source) = &output.source else { return false };
+        match read(source, &mut output.buffer[..]) {
+            Ok(len) if len > 0 => {
+                output.len = len;
+                output.busy = true;
+                log(n, &output.buffer[..len]);
+                for client in &mut self.attached {
+                    client.sent[n] = 0;
+                }
+                self.fan_out(n);
+                true
+            }
+            Err(Errno::AGAIN) => false,
+            Err(Errno::INTR) => true,
+            // The end; of a terminal EIO, when nobody has its other side open.
+            Ok(_) | Err(_) => {
+                output.source = None;
+                false
+            }
+        }
+    }
+
+    /// Sends every client what it does not have of the buffer.
+    fn fan_out(&mut self, n: usize) {
+        let output = &mut self.output[n];
+        if !output.busy {
+            return;
+        }
+        let buffer = &output.buffer[..output.len];
+        output.busy = false;
+        for client in &mut self.attached {
+            if client.due(n, buffer.len()) {
+                client.send(n, buffer);
+                output.busy |= client.due(n, buffer.len());
+            }
+        }
+    }
+
+    fn sink(&self) -> Option<&OwnedFd> {
+        if self.input.terminal { self.output[0].source.as_ref() } else { self.input.sink.as_ref() }
+    }
+
+    fn write_input(&mut self) {
+        if !self.open {
+            return;
+        }
+        while self.input.from < self.input.to {
+            let Some(sink) = self.sink() else { break };
+            match write(sink, &self.input.buffer[self.input.from..self.input.to]) {
+                Ok(n) => self.input.from += n,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => {}
+                // The container reads no more.
+                Err(_) => {
+                    self.input.sink = None;
+                    break;
+                }
+            }
+        }
+        (self.input.from, self.input.to) = (0, 0);
+        if self.input.ended {
+            self.input.sink = None;
+        }
+        if self.sink().is_none() {
+            // A client that waits for room gets EPIPE.
+            for client in self.attached.iter_mut().filter(|client| !client.silent) {
+                client.silent = true;
+                let _ = shutdown(&client.socket, Shutdown::Read);
+            }
+        }
+    }
+
+    fn read_input(&mut self) {
+        for n in 0..self.attached.len() {
+            let client = &mut self.attached[n];
+            if !self.open || client.silent || self.input.to > 0 || self.input.ended {
+                continue;
+            }
+            match recv(&client.socket, &mut self.input.buffer[..], RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Ok((len, _)) if len > 0 => {
+                    (self.input.from, self.input.to) = (0, len);
+                    self.write_input();
+                }
+                // It has no more input, but may read on. A terminal's input has no end.
+                Ok(_) | Err(_) => {
+                    client.silent = true;
+                    if self.stdin_once && !self.tty {
+                        self.input.ended = true;
+                        self.write_input();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds the clients that have closed: nothing is read from and, while the container is quiet, nothing sent to
+    /// them.
+    fn hung_up(&mut self) {
+        for client in self.attached.iter_mut().filter(|client| client.silent) {
+            let mut fds = [PollFd::new(&client.socket, PollFlags::empty())];
+            let now = rustix::event::Timespec::default();
+            if rustix::event::poll(&mut fds, Some(&now)) == Ok(1) {
+                client.gone = true;
+            }
+        }
+    }
+}
+
+impl Attached {
+    /// Whether it lacks some of the `len` bytes of an output's buffer.
+    fn due(&self, n: usize, len: usize) -> bool {
+        self.wanted.output[n] && !self.gone && self.sent[n] < self.header() + len
+    }
+
+    fn header(&self) -> usize {
+        if self.wanted.framed { 8 } else { 0 }
+    }
+
+    fn send(&mut self, n: usize, buffer: &[u8]) {
+        if self.within.is_some_and(|other| other != n) {
+            return;
+        }
+        let socket = self.stderr.as_ref().filter(|_| n == 1).unwrap_or(&self.socket);
+        let header = self.header();
+        let length = u32::try_from(buffer.len()).unwrap_or_default().to_be_bytes();
+        let frame = [if n == 0 { 1 } else { 2 }, 0, 0, 0, length[0], length[1], length[2], length[3]];
+        while self.sent[n] < header + buffer.len() {
+            let more = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let sent = match self.sent[n].checked_sub(header) {
+                Some(at) => send(socket.as_fd(), &buffer[at..], more),
+                None => send(socket.as_fd(), &frame[self.sent[n]..], more | SendFlags::MORE),
+            };
+            match sent {
+                Ok(len) => self.sent[n] += len,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.within = (self.wanted.framed && self.sent[n] > 0).then_some(n);
+                    return;
+                }
+                // It reads no more. It may have more input, though.
+                Err(_) => {
+                    self.wanted.output = [false; 2];
+                    self.gone = self.silent;
+                    break;
+                }
+            }
+        }
+        self.within = None;
+    }
+}
+
+fn nonblocking(fd: &OwnedFd) -> Result<()> {
+    let flags = fcntl_getfl(fd).context(|| "fcntl F_GETFL")?;
+    fcntl_setfl(fd, flags | OFlags::NONBLOCK).context(|| "fcntl F_SETFL")
+}

@@ -1,0 +1,539 @@
+//! What `rrunmon` does: one loop around poll(2), and what the container is in.
+//!
+//! ```text
+//! Creating ─► Created ─► Starting ─► Running ─► Deleting ─► Delay ─► Creating …
+//!     └───────── a failure ────────────┴───────────┘└─────► Ending ─► Gone
+//! ```
+
+#![forbid(unsafe_code)]
+
+use super::answer::Clients;
+use super::cgroup::OomKills;
+use super::json_file::JsonFile;
+use super::packet::{Exit, Phase, Reply, Request, Status, Until, receive, send};
+use super::ports::Ports;
+use super::restart::Restarts;
+use super::root::{self, HostMounts};
+use super::run_dir::RunDir;
+use super::runtime::Runtime;
+use super::streams::Streams;
+use super::{Driver, Settings, now};
+use crate::error::{Context as _, Error, Result};
+use crate::sys;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, accept_with, recvmsg,
+};
+use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, setsid, umask, wait, waitpid};
+use std::fs;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// What the container is in; where rrun or another program is at work, its pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    Creating(Pid),
+    Created,
+    Starting(Pid),
+    Running,
+    Deleting(Pid),
+    /// Until it is created again.
+    Delay(Instant),
+    Ending(Pid),
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Monitor {
+    pub settings: Settings,
+    exit_path: PathBuf,
+    runtime: Runtime,
+    host: HostMounts,
+    run: RunDir,
+    wake: OwnedFd,
+    console: Option<OwnedFd>,
+    pub clients: Clients,
+    pub streams: Streams,
+    log: Option<JsonFile>,
+    /// The log cannot be written, and that was told.
+    log_fails: bool,
+    ports: Ports,
+
+    pub at: At,
+    init: Option<Pid>,
+    /// Init has ended while rrun is at work.
+    init_ended: Option<WaitStatus>,
+    oom: Option<OomKills>,
+    started: Option<(String, Instant)>,
+    pub restarts: Restarts,
+    /// It is to be created again then.
+    restart_at: Option<Instant>,
+    /// How the last run ended.
+    pub last: Option<Exit>,
+    /// Why it could not be created at all: told to its creator when nothing is left of it.
+    failure: Option<Error>,
+}
+
+/// Runs the monitor of the container whose settings are at `path`, for as long as the container lives. Standard input
+/// is the socket of whoever spawned it.
+///
+/// The calling process is left at once; the monitor is a child of it, with a session of its own.
+///
+/// # Errors
+/// What happened before there was anybody to tell; everything else is told to the client.
+pub fn supervise(path: &Path) -> Result<()> {
+    sys::close_foreign().context(|| "close_range")?;
+    let spawner =
+        rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context(|| "dup standard input")?;
+    if sys::fork().context(|| "fork")? {
+        return Ok(());
+    }
+    // The connection is to end when its end here is closed.
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context(|| "dup2")?;
+    let begun = begin(path, &spawner).and_then(|(settings, sockets)| {
+        let run = RunDir::lock(&settings.run)?;
+        match prepare(&settings, &run) {
+            Ok(prepared) => Ok(Monitor::new(path, settings, sockets, run, prepared)),
+            Err(e) => {
+                run.leave();
+                Err(e)
+            }
+        }
+    });
+    match begun {
+        Ok(mut monitor) => {
+            monitor.clients.add_creator(spawner);
+            monitor.create();
+            monitor.serve()
+        }
+        Err(e) => send(spawner.as_fd(), &Reply::Error { text: e.to_string() }, &[], SendFlags::empty()),
+    }
+}
+
+/// Reads the settings, and takes what the spawner sends with its word to begin.
+fn begin(path: &Path, spawner: &OwnedFd) -> Result<(Settings, Vec<OwnedFd>)> {
+    let text = fs::read(path).context(|| format!("read {}", path.display()))?;
+    let settings =
+        serde_json::from_slice(&text).map_err(|e| Error::invalid(e.to_string()).context(path.display()))?;
+    let mut sockets = Vec::new();
+    loop {
+        match receive(spawner, &mut [0; 256], RecvFlags::empty())? {
+            Some((Request::Ports, fds)) => sockets.extend(fds),
+            Some((Request::Begin, _)) => return Ok((settings, sockets)),
+            _ => return Err(Error::invalid("nobody says what to do")),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Prepared {
+    wake: OwnedFd,
+    listener: OwnedFd,
+    log: Option<JsonFile>,
+    host: HostMounts,
+}
+
+/// Makes of this process what a monitor is.
+fn prepare(settings: &Settings, run: &RunDir) -> Result<Prepared> {
+    setsid().context(|| "setsid")?;
+    umask(Mode::from_raw_mode(0o077));
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context(|| "eventfd")?;
+    sys::catch_signals(wake.try_clone().context(|| "dup")?).context(|| "sigaction")?;
+    // Whatever of the container outlives its parent is waited for here, init first of all: rrun makes it and ends.
+    rustix::process::set_child_subreaper(Some(getpid())).context(|| "prctl PR_SET_CHILD_SUBREAPER")?;
+    let listener = run.listen()?;
+    let log = match settings.log.driver {
+        Driver::JsonFile => Some(JsonFile::open(&settings.log)?),
+        Driver::None => None,
+    };
+    let host = HostMounts::leave()?;
+    if let Some(overlay) = &settings.root {
+        root::check(overlay)?;
+        root::mount_overlay(overlay)?;
+    }
+    Ok(Prepared { wake, listener, log, host })
+}
+
+impl Monitor {
+    fn new(path: &Path, settings: Settings, sockets: Vec<OwnedFd>, run: RunDir, prepared: Prepared) -> Self {
+        let Prepared { wake, listener, log, host } = prepared;
+        Self {
+            exit_path: path.with_file_name("exit.json"),
+            runtime: Runtime::new(&settings),
+            host,
+            run,
+            wake,
+            console: None,
+            clients: Clients::new(listener),
+            streams: Streams::new(settings.tty, settings.stdin_once),
+            log,
+            log_fails: false,
+            ports: Ports::new(sockets, &settings.ports),
+            at: At::Gone,
+            init: None,
+            init_ended: None,
+            oom: None,
+            started: None,
+            restarts: Restarts::default(),
+            restart_at: None,
+            last: None,
+            failure: None,
+            settings,
+        }
+    }
+
+    fn serve(mut self) -> Result<()> {
+        while self.at != At::Gone {
+            let hangup = self.sleep()?;
+            if sys::hangup() {
+                if let Some(Err(e)) = self.log.as_mut().map(JsonFile::reopen) {
+                    self.run.tell(&e);
+                }
+            }
+            self.pass_streams(|streams, log| streams.ready(hangup, log));
+            self.reap();
+            if matches!(self.at, At::Delay(until) if Instant::now() >= until) {
+                self.create();
+            }
+            self.hear();
+            self.ports.ready();
+            if self.at == At::Created && self.clients.is_empty() {
+                // Whoever made it has gone without starting it, and nobody else knows of it.
+                self.ended(None, Some(Error::system("nobody started it")));
+            }
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// Waits until something can be done; whether somebody has hung up.
+    fn sleep(&self) -> Result<bool> {
+        let mut fds = Vec::with_capacity(16);
+        fds.push(PollFd::new(&self.wake, PollFlags::IN));
+        self.clients.poll(&mut fds);
+        self.streams.poll(&mut fds);
+        self.ports.poll(&mut fds);
+        let left = match self.at {
+            At::Delay(until) => Some(until.saturating_duration_since(Instant::now())),
+            _ => None,
+        };
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::from(e).context("poll")),
+        }
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        Ok(fds.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR)))
+    }
+
+    /// Moves output, and says once that it cannot be logged.
+    fn pass_streams(&mut self, pass: impl FnOnce(&mut Streams, &mut dyn FnMut(usize, &[u8]))) {
+        let (log, mut logged) = (&mut self.log, None);
+        pass(&mut self.streams, &mut |stream, output| {
+            if let Some(log) = log {
+                logged = Some(log.output(stream, output));
+            }
+        });
+        match logged {
+            Some(Err(e)) if !self.log_fails => {
+                self.log_fails = true;
+                self.run.tell(&e.remedy("output that cannot be written is not logged"));
+            }
+            Some(Ok(())) => self.log_fails = false,
+            _ => {}
+        }
+    }
+
+    /// Waits for all children that have ended.
+    fn reap(&mut self) {
+        loop {
+            let ended = match self.at {
+                // Init's pid is not known yet: it is left to be waited for.
+                At::Creating(pid) => waitpid(Some(pid), WaitOptions::NOHANG),
+                _ => wait(WaitOptions::NOHANG),
+            };
+            let Ok(Some((pid, status))) = ended else { break };
+            let done = if status.exit_status() == Some(0) { Ok(()) } else { Err(status) };
+            match self.at {
+                At::Creating(rrun) if pid == rrun => self.created(done),
+                At::Starting(rrun) if pid == rrun => self.start_done(done),
+                At::Deleting(rrun) if pid == rrun => self.deleted(done),
+                At::Ending(command) if pid == command => {
+                    if let Err(status) = done {
+                        self.run.tell(&format!("{}: {status:?}", self.settings.ended.join(" ")));
+                    }
+                    self.at = At::Gone;
+                }
+                _ if Some(pid) == self.init => self.init_ended = Some(status),
+                _ => {}
+            }
+            if matches!(self.at, At::Created | At::Running) {
+                if let Some(status) = self.init_ended.take() {
+                    self.ended(Some(status), None);
+                }
+            }
+        }
+    }
+
+    fn create(&mut self) {
+        let creating = (|| {
+            let (streams, console) = if self.settings.tty {
+                let (listener, path) = self.run.console()?;
+                self.console = Some(listener);
+                ([Stdio::null(), Stdio::null(), Stdio::null()], Some(path))
+            } else {
+                (self.streams.pipes(self.settings.open_stdin)?, None)
+            };
+            self.runtime.create(streams, console.as_deref())
+        })();
+        match creating {
+            Ok(pid) => self.at = At::Creating(pid),
+            Err(e) => self.not_created(e),
+        }
+    }
+
+    fn created(&mut self, done: Result<(), WaitStatus>) {
+        let made = done.map_err(|status| self.runtime.failure("create", status)).and_then(|()| {
+            if let Some(console) = self.console.take() {
+                self.streams.terminal(master(&console)?)?;
+            }
+            self.runtime.pid()
+        });
+        self.run.remove_console();
+        let pid = match made {
+            Ok(pid) => pid,
+            Err(e) => return self.not_created(e),
+        };
+        self.init = Some(pid);
+        self.oom = OomKills::of(pid.as_raw_nonzero().get());
+        self.at = At::Created;
+        if self.last.is_none() {
+            self.clients.answer_creator(&Reply::Created { pid: pid.as_raw_nonzero().get() });
+        } else if self.restarts.stopped {
+            self.streams.close();
+            self.give_up(String::new());
+            self.delete();
+        } else {
+            self.start();
+        }
+    }
+
+    /// Executes the container's program.
+    pub fn start(&mut self) {
+        match self.runtime.start() {
+            Ok(pid) => self.at = At::Starting(pid),
+            Err(e) => self.ended(None, Some(e)),
+        }
+    }
+
+    fn start_done(&mut self, done: Result<(), WaitStatus>) {
+        match done {
+            Ok(()) => {
+                self.started = Some((now(), Instant::now()));
+                self.at = At::Running;
+                self.clients.answer_starter(&Reply::Done);
+                let status = self.status();
+                self.clients.answer_stoppers(&status);
+            }
+            Err(status) => {
+                let e = self.runtime.failure("start", status);
+                let init = self.init_ended.take();
+                self.ended(init, Some(e));
+            }
+        }
+    }
+
+    /// A run is over, or there is none because of `error`: writes it down, then tells.
+    fn ended(&mut self, status: Option<WaitStatus>, error: Option<Error>) {
+        let signal = status.and_then(WaitStatus::terminating_signal);
+        let code = match (signal, status.and_then(WaitStatus::exit_status)) {
+            (Some(signal), _) => 128 + signal,
+            (None, Some(code)) if error.is_none() => code,
+            // Docker's, for what was not executed.
+            _ => 128,
+        };
+        let started = self.started.take();
+        let delay = match (&error, &started) {
+            (None, Some((_, at))) => self.restarts.after(self.settings.restart, code, at.elapsed()),
+            _ => None,
+        };
+        self.restart_at = delay.map(|delay: Duration| Instant::now() + delay);
+        let oom = self.oom.take().is_some_and(|oom| oom.any());
+        let error = error.map(|e| e.to_string()).unwrap_or_default();
+        self.record(Exit {
+            code,
+            signal,
+            oom,
+            started_at: started.map(|(at, _)| at).unwrap_or_default(),
+            finished_at: now(),
+            restarts: self.restarts.count,
+            restarting: delay.is_some(),
+            error: error.clone(),
+        });
+        self.pass_streams(|streams, log| streams.finish(log));
+        if let Some(Err(e)) = self.log.as_mut().map(JsonFile::end) {
+            self.run.tell(&e);
+        }
+        self.ports.disconnect();
+        if !error.is_empty() {
+            self.clients.answer_starter(&Reply::Error { text: error });
+        }
+        self.tell_waiters(Until::Exit);
+        self.delete();
+    }
+
+    /// Writes `exit.json`. Not to the disk: a power cut ends the container anyhow, and what it leaves of the file is a
+    /// container that ended in a way nobody knows.
+    fn record(&mut self, exit: Exit) {
+        let new = self.exit_path.with_file_name(".exit.json");
+        let written =
+            serde_json::to_vec(&exit).map_err(std::io::Error::from).and_then(|json| fs::write(&new, json));
+        if let Err(e) = written.and_then(|()| fs::rename(&new, &self.exit_path)) {
+            self.run.tell(&Error::from(e).context(format!("write {}", self.exit_path.display())));
+        }
+        self.last = Some(exit);
+    }
+
+    fn not_created(&mut self, e: Error) {
+        self.streams.close();
+        if self.last.is_none() {
+            self.failure = Some(e);
+            // What rrun left, if anything: it was killed, or it made what is no use here.
+            return self.delete();
+        }
+        self.run.tell(&e);
+        self.restart_at = None;
+        self.give_up(e.to_string());
+        self.delete();
+    }
+
+    /// The last run's end is the container's.
+    fn give_up(&mut self, error: String) {
+        if let Some(last) = self.last.clone().filter(|last| last.restarting) {
+            self.record(Exit { restarting: false, error, ..last });
+        }
+    }
+
+    fn delete(&mut self) {
+        match self.runtime.delete() {
+            Ok(pid) => self.at = At::Deleting(pid),
+            Err(e) => {
+                self.run.tell(&e);
+                self.end();
+            }
+        }
+    }
+
+    fn deleted(&mut self, done: Result<(), WaitStatus>) {
+        if let Err(status) = done {
+            self.run.tell(&self.runtime.failure("delete", status));
+        }
+        // If it was there, it was killed. It may be waited for a little later, like everybody else.
+        (self.init, self.init_ended) = (None, None);
+        match self.restart_at.take() {
+            Some(at) if !self.restarts.stopped => self.at = At::Delay(at),
+            Some(_) => {
+                self.give_up(String::new());
+                self.end();
+            }
+            None => self.end(),
+        }
+    }
+
+    /// It is not started again.
+    pub fn stop_restarting(&mut self) {
+        self.restarts.stopped = true;
+        if matches!(self.at, At::Delay(_)) {
+            self.give_up(String::new());
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.at = At::Gone;
+        self.tell_waiters(Until::Exit);
+        // From here the container's mounts are none of this process's, so that what is below them can be removed.
+        if let Err(e) = self.host.enter() {
+            self.run.tell(&e);
+        }
+        if self.failure.is_some() || self.settings.ended.is_empty() {
+            return;
+        }
+        match self.runtime.run(&self.settings.ended) {
+            Ok(pid) => self.at = At::Ending(pid),
+            Err(e) => self.run.tell(&e),
+        }
+    }
+
+    /// Removes what is in the run directory, and tells the last ones.
+    fn leave(mut self) {
+        self.runtime.remove();
+        let status = self.status();
+        self.run.leave();
+        if let Some(e) = self.failure {
+            self.clients.answer_creator(&Reply::Error { text: e.to_string() });
+        }
+        self.clients.answer_stoppers(&status);
+        if let Some(last) = &self.last {
+            self.clients.answer_waiters(Until::Ended, last);
+        }
+    }
+
+    fn tell_waiters(&mut self, until: Until) {
+        if let Some(last) = &self.last {
+            self.clients.answer_waiters(until, last);
+        }
+    }
+
+    /// Whether the container has ended and is not started again.
+    pub fn is_over(&self) -> bool {
+        match self.at {
+            At::Deleting(_) => self.restart_at.is_none(),
+            At::Ending(_) | At::Gone => true,
+            _ => false,
+        }
+    }
+
+    /// What is told to who asks.
+    pub fn status(&self) -> Status {
+        let phase = match self.at {
+            At::Running => Phase::Running,
+            _ if self.is_over() => Phase::Ending,
+            At::Deleting(_) | At::Delay(_) => Phase::Restarting,
+            _ if self.last.is_some() => Phase::Restarting,
+            _ => Phase::Created,
+        };
+        Status {
+            phase,
+            pid: self.init.map_or(0, |pid| pid.as_raw_nonzero().get()),
+            started_at: self.started.as_ref().map(|(at, _)| at.clone()).unwrap_or_default(),
+            restarts: self.restarts.count,
+        }
+    }
+}
+
+/// The terminal that rrun has sent: by the time it has ended, connection and message are there.
+fn master(console: &OwnedFd) -> Result<OwnedFd> {
+    let socket = accept_with(console, SocketFlags::CLOEXEC).context(|| "accept the terminal")?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    recvmsg(&socket, &mut [IoSliceMut::new(&mut [0; 4096])], &mut control, flags)
+        .context(|| "receive the terminal")?;
+    let received = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    received.ok_or_else(|| Error::system("receive the terminal: no descriptor"))
+}

@@ -1,0 +1,100 @@
+//! The calls that rustix does not have, or has as `unsafe`. All of rrunctl's `unsafe` is here.
+#![allow(unsafe_code)]
+
+use rustix::io::{Errno, Result};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// Goes on in a child, and says in the parent that it is the parent.
+///
+/// # Errors
+/// Those of fork(2).
+pub fn fork() -> Result<bool> {
+    // SAFETY: rrunmon has one thread, so the child may do whatever the parent may.
+    match unsafe { libc::fork() } {
+        -1 => Err(last()),
+        pid => Ok(pid != 0),
+    }
+}
+
+/// Closes every descriptor from 3 on: what a caller's caller let through would be held for as long as a container
+/// runs, and who waits for the end of that pipe would wait as long.
+///
+/// # Errors
+/// Those of close_range(2).
+pub fn close_foreign() -> Result<()> {
+    // SAFETY: called before any descriptor above 2 is owned by anything in this process.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } {
+        0 => Ok(()),
+        _ => Err(last()),
+    }
+}
+
+/// Leaves the mount namespace for a copy of it.
+///
+/// # Errors
+/// Those of unshare(2).
+pub fn unshare_mounts() -> Result<()> {
+    // SAFETY: no descriptor table is unshared, the only part of unshare that can take something from other code.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+}
+
+/// What a signal writes to.
+static WAKE: AtomicI32 = AtomicI32::new(-1);
+static HANGUP: AtomicBool = AtomicBool::new(false);
+
+/// From now on a signal ends nothing: each adds to `wake`, an eventfd(2), and SIGHUP is kept for [`hangup`].
+///
+/// They are caught and not blocked or ignored, because execve(2) hands those two on to the container.
+///
+/// # Errors
+/// Those of sigaction(2).
+pub fn catch_signals(wake: OwnedFd) -> Result<()> {
+    use std::os::fd::IntoRawFd as _;
+    WAKE.store(wake.as_raw_fd(), Ordering::Relaxed);
+    let _ = wake.into_raw_fd();
+    for signal in [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGTERM,
+        libc::SIGCHLD,
+        libc::SIGXFSZ,
+    ] {
+        // SAFETY: all-zero is a valid sigaction, and the handler makes async-signal-safe calls only.
+        let done = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as usize;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+        };
+        if done != 0 {
+            return Err(last());
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn on_signal(signal: libc::c_int) {
+    if signal == libc::SIGHUP {
+        HANGUP.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: write(2) may be called in a handler; the code that was interrupted keeps its errno.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(WAKE.load(Ordering::Relaxed), [1_u64].as_ptr().cast(), 8);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Whether a SIGHUP has come since the last call.
+pub fn hangup() -> bool {
+    HANGUP.swap(false, Ordering::Relaxed)
+}
+
+fn last() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
