@@ -4,3 +4,5 @@
 mod registry;
 #[path = "engine/spec.rs"]
 mod spec;
+#[path = "engine/monitor.rs"]
+mod monitor;

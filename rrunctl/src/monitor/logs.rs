@@ -368,3 +368,215 @@ fn wait(monitor: &Client, changes: Option<&OwnedFd>, until: Option<OffsetDateTim
     }
     Ok(there)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Log;
+    use super::super::json_file::JsonFile;
+    use super::super::run_dir::RunDir;
+    use super::*;
+    use std::fmt::Write as _;
+    use std::io::Write as _;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new() -> Self {
+            let dir =
+                std::env::temp_dir().join(format!("rrunctl-logs-{}", crate::home::unique().expect("random")));
+            fs::create_dir(&dir).expect("mkdir");
+            Self(dir)
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.join("x-json.log")
+        }
+
+        fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+            fs::write(self.0.join(name), text).expect("write");
+        }
+
+        fn read(&self, options: &LogOptions) -> String {
+            let mut all = String::new();
+            read(&self.path(), options, &mut |_, line| {
+                all.push_str(str::from_utf8(line).expect("text"));
+                Ok(())
+            })
+            .expect("read");
+            all
+        }
+
+        fn tail(&self, tail: u64) -> String {
+            self.read(&LogOptions { tail: Some(tail), ..LogOptions::default() })
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Entries of these lines, one a second.
+    fn entries(lines: std::ops::Range<u32>) -> String {
+        lines.fold(String::new(), |mut all, n| {
+            let (minute, second) = (n / 60, n % 60);
+            let time = format!("2026-11-23T10:{minute:02}:{second:02}.5Z");
+            let _ = writeln!(all, r#"{{"log":"{n}\n","stream":"stdout","time":"{time}"}}"#);
+            all
+        })
+    }
+
+    fn lines(range: std::ops::Range<u32>) -> String {
+        range.map(|n| format!("{n}\n")).collect()
+    }
+
+    #[test]
+    fn the_files_of_a_rotation_are_one_log() {
+        let dir = Dir::new();
+        assert_eq!(dir.read(&LogOptions::default()), "");
+        for (name, range) in [("x-json.log.2", 0..5), ("x-json.log.1", 5..7), ("x-json.log", 7..9)] {
+            dir.write(name, entries(range));
+        }
+        assert_eq!(dir.read(&LogOptions::default()), lines(0..9));
+        for tail in 0..12 {
+            assert_eq!(dir.tail(tail.into()), lines(9 - tail.min(9)..9), "tail {tail}");
+        }
+        dir.write("x-json.log", "");
+        for tail in 0..9 {
+            assert_eq!(dir.tail(tail.into()), lines(7 - tail.min(7)..7), "tail {tail}");
+        }
+    }
+
+    #[test]
+    fn the_tail_of_a_log_of_many_blocks_is_found_from_its_end() {
+        let dir = Dir::new();
+        let long = format!(
+            r#"{{"log":"{}\n","stream":"stderr","time":"2026-11-23T10:00:00Z"}}"#,
+            "a".repeat(100_000)
+        );
+        dir.write("x-json.log", format!("{}{long}\n{}", entries(0..1500), entries(1500..3000)));
+        assert_eq!(dir.tail(1000), lines(2000..3000));
+        assert_eq!(dir.tail(1500), lines(1500..3000));
+        assert_eq!(dir.tail(1501).len(), 100_001 + lines(1500..3000).len());
+        assert_eq!(dir.tail(1502)[..5], *"1499\n");
+        assert_eq!(dir.tail(u64::MAX).len(), 100_001 + lines(0..3000).len());
+    }
+
+    #[test]
+    fn broken_lines_are_passed_over_and_nothing_behind_them_is_lost() {
+        let dir = Dir::new();
+        let mut log = b"{\"log\":\"half".to_vec();
+        log.extend(entries(0..1).bytes());
+        log.extend(b"no json\n\n{}\n{\"log\":1}\n[\xff\n");
+        log.extend([0; 5000]);
+        log.extend(entries(1..2).bytes());
+        log.extend(std::iter::repeat_n(b'x', 3 * LONGEST));
+        log.extend(b"\n");
+        log.extend(entries(2..4).bytes());
+        log.extend(b"{\"log\":\"being written");
+        dir.write("x-json.log", log);
+        assert_eq!(dir.read(&LogOptions::default()), lines(0..4));
+        for tail in 0..6 {
+            assert_eq!(dir.tail(tail.into()), lines(4 - tail.min(4)..4), "tail {tail}");
+        }
+    }
+
+    #[test]
+    fn since_and_until_are_times_of_entries() {
+        let dir = Dir::new();
+        dir.write("x-json.log", entries(0..100));
+        let time = |text| Some(OffsetDateTime::parse(text, &Rfc3339).expect("a time"));
+        let (since, until) = (time("2026-11-23T11:00:10.5+01:00"), time("2026-11-23T10:01:05.49Z"));
+        let between = LogOptions { since, until, ..LogOptions::default() };
+        assert_eq!(dir.read(&between), lines(10..65));
+        assert_eq!(dir.read(&LogOptions { tail: Some(36), ..between }), lines(64..65));
+    }
+
+    #[test]
+    fn a_timestamp_has_nine_digits_and_stands_before_lines_not_before_their_parts() {
+        let dir = Dir::new();
+        let entry = |log: &str, stream: &str, time: &str| {
+            format!("{{\"log\":\"{log}\",\"stream\":\"{stream}\",\"time\":\"2026-11-23T10:00:{time}Z\"}}\n")
+        };
+        let log =
+            [entry("a", "stdout", "00.12"), entry("e\\n", "stderr", "01"), entry("b\\n", "stdout", "00.12")];
+        dir.write("x-json.log", log.concat());
+        let expected = "2026-11-23T10:00:00.120000000Z a2026-11-23T10:00:01.000000000Z e\nb\n";
+        assert_eq!(dir.read(&LogOptions { timestamps: true, ..LogOptions::default() }), expected);
+    }
+
+    #[test]
+    fn a_log_is_followed_through_rotations_until_the_monitor_leaves() {
+        let dir = Dir::new();
+        let run = RunDir::lock(&dir.0).expect("alive");
+        let listener = run.listen().expect("listening");
+        let log = Log { path: dir.path(), max_size: Some(300), max_file: Some(3), ..Log::default() };
+        let mut log = JsonFile::open(&log).expect("a log");
+        log.output(0, b"0\n").expect("written");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (path, follow) = (dir.path(), Some(dir.0.clone()));
+        let follower = std::thread::spawn(move || {
+            read(&path, &LogOptions { follow, ..LogOptions::default() }, &mut |_, line| {
+                sender.send(line.to_vec()).map_err(|e| Error::system(e.to_string()))
+            })
+        });
+        let next = || receiver.recv_timeout(Duration::from_secs(20)).expect("a line");
+        assert_eq!(next(), b"0\n");
+        for n in 1..50 {
+            log.output(0, format!("{n}\n").as_bytes()).expect("written");
+            // Sometimes several are there at once.
+            if n % 3 == 0 {
+                let read: Vec<_> = (0..3).map(|_| String::from_utf8(next()).expect("text")).collect();
+                assert_eq!(read.concat(), lines(n - 2..n + 1));
+            }
+        }
+        log.output(0, b"at last").expect("written");
+        log.end().expect("written");
+        drop(listener);
+        run.leave();
+        follower.join().expect("no panic").expect("read");
+        let rest: Vec<u8> = receiver.iter().flatten().collect();
+        assert_eq!(rest, b"49\nat last");
+        // Nobody is there to follow.
+        let follow = LogOptions { follow: Some(dir.0.clone()), tail: Some(1), ..LogOptions::default() };
+        assert_eq!(dir.read(&follow), "at last");
+    }
+
+    #[test]
+    fn a_log_that_is_emptied_is_followed_from_its_new_begin() {
+        let dir = Dir::new();
+        dir.write("x-json.log", entries(0..3));
+        let mut log = LogFile::open(&dir.path()).expect("open").expect("a file");
+        let read = |log: &mut LogFile| {
+            let mut count = 0;
+            log.lines(|_| {
+                count += 1;
+                Ok(true)
+            })
+            .expect("read");
+            count
+        };
+        assert_eq!(read(&mut log), 3);
+        fs::OpenOptions::new()
+            .append(true)
+            .open(dir.path())
+            .and_then(|mut file| file.write_all(b"{\n"))
+            .expect("write");
+        assert_eq!(read(&mut log), 1);
+        dir.write("x-json.log", entries(3..4));
+        assert_eq!(read(&mut log), 1);
+    }
+
+    #[test]
+    fn a_reader_that_has_enough_ends_it() {
+        let dir = Dir::new();
+        dir.write("x-json.log", entries(0..3));
+        let mut seen = 0;
+        let ended = read(&dir.path(), &LogOptions::default(), &mut |_, _| {
+            seen += 1;
+            Err(Error::system("enough"))
+        });
+        assert_eq!((ended.expect_err("enough").to_string(), seen), ("enough".to_owned(), 1));
+    }
+}

@@ -81,11 +81,6 @@ impl Ports {
             }
         }
     }
-
-    /// Ends what is passed on; the sockets are held.
-    pub fn disconnect(&mut self) {
-        self.connections = Vec::new();
-    }
 }
 
 /// One connection and the one to the container.

@@ -172,7 +172,7 @@ mod tests {
                 fs::write(root.merged.join("new"), "new").expect("write");
                 let options = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
                 let options = options.lines().last().expect("a line");
-                assert!(options.contains(",volatile") && !options.contains("redirect_dir=on"), "{options}");
+                assert!(options.contains("volatile") && !options.contains("redirect_dir=on"), "{options}");
             });
             thread.join().expect("no panic");
         });

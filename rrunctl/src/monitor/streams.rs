@@ -459,3 +459,170 @@ fn nonblocking(fd: &OwnedFd) -> Result<()> {
     let flags = fcntl_getfl(fd).context(|| "fcntl F_GETFL")?;
     fcntl_setfl(fd, flags | OFlags::NONBLOCK).context(|| "fcntl F_SETFL")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    /// Streams whose container is this test: its ends of the pipes.
+    fn streams(stdin_once: bool) -> (Streams, OwnedFd, OwnedFd, OwnedFd) {
+        let mut streams = Streams::new(false, stdin_once);
+        streams.open = true;
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).expect("pipe");
+        let (stdin, (stdout, out), (stderr, err)) = (pipe(), pipe(), pipe());
+        for fd in [&stdin.1, &stdout, &stderr, &out, &err, &stdin.0] {
+            nonblocking(fd).expect("fcntl");
+        }
+        streams.input.sink = Some(stdin.1);
+        streams.output[0].source = Some(stdout);
+        streams.output[1].source = Some(stderr);
+        (streams, stdin.0, out, err)
+    }
+
+    fn attach(streams: &mut Streams, wanted: Wanted) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().expect("socketpair");
+        ours.set_nonblocking(true).expect("fcntl");
+        streams.attach(vec![theirs.into()], wanted).expect("attached");
+        ours
+    }
+
+    const OUT: Wanted = Wanted { stdin: false, output: [true, true], framed: false };
+
+    /// Writes until nothing more is taken, while the streams are served; how much that was.
+    fn fill(streams: &mut Streams, out: &OwnedFd, logged: &mut Vec<u8>) -> usize {
+        let (mut sent, mut stuck) = (0, 0);
+        while stuck < 3 {
+            match write(out, &[b'x'; 1000]) {
+                Ok(n) => (sent, stuck) = (sent + n, 0),
+                Err(_) => stuck += 1,
+            }
+            streams.ready(false, &mut |_, output| logged.extend_from_slice(output));
+        }
+        sent
+    }
+
+    #[test]
+    fn who_reads_slowly_makes_the_container_wait_and_loses_nothing() {
+        let (mut streams, _stdin, out, _err) = streams(false);
+        let mut slow = attach(&mut streams, OUT);
+        let mut fast = attach(&mut streams, OUT);
+        let (mut logged, mut got) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let mut sent = fill(&mut streams, &out, &mut logged);
+        assert!(sent > 0 && write(&out, b"x") == Err(Errno::AGAIN), "it waits");
+        let _ = fast.read_to_end(&mut got[0]);
+        sent += fill(&mut streams, &out, &mut logged);
+        assert!(got[0].len() < sent, "the fast one waits, too");
+        // All of it comes in the end, though the container is gone and the slow one has not read at all.
+        drop(out);
+        streams.finish(&mut |_, output| logged.extend_from_slice(output));
+        fast.read_to_end(&mut got[0]).expect("read");
+        slow.read_to_end(&mut got[1]).expect("read");
+        assert_eq!([got[0].len(), got[1].len(), logged.len()], [sent; 3]);
+    }
+
+    #[test]
+    fn a_client_has_what_comes_after_it_and_one_that_goes_does_not_hold_others_up() {
+        let (mut streams, _stdin, out, _err) = streams(false);
+        let none = &mut |_, _: &[u8]| ();
+        write(&out, b"before ").expect("write");
+        streams.ready(false, none);
+        let gone = attach(&mut streams, OUT);
+        let mut stays = attach(&mut streams, OUT);
+        drop(gone);
+        streams.ready(true, none);
+        assert_eq!(streams.attached.len(), 1);
+        write(&out, b"after").expect("write");
+        streams.ready(false, none);
+        streams.finish(none);
+        let mut got = String::new();
+        stays.read_to_string(&mut got).expect("read");
+        assert_eq!(got, "after");
+    }
+
+    #[test]
+    fn frames_that_are_sent_in_part_are_not_mixed() {
+        let (mut streams, _stdin, out, err) = streams(false);
+        let mut client = attach(&mut streams, Wanted { framed: true, ..OUT });
+        let none = &mut |_, _: &[u8]| ();
+        let mut sent = [0; 2];
+        for _ in 0..1000 {
+            for (n, fd) in [&out, &err].into_iter().enumerate() {
+                sent[n] += write(fd, &[b'0' + n as u8; 777]).unwrap_or(0);
+            }
+            streams.ready(false, none);
+        }
+        drop((out, err));
+        streams.finish(none);
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).expect("read");
+        let (mut rest, mut got) = (&all[..], [0; 2]);
+        while let [stream @ (1 | 2), 0, 0, 0, a, b, c, d, payload @ ..] = rest {
+            let (payload, more) = payload.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+            assert!(payload.iter().all(|byte| *byte == b'0' + stream - 1));
+            got[usize::from(*stream) - 1] += payload.len();
+            rest = more;
+        }
+        assert_eq!((got, rest.len()), (sent, 0));
+    }
+
+    #[test]
+    fn the_first_client_that_ends_its_input_ends_the_containers_if_so_said() {
+        for once in [false, true] {
+            let (mut streams, stdin, _out, _err) = streams(once);
+            let none = &mut |_, _: &[u8]| ();
+            let wanted = Wanted { stdin: true, ..OUT };
+            let mut first = attach(&mut streams, wanted);
+            first.write_all(b"input").expect("write");
+            first.shutdown(std::net::Shutdown::Write).expect("shutdown");
+            for _ in 0..3 {
+                streams.ready(false, none);
+            }
+            let mut buffer = [0; 10];
+            assert_eq!(read(&stdin, &mut buffer), Ok(5));
+            assert_eq!(read(&stdin, &mut buffer), if once { Ok(0) } else { Err(Errno::AGAIN) });
+            assert_eq!(streams.attached.len(), 1, "it reads on");
+        }
+    }
+
+    #[test]
+    fn input_that_the_container_does_not_take_waits_with_the_client() {
+        let (mut streams, stdin, _out, _err) = streams(true);
+        let none = &mut |_, _: &[u8]| ();
+        let mut client = attach(&mut streams, Wanted { stdin: true, ..OUT });
+        let mut sent = 0;
+        for _ in 0..10_000 {
+            sent += client.write(&[b'x'; 1000]).unwrap_or(0);
+            streams.ready(false, none);
+        }
+        assert!(sent < 5_000_000);
+        drop(client);
+        let mut got = 0;
+        let mut buffer = [0; 4096];
+        loop {
+            match read(&stdin, &mut buffer) {
+                Ok(0) => break,
+                Ok(n) => got += n,
+                Err(_) => {}
+            }
+            streams.ready(true, none);
+        }
+        assert_eq!(got, sent);
+        assert!(streams.attached.is_empty());
+    }
+
+    #[test]
+    fn only_stream_sockets_are_attached() {
+        let (mut streams, stdin, out, _err) = streams(false);
+        streams.attach(vec![stdin], OUT).expect_err("a pipe");
+        streams.attach(vec![], OUT).expect_err("nothing");
+        let pair = || UnixStream::pair().expect("socketpair").0.into();
+        streams.attach(vec![pair(), pair(), pair()], OUT).expect_err("three");
+        streams.attach(vec![pair(), out], OUT).expect_err("a pipe");
+        for _ in 0..CLIENTS {
+            streams.attach(vec![pair()], OUT).expect("attached");
+        }
+        streams.attach(vec![pair()], OUT).expect_err("too many");
+    }
+}

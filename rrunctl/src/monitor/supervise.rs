@@ -385,7 +385,6 @@ impl Monitor {
         if let Some(Err(e)) = self.log.as_mut().map(JsonFile::end) {
             self.run.tell(&e);
         }
-        self.ports.disconnect();
         if !error.is_empty() {
             self.clients.answer_starter(&Reply::Error { text: error });
         }
@@ -478,6 +477,8 @@ impl Monitor {
 
     /// Removes what is in the run directory, and tells the last ones.
     fn leave(mut self) {
+        // What the container sent at last is in its sockets.
+        self.ports.ready();
         self.runtime.remove();
         let status = self.status();
         self.run.leave();

@@ -1,0 +1,718 @@
+//! `rrunmon` with rrun and a root of busybox; as root. `RRUN` names the runtime if it is not `../target/release/rrun`.
+
+use rrunctl::monitor::logs::{self, LogOptions, Stream};
+use rrunctl::monitor::{
+    Attach, Client, Driver, Exit, Found, Log, Phase, Policy, Port, Restart, Root, Settings, Setup, Until,
+    find, spawn,
+};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{Read, Write as _};
+use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Standard output and error.
+const OUTPUT: Attach = Attach { stdin: false, stdout: true, stderr: true, framed: false };
+/// Input and output.
+const BOTH: Attach = Attach { stdin: true, stdout: true, stderr: false, framed: false };
+
+/// A container with its directories, of which nothing is left in the end.
+struct Container {
+    dir: PathBuf,
+    setup: Setup,
+    config: Value,
+}
+
+impl Container {
+    /// One that executes `script` in a shell.
+    fn new(script: &str) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "these tests need root");
+        let runtime = std::env::var_os("RRUN").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/rrun"),
+            PathBuf::from,
+        );
+        assert!(runtime.exists(), "no rrun at {}: build it or set RRUN", runtime.display());
+        let id = format!("mon-{}", rrunctl::home::unique().expect("random"));
+        let dir = std::env::temp_dir().join(format!("rrunctl-{id}"));
+        let made = |name: &str| {
+            fs::create_dir_all(dir.join(name)).expect("mkdir");
+            dir.join(name)
+        };
+        let lower = made("lower");
+        for path in ["lower/bin", "lower/proc", "lower/dev", "bundle", "containers"] {
+            made(path);
+        }
+        fs::copy("/bin/busybox", lower.join("bin/busybox")).expect("busybox-static in /bin");
+        for applet in ["sh", "cat", "dd", "head", "nc", "sleep", "stty", "yes"] {
+            std::os::unix::fs::symlink("busybox", lower.join("bin").join(applet)).expect("symlink");
+        }
+        let settings = Settings {
+            id: id.clone(),
+            bundle: dir.join("bundle"),
+            runtime: vec![
+                runtime.display().to_string(),
+                "--root".to_owned(),
+                dir.join("rrun").display().to_string(),
+            ],
+            run: made("run"),
+            root: Some(Root {
+                lower: vec![lower],
+                upper: made("upper"),
+                work: made("work"),
+                merged: made("merged"),
+                options: Vec::new(),
+            }),
+            tty: false,
+            open_stdin: false,
+            stdin_once: false,
+            log: Log { path: dir.join("containers/json.log"), ..Log::default() },
+            restart: Restart::default(),
+            ports: Vec::new(),
+            // Shows that the end is written down before.
+            ended: ["/bin/busybox", "cp", "containers/exit.json", "ended"]
+                .map(|word| if word.contains('/') || word == "ended" { dir.join(word) } else { word.into() })
+                .map(|word| word.display().to_string())
+                .into(),
+        };
+        let mounts = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+        ]);
+        let namespaces: Vec<_> = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })).into();
+        let config = json!({
+            "ociVersion": "1.2.0",
+            "process": {
+                "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "oomScoreAdj": 0,
+                "user": {"uid": 0, "gid": 0}, "terminal": false,
+            },
+            "root": {"path": dir.join("merged")},
+            "mounts": mounts,
+            "linux": {"namespaces": namespaces, "cgroupsPath": format!("/{id}"), "resources": {}},
+        });
+        let monitor = env!("CARGO_BIN_EXE_rrunmon").into();
+        let file = dir.join("containers/monitor.json");
+        Self { setup: Setup { monitor, file, settings, ports: Vec::new() }, dir, config }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings, &mut Value)) -> Self {
+        change(&mut self.setup.settings, &mut self.config);
+        self
+    }
+
+    fn spawn(&self) -> rrunctl::Result<Client> {
+        fs::write(self.dir.join("bundle/config.json"), self.config.to_string()).expect("write");
+        spawn(&self.setup)
+    }
+
+    fn created(&self) -> Client {
+        self.spawn().expect("created")
+    }
+
+    /// Runs it to its end, with all that it said on both streams.
+    fn run(&self) -> (Exit, Vec<u8>, Vec<u8>) {
+        let client = self.created();
+        let (stdout, stderr) = client.streams(OUTPUT).expect("attached");
+        let end = client.wait(Until::Ended).expect("waiting");
+        client.start().expect("started");
+        let reader = reader(stderr.expect("a stream"), 4096);
+        let out = all(stdout);
+        // Not earlier than this is written may streams end.
+        let written = self.exit();
+        let exit = end.wait().expect("an exit");
+        assert_eq!(written, exit);
+        (exit, out, reader.join().expect("no panic"))
+    }
+
+    fn exit(&self) -> Exit {
+        serde_json::from_slice(&fs::read(self.dir.join("containers/exit.json")).expect("exit.json"))
+            .expect("JSON")
+    }
+
+    /// What `ended` has copied.
+    fn ended(&self) -> Option<Exit> {
+        Some(serde_json::from_slice(&fs::read(self.dir.join("ended")).ok()?).expect("JSON"))
+    }
+
+    fn rrun(&self, args: &[&str]) -> std::process::Output {
+        let [program, options @ ..] = &self.setup.settings.runtime[..] else { unreachable!() };
+        Command::new(program).args(options).args(args).output().expect("rrun")
+    }
+
+    fn id(&self) -> &str {
+        &self.setup.settings.id
+    }
+
+    fn monitor(&self) -> Option<Pid> {
+        let text = fs::read_to_string(self.setup.settings.run.join("pid")).ok()?;
+        Pid::from_raw(text.trim().parse().expect("a pid"))
+    }
+
+    /// Waits until no monitor has the lock.
+    fn left(&self) {
+        if let Ok(pid) = File::open(self.setup.settings.run.join("pid")) {
+            flock(&pid, FlockOperation::LockShared).expect("flock");
+        }
+    }
+
+    fn log(&self, options: &LogOptions) -> (Vec<u8>, Vec<u8>) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        logs::read(&self.setup.settings.log.path, options, &mut |stream, line| {
+            if stream == Stream::Stdout { &mut out } else { &mut err }.extend_from_slice(line);
+            Ok(())
+        })
+        .expect("read");
+        (out, err)
+    }
+
+    /// Nothing of it is on the host, at the latest when the monitor's process is gone, which is a little after it has
+    /// told so.
+    fn assert_gone(&self) {
+        let begun = Instant::now();
+        while !self.traces().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", self.traces());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What is on the host of this container.
+    fn traces(&self) -> Vec<String> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let mounts = mounts.lines().filter(|line| line.contains(self.id())).map(str::to_owned);
+        let cgroups = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().filter_map(|entry| {
+            let path = entry.path().join(self.id());
+            path.exists().then(|| path.display().to_string())
+        });
+        let processes = fs::read_dir("/proc").expect("proc").flatten().filter_map(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(self.id()).then_some(line)
+        });
+        let run = fs::read_dir(&self.setup.settings.run).expect("run").flatten();
+        let run =
+            run.map(|entry| entry.file_name().display().to_string()).filter(|name| name != "rrunmon.log");
+        let state = fs::read_dir(self.dir.join("rrun")).into_iter().flatten().flatten();
+        let state =
+            state.map(|entry| entry.path().display().to_string()).filter(|path| path.contains(self.id()));
+        mounts.chain(cgroups).chain(processes).chain(run).chain(state).collect()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if let Some(Found::Monitored(client)) = find(&self.setup.settings).ok() {
+                let _ = client.stop_restarting();
+            }
+            let messages =
+                fs::read_to_string(self.setup.settings.run.join("rrunmon.log")).unwrap_or_default();
+            eprintln!("rrunmon said: {messages}");
+        }
+        self.rrun(&["delete", "--force", self.id()]);
+        self.left();
+        if !std::thread::panicking() {
+            self.assert_gone();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn all(mut from: impl Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    from.read_to_end(&mut all).expect("read");
+    all
+}
+
+/// Reads all of it in pieces of so many bytes.
+fn reader(mut from: UnixStream, at_once: usize) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; at_once]);
+        loop {
+            match from.read(&mut buffer).expect("read") {
+                0 => return all,
+                n => all.extend_from_slice(&buffer[..n]),
+            }
+        }
+    })
+}
+
+/// Reads until `text` has come.
+fn until(from: &mut UnixStream, text: &str) -> String {
+    let mut all = Vec::new();
+    while !String::from_utf8_lossy(&all).contains(text) {
+        let mut byte = [0];
+        assert_eq!(
+            from.read(&mut byte).expect("read"),
+            1,
+            "no {text:?} in {:?}",
+            String::from_utf8_lossy(&all)
+        );
+        all.push(byte[0]);
+    }
+    String::from_utf8(all).expect("text")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn a_container_ends_with_the_code_of_its_program_and_both_streams_are_whole() {
+    for code in [0, 7] {
+        let container = Container::new(&format!("echo out; echo err >&2; printf end; exit {code}"));
+        let (exit, out, err) = container.run();
+        assert_eq!((exit.code, exit.signal, exit.oom, exit.restarting), (code, None, false, false));
+        assert!(exit.started_at < exit.finished_at && exit.error.is_empty(), "{exit:?}");
+        assert_eq!((text(&out), text(&err)), ("out\nend", "err\n"));
+        assert_eq!(container.log(&LogOptions::default()), (out, err));
+        assert_eq!(container.ended(), Some(exit));
+    }
+}
+
+#[test]
+fn a_container_that_is_killed_ends_with_128_and_the_signal() {
+    let container = Container::new("echo up; sleep 1000");
+    let client = container.created();
+    let (mut stdout, _) = client.streams(OUTPUT).expect("attached");
+    let end = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    until(&mut stdout, "up");
+    let status = client.status().expect("a status");
+    assert_eq!((status.phase, status.restarts), (Phase::Running, 0));
+    assert!(Path::new(&format!("/proc/{}", status.pid)).exists());
+    assert!(client.start().expect_err("it runs").to_string().contains("waits to be started"));
+    assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
+    let exit = end.wait().expect("an exit");
+    assert_eq!((exit.code, exit.signal, exit.oom), (137, Some(9), false));
+}
+
+#[test]
+fn what_the_kernel_kills_for_want_of_memory_is_told() {
+    let container = Container::new("exec dd if=/dev/zero of=/dev/null bs=200M count=1").with(|_, config| {
+        config["linux"]["resources"]["memory"] = json!({"limit": 32 << 20, "swap": 32 << 20});
+    });
+    let (exit, _, _) = container.run();
+    assert_eq!((exit.code, exit.signal, exit.oom), (137, Some(9), true));
+}
+
+#[test]
+fn a_program_that_is_missing_is_told_in_the_words_of_rrun_and_nothing_is_left() {
+    let container = Container::new("").with(|_, config| config["process"]["args"] = json!(["nosuch"]));
+    let told = container.spawn().expect_err("no such program").to_string();
+    let expected = "rrun create failed: unable to start container process: error during container init: \
+                    exec: \"nosuch\": executable file not found in $PATH";
+    assert_eq!(told, expected);
+    assert!(matches!(find(&container.setup.settings), Ok(Found::Gone)));
+    assert_eq!(container.ended(), None);
+    container.assert_gone();
+}
+
+#[test]
+fn settings_that_are_wrong_are_told() {
+    let container = Container::new("").with(|settings, _| {
+        settings.root.as_mut().expect("a root").lower = vec!["/nosuch/layer".into()];
+    });
+    let told = container.spawn().expect_err("no layer").to_string();
+    assert_eq!(told, "open /nosuch/layer: no such file or directory");
+}
+
+#[test]
+fn two_clients_and_the_log_have_64_mib_byte_for_byte() {
+    let size = 64 << 20;
+    let line = format!("{}\n", "0123456789abcdef".repeat(60));
+    let container = Container::new(&format!("yes {} | head -c {size}", line.trim_end()));
+    let client = container.created();
+    let end = client.wait(Until::Ended).expect("waiting");
+    let readers: Vec<_> = [700, 1 << 20]
+        .map(|at_once| (client.streams(OUTPUT).expect("attached"), at_once))
+        .map(|((stdout, stderr), at_once)| (reader(stdout, at_once), stderr))
+        .into();
+    client.start().expect("started");
+    let expected: Vec<u8> = line.bytes().cycle().take(size).collect();
+    for (reader, _stderr) in readers {
+        let got = reader.join().expect("no panic");
+        assert!(got == expected, "{} bytes of {size}", got.len());
+    }
+    assert_eq!(end.wait().expect("an exit").code, 0);
+    let (logged, _) = container.log(&LogOptions::default());
+    assert!(logged == expected, "{} bytes of {size}", logged.len());
+}
+
+#[test]
+fn frames_keep_the_streams_apart_on_one_socket() {
+    let container = Container::new("yes out | head -c 300000 & yes err | head -c 300000 >&2; wait");
+    let client = container.created();
+    let framed = Attach { framed: true, ..OUTPUT };
+    let (mut socket, None) = client.streams(framed).expect("attached") else { panic!("two sockets") };
+    let end = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    let mut streams = [Vec::new(), Vec::new()];
+    let mut header = [0; 8];
+    socket.read_exact(&mut header).expect("a header");
+    loop {
+        let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let mut payload = vec![0; length];
+        socket.read_exact(&mut payload).expect("a payload");
+        streams[usize::from(header[0]) - 1].extend(payload);
+        if socket.read(&mut header[..1]).expect("read") == 0 {
+            break;
+        }
+        socket.read_exact(&mut header[1..]).expect("a header");
+    }
+    assert_eq!(end.wait().expect("an exit").code, 0);
+    for (stream, word) in streams.iter().zip(["out\n", "err\n"]) {
+        assert!(*stream == word.bytes().cycle().take(300_000).collect::<Vec<_>>(), "{} bytes", stream.len());
+    }
+}
+
+#[test]
+fn input_that_a_client_ends_is_ended_for_the_container_and_its_output_still_comes() {
+    let container = Container::new("cat; echo end").with(|settings, _| {
+        (settings.open_stdin, settings.stdin_once) = (true, true);
+    });
+    let client = container.created();
+    let (mut stream, _) = client.streams(BOTH).expect("attached");
+    let end = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    let sent: Vec<u8> = (0..3_000_000).map(|n| (n * 7 / 3) as u8).collect();
+    let reader = reader(stream.try_clone().expect("dup"), 4096);
+    stream.write_all(&sent).expect("write");
+    stream.shutdown(Shutdown::Write).expect("shutdown");
+    let got = reader.join().expect("no panic");
+    assert!(got == [&sent[..], b"end\n"].concat(), "{} bytes of {}", got.len(), sent.len());
+    assert_eq!(end.wait().expect("an exit").code, 0);
+}
+
+#[test]
+fn a_client_that_goes_takes_nothing_with_it_unless_its_input_was_the_containers() {
+    let container =
+        Container::new("while read line; do echo got $line; done; echo end").with(|settings, _| {
+            settings.open_stdin = true;
+        });
+    let client = container.created();
+    let (mut first, _) = client.streams(BOTH).expect("attached");
+    let waiter = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    first.write_all(b"one\n").expect("write");
+    until(&mut first, "got one\n");
+    // As kill -9 of the client's process leaves them: closed.
+    drop((first, waiter));
+    let (mut second, _) = client.streams(BOTH).expect("attached");
+    second.write_all(b"two\n").expect("write");
+    assert_eq!(until(&mut second, "\n"), "got two\n");
+    // Input that the client does not wait for is the container's all the same.
+    let (mut third, _) = client.streams(BOTH).expect("attached");
+    third.write_all(b"three\n").expect("write");
+    drop(third);
+    assert_eq!(until(&mut second, "\n"), "got three\n");
+    let end = client.wait(Until::Exit).expect("waiting");
+    assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
+    assert_eq!(end.wait().expect("an exit").code, 137);
+    assert_eq!(all(second), b"");
+}
+
+#[test]
+fn a_terminal_has_the_size_that_it_is_given_before_and_while_it_runs() {
+    let container = Container::new("stty size; read line; stty size; exit 6").with(|settings, config| {
+        (settings.tty, settings.open_stdin) = (true, true);
+        config["process"]["terminal"] = json!(true);
+    });
+    let client = container.created();
+    let (mut terminal, _) = client.streams(BOTH).expect("attached");
+    client.resize(33, 101).expect("resized");
+    let end = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    assert_eq!(until(&mut terminal, "\n"), "33 101\r\n");
+    client.resize(44, 55).expect("resized");
+    terminal.write_all(b"go\n").expect("write");
+    let rest = all(terminal);
+    assert!(text(&rest).contains("44 55\r\n"), "{:?}", text(&rest));
+    assert_eq!(end.wait().expect("an exit").code, 6);
+    let (log, _) = container.log(&LogOptions::default());
+    assert!(text(&log).starts_with("33 101\r\ngo\r\n44 55\r\n"), "{:?}", text(&log));
+}
+
+#[test]
+fn all_that_a_terminal_got_before_the_end_comes_out_of_it() {
+    let container = Container::new("yes 0123456789abcde | head -c 160000").with(|settings, config| {
+        settings.tty = true;
+        config["process"]["terminal"] = json!(true);
+    });
+    let (exit, out, _) = container.run();
+    let expected: Vec<u8> = b"0123456789abcde\r\n".iter().copied().cycle().take(170_000).collect();
+    assert!(exit.code == 0 && out == expected, "{} bytes", out.len());
+    assert_eq!(container.log(&LogOptions::default()).0, expected);
+}
+
+/// When each run said something.
+fn runs(container: &Container) -> Vec<OffsetDateTime> {
+    let timestamps = LogOptions { timestamps: true, ..LogOptions::default() };
+    let (log, _) = container.log(&timestamps);
+    let time = |line: &str| {
+        OffsetDateTime::parse(line.split(' ').next().expect("a time"), &Rfc3339).expect("a time")
+    };
+    text(&log).lines().map(time).collect()
+}
+
+#[test]
+fn failures_are_restarted_so_often_as_is_said_after_delays_that_double() {
+    let container = Container::new("echo run; exit 3").with(|settings, _| {
+        settings.restart = Restart { name: Policy::OnFailure, maximum: 3 };
+    });
+    let client = container.created();
+    let (end, first) =
+        (client.wait(Until::Ended).expect("waiting"), client.wait(Until::Exit).expect("waiting"));
+    client.start().expect("started");
+    let first = first.wait().expect("an exit");
+    assert_eq!((first.code, first.restarts, first.restarting), (3, 1, true));
+    let last = end.wait().expect("an exit");
+    assert_eq!((last.code, last.restarts, last.restarting), (3, 3, false));
+    assert_eq!(container.ended(), Some(last));
+    let runs = runs(&container);
+    let between: Vec<_> = runs.windows(2).map(|two| (two[1] - two[0]).whole_milliseconds()).collect();
+    assert_eq!(between.len(), 3);
+    for (between, delay) in between.iter().zip([100, 200, 400]) {
+        assert!((delay..delay + 3000).contains(between), "{between} ms instead of {delay}");
+    }
+}
+
+#[test]
+fn a_stop_while_it_waits_for_its_restart_is_its_end() {
+    let container = Container::new("echo run").with(|settings, _| {
+        settings.restart = Restart { name: Policy::Always, maximum: 0 };
+    });
+    let client = container.created();
+    let mut waiter = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    // After the fifth run it waits for 1.6 s.
+    while waiter.wait().expect("an exit").restarts < 5 {
+        waiter = client.wait(Until::Exit).expect("waiting");
+    }
+    assert_eq!(client.status().expect("a status").phase, Phase::Restarting);
+    let (next, end) =
+        (client.wait(Until::Exit).expect("waiting"), client.wait(Until::Ended).expect("waiting"));
+    client.stop_restarting().expect("stopped");
+    let (next, last) = (next.wait().expect("an exit"), end.wait().expect("an exit"));
+    assert_eq!((last.code, last.restarts, last.restarting), (0, 5, false));
+    assert_eq!((&next, runs(&container).len()), (&last, 5));
+    assert_eq!(container.exit(), last);
+}
+
+#[test]
+fn a_stop_by_hand_is_not_followed_by_a_restart() {
+    let container = Container::new("echo run; sleep 1000").with(|settings, _| {
+        settings.restart = Restart { name: Policy::UnlessStopped, maximum: 0 };
+    });
+    let client = container.created();
+    let (mut out, _) = client.streams(OUTPUT).expect("attached");
+    client.start().expect("started");
+    until(&mut out, "run\n");
+    let kill = || assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
+    // The first death is not by hand, and input and output of the next run are those of who attaches meanwhile.
+    let exit = client.wait(Until::Exit).expect("waiting");
+    kill();
+    assert!(exit.wait().expect("an exit").restarting);
+    let (mut out, _) = client.streams(OUTPUT).expect("attached");
+    until(&mut out, "run\n");
+    let end = client.wait(Until::Ended).expect("waiting");
+    assert_eq!(client.stop_restarting().expect("stopped").phase, Phase::Running);
+    kill();
+    let last = end.wait().expect("an exit");
+    assert_eq!((last.code, last.restarts, last.restarting), (137, 1, false));
+}
+
+#[test]
+fn many_wait_and_who_comes_while_it_is_taken_down_is_told_at_once() {
+    let container = Container::new("exit 4");
+    let fifo = container.dir.join("fifo");
+    let made = Command::new("/bin/busybox").arg("mkfifo").arg(&fifo).status().expect("mkfifo");
+    assert!(made.success());
+    let container = container.with(|settings, _| {
+        settings.ended = vec!["/bin/busybox".to_owned(), "cat".to_owned(), fifo.display().to_string()];
+    });
+    let client = container.created();
+    let waiters: Vec<_> = (0..20).map(|_| client.wait(Until::Exit).expect("waiting")).collect();
+    let ends: Vec<_> = (0..20).map(|_| client.wait(Until::Ended).expect("waiting")).collect();
+    client.start().expect("started");
+    for waiter in waiters {
+        assert_eq!(waiter.wait().expect("an exit").code, 4);
+    }
+    // The command has the fifo open when this returns.
+    let mut fifo = fs::OpenOptions::new().write(true).open(&fifo).expect("open");
+    assert_eq!(client.status().expect("a status").phase, Phase::Ending);
+    assert_eq!(client.wait(Until::Exit).expect("waiting").wait().expect("an exit").code, 4);
+    assert_eq!(client.streams(OUTPUT).expect_err("it has ended").to_string(), "the container has ended");
+    assert!(!container.rrun(&["state", container.id()]).status.success());
+    fifo.write_all(b"x").expect("write");
+    drop(fifo);
+    for end in ends {
+        assert_eq!(end.wait().expect("an exit").code, 4);
+    }
+    assert!(matches!(find(&container.setup.settings), Ok(Found::Gone)));
+}
+
+#[test]
+fn a_container_that_nobody_starts_goes_with_who_made_it() {
+    let container = Container::new("exit 0");
+    let client = container.created();
+    assert_eq!(client.status().expect("a status").phase, Phase::Created);
+    drop(client);
+    container.left();
+    assert!(container.ended().expect("ended").error.contains("nobody started it"));
+}
+
+#[test]
+fn a_killed_monitor_leaves_the_container_running_and_that_is_told() {
+    let container = Container::new("echo up; sleep 1000");
+    let client = container.created();
+    let (mut stdout, _) = client.streams(OUTPUT).expect("attached");
+    let end = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    until(&mut stdout, "up");
+    let init = client.status().expect("a status").pid;
+    kill_process(container.monitor().expect("a monitor"), Signal::KILL).expect("kill");
+    assert_eq!(end.wait().expect_err("killed").to_string(), "the container's monitor has gone");
+    assert_eq!(all(stdout), b"\n");
+    container.left();
+    assert!(Client::connect(&container.setup.settings.run).expect("known").is_none());
+    match find(&container.setup.settings).expect("known") {
+        Found::Orphaned { status, pid } => assert_eq!((&*status, pid), ("running", init)),
+        found => panic!("{found:?}"),
+    }
+    assert_eq!(container.log(&LogOptions::default()).0, b"up\n");
+    assert!(container.rrun(&["delete", "--force", container.id()]).status.success());
+    assert!(matches!(find(&container.setup.settings), Ok(Found::Gone)));
+    // What SIGKILL left in the run directory is no hindrance for the next one.
+    let container = container.with(|_, config| config["process"]["args"] = json!(["sh", "-c", "echo again"]));
+    let (exit, out, _) = container.run();
+    assert_eq!((exit.code, out), (0, b"again\n".to_vec()));
+}
+
+#[test]
+fn signals_do_not_end_a_monitor_and_sighup_opens_the_log_anew() {
+    let container = Container::new("exec cat").with(|settings, _| {
+        settings.open_stdin = true;
+    });
+    let client = container.created();
+    let (mut stream, _) = client.streams(BOTH).expect("attached");
+    client.start().expect("started");
+    stream.write_all(b"before\n").expect("write");
+    until(&mut stream, "before\n");
+    let (log, moved) = (&container.setup.settings.log.path, container.dir.join("moved"));
+    fs::rename(log, &moved).expect("rename");
+    let monitor = container.monitor().expect("a monitor");
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1, Signal::ALARM, Signal::HUP] {
+        kill_process(monitor, signal).expect("kill");
+    }
+    // It has looked for signals before it answers.
+    client.status().expect("a status");
+    stream.write_all(b"after\n").expect("write");
+    until(&mut stream, "after\n");
+    assert_eq!(container.log(&LogOptions::default()).0, b"after\n");
+    assert!(fs::read_to_string(moved).expect("a log").contains("before"));
+    // The container has not inherited what the monitor does with them.
+    let init = client.status().expect("a status").pid;
+    let status = fs::read_to_string(format!("/proc/{init}/status")).expect("status");
+    for field in ["SigBlk", "SigIgn"] {
+        let line = status.lines().find(|line| line.starts_with(field)).expect("a field");
+        assert!(line.ends_with("0000000000000000"), "{line}");
+    }
+    assert_eq!(fs::read_to_string(format!("/proc/{init}/oom_score_adj")).expect("a score"), "0\n");
+    let end = client.wait(Until::Exit).expect("waiting");
+    assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
+    end.wait().expect("an exit");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_once_and_output_goes_on() {
+    let container =
+        Container::new("for n in 1 2 3 4 5 6 7 8 9; do echo $n; sleep 0.02; done").with(|settings, _| {
+            settings.log.path = "/dev/full".into();
+        });
+    let (exit, out, _) = container.run();
+    assert_eq!((exit.code, text(&out)), (0, "1\n2\n3\n4\n5\n6\n7\n8\n9\n"));
+    let messages = fs::read_to_string(container.setup.settings.run.join("rrunmon.log")).expect("messages");
+    assert_eq!(messages.matches("write /dev/full: no space left on device").count(), 1, "{messages}");
+}
+
+#[test]
+fn without_a_log_output_reaches_clients_and_a_pipe_reader_that_stops_early_does_no_harm() {
+    let container = Container::new("yes | head -c 1000000; exit 5").with(|settings, _| {
+        settings.log = Log { driver: Driver::None, path: "/nosuch/log".into(), ..Log::default() };
+    });
+    let client = container.created();
+    let (mut stdout, _stderr) = client.streams(OUTPUT).expect("attached");
+    let end = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    until(&mut stdout, "y\ny\n");
+    drop(stdout);
+    assert_eq!(end.wait().expect("an exit").code, 5);
+}
+
+#[test]
+fn a_log_is_followed_over_rotations_until_the_monitor_leaves() {
+    let container = Container::new("n=0; while [ $n -lt 3000 ]; do echo line $n; n=$((n+1)); done").with(
+        |settings, _| {
+            (settings.log.max_size, settings.log.max_file) = (Some(20_000), Some(50));
+        },
+    );
+    let client = container.created();
+    let path = container.setup.settings.log.path.clone();
+    let follow = LogOptions { follow: Some(container.setup.settings.run.clone()), ..LogOptions::default() };
+    let follower = std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        logs::read(&path, &follow, &mut |_, line| {
+            lines.extend_from_slice(line);
+            Ok(())
+        })
+        .map(|()| lines)
+    });
+    client.start().expect("started");
+    let lines = follower.join().expect("no panic").expect("read");
+    let expected: String = (0..3000).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(text(&lines), expected);
+    assert_eq!(container.log(&LogOptions::default()).0, lines);
+    let tail = LogOptions { tail: Some(1000), ..LogOptions::default() };
+    assert_eq!(text(&container.log(&tail).0).lines().next(), Some("line 2000"));
+}
+
+#[test]
+fn a_port_is_held_and_what_reaches_it_is_passed_to_the_container() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address");
+    let mut container =
+        Container::new(&format!("echo up; exec nc -l -p {} -s 127.0.0.1 -e cat", free.port())).with(
+            |settings, _| {
+                settings.ports = vec![Port { protocol: "tcp".to_owned(), to: Some(free) }];
+            },
+        );
+    let held = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("bind");
+    let address = held.local_addr().expect("an address");
+    container.setup.ports = vec![OwnedFd::from(held)];
+    let client = container.created();
+    container.setup.ports.clear();
+    let end = client.wait(Until::Ended).expect("waiting");
+    client.start().expect("started");
+    TcpListener::bind(address).expect_err("taken");
+    let said = loop {
+        // Until nc listens, the connection is ended.
+        let mut stream = TcpStream::connect(address).expect("connect");
+        let sent = stream.write_all(b"through").and_then(|()| stream.shutdown(Shutdown::Write));
+        let mut said = Vec::new();
+        if sent.and_then(|()| stream.read_to_end(&mut said)).is_ok_and(|n| n > 0) {
+            break said;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(text(&said), "through");
+    end.wait().expect("an exit");
+    container.left();
+    TcpListener::bind(address).expect("free");
+}
