@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use rustix::io::{Errno, Result};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{IntoRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// Goes on in a child, and says in the parent that it is the parent.
@@ -50,9 +50,7 @@ static HANGUP: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// Those of sigaction(2).
 pub fn catch_signals(wake: OwnedFd) -> Result<()> {
-    use std::os::fd::IntoRawFd as _;
-    WAKE.store(wake.as_raw_fd(), Ordering::Relaxed);
-    let _ = wake.into_raw_fd();
+    WAKE.store(wake.into_raw_fd(), Ordering::Relaxed);
     for signal in [
         libc::SIGHUP,
         libc::SIGINT,
@@ -68,7 +66,7 @@ pub fn catch_signals(wake: OwnedFd) -> Result<()> {
         let done = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_signal as *const () as usize;
-            action.sa_flags = libc::SA_RESTART;
+            action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
             libc::sigaction(signal, &raw const action, std::ptr::null_mut())
         };
         if done != 0 {

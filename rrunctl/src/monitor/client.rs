@@ -251,7 +251,8 @@ impl Waiter {
     /// How it ended.
     ///
     /// # Errors
-    /// The monitor has gone without telling: it was killed.
+    /// The monitor has gone without telling: it was killed, or it left while the question was on its way, and then
+    /// `exit.json` has the answer.
     pub fn wait(self) -> Result<Exit> {
         match self.0.reply()? {
             Reply::Exit(exit) => Ok(exit),

@@ -199,6 +199,7 @@ mod tests {
         let (words, fds) = next::<Request>(&theirs).expect("a packet").expect("no end");
         assert!(matches!(words, Request::Attach { stdin: true, stdout: true, stderr: false, framed: true }));
         assert_eq!(fds.len(), 2);
+        drop(fds);
         let (words, fds) = next::<Request>(&theirs).expect("a packet").expect("no end");
         assert!(matches!(words, Request::Start) && fds.is_empty());
         drop(ours);

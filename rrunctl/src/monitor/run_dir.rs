@@ -9,11 +9,12 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
-use rustix::process::getpid;
+use rustix::process::{getpid, umask};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const SOCKET: &str = "ctl.sock";
 const CONSOLE: &str = "console.sock";
@@ -37,12 +38,17 @@ impl RunDir {
     pub fn lock(path: &Path) -> Result<Self> {
         let dir = directory(path)?;
         let pid = path.join(PID);
-        for _ in 0..100 {
+        for attempt in 0..100 {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
             let file = openat(&dir, PID, flags, Mode::from_raw_mode(0o600))
                 .context(|| format!("open {}", pid.display()))?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // Or somebody looks whether one is, at what a killed one left: see `is_alive`.
+                Err(Errno::AGAIN) if attempt < 20 => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 Err(Errno::AGAIN) => {
                     return Err(Error::conflict(format!("{}: a monitor is alive", pid.display())));
                 }
@@ -83,7 +89,10 @@ impl RunDir {
             let socket =
                 socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
             let _ = unlinkat(&self.dir, name, AtFlags::empty());
-            bind(&socket, &address(&self.dir, name)?)?;
+            let before = umask(Mode::from_raw_mode(0o177));
+            let bound = bind(&socket, &address(&self.dir, name)?);
+            umask(before);
+            bound?;
             listen(&socket, 128)?;
             Ok::<_, Errno>(socket)
         };

@@ -144,7 +144,8 @@ struct Prepared {
 /// Makes of this process what a monitor is.
 fn prepare(settings: &Settings, run: &RunDir) -> Result<Prepared> {
     setsid().context(|| "setsid")?;
-    umask(Mode::from_raw_mode(0o077));
+    // The container has it if config.json does not say another, and it shall not be that of who happened to start it.
+    umask(Mode::from_raw_mode(0o022));
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context(|| "eventfd")?;
     sys::catch_signals(wake.try_clone().context(|| "dup")?).context(|| "sigaction")?;
     // Whatever of the container outlives its parent is waited for here, init first of all: rrun makes it and ends.
@@ -319,6 +320,8 @@ impl Monitor {
         self.oom = OomKills::of(pid.as_raw_nonzero().get());
         self.at = At::Created;
         if self.last.is_none() {
+            // That of an earlier life.
+            let _ = fs::remove_file(&self.exit_path);
             self.clients.answer_creator(&Reply::Created { pid: pid.as_raw_nonzero().get() });
         } else if self.restarts.stopped {
             self.streams.close();
@@ -406,6 +409,7 @@ impl Monitor {
 
     fn not_created(&mut self, e: Error) {
         self.streams.close();
+        self.console = None;
         if self.last.is_none() {
             self.failure = Some(e);
             // What rrun left, if anything: it was killed, or it made what is no use here.

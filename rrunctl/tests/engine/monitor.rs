@@ -270,7 +270,8 @@ fn a_container_ends_with_the_code_of_its_program_and_both_streams_are_whole() {
         let container = Container::new(&format!("echo out; echo err >&2; printf end; exit {code}"));
         let (exit, out, err) = container.run();
         assert_eq!((exit.code, exit.signal, exit.oom, exit.restarting), (code, None, false, false));
-        assert!(exit.started_at < exit.finished_at && exit.error.is_empty(), "{exit:?}");
+        let [started, finished] = [&exit.started_at, &exit.finished_at].map(|at| time(at));
+        assert!(started < finished && exit.error.is_empty(), "{exit:?}");
         assert_eq!((text(&out), text(&err)), ("out\nend", "err\n"));
         assert_eq!(container.log(&LogOptions::default()), (out, err));
         assert_eq!(container.ended(), Some(exit));
@@ -452,14 +453,15 @@ fn all_that_a_terminal_got_before_the_end_comes_out_of_it() {
     assert_eq!(container.log(&LogOptions::default()).0, expected);
 }
 
+fn time(text: &str) -> OffsetDateTime {
+    OffsetDateTime::parse(text, &Rfc3339).expect("a time")
+}
+
 /// When each run said something.
 fn runs(container: &Container) -> Vec<OffsetDateTime> {
     let timestamps = LogOptions { timestamps: true, ..LogOptions::default() };
     let (log, _) = container.log(&timestamps);
-    let time = |line: &str| {
-        OffsetDateTime::parse(line.split(' ').next().expect("a time"), &Rfc3339).expect("a time")
-    };
-    text(&log).lines().map(time).collect()
+    text(&log).lines().map(|line| time(line.split(' ').next().expect("a time"))).collect()
 }
 
 #[test]
@@ -572,6 +574,7 @@ fn a_container_that_nobody_starts_goes_with_who_made_it() {
 #[test]
 fn a_killed_monitor_leaves_the_container_running_and_that_is_told() {
     let container = Container::new("echo up; sleep 1000");
+    fs::write(container.dir.join("containers/exit.json"), "{}").expect("write");
     let client = container.created();
     let (mut stdout, _) = client.streams(OUTPUT).expect("attached");
     let end = client.wait(Until::Exit).expect("waiting");
@@ -590,6 +593,8 @@ fn a_killed_monitor_leaves_the_container_running_and_that_is_told() {
     assert_eq!(container.log(&LogOptions::default()).0, b"up\n");
     assert!(container.rrun(&["delete", "--force", container.id()]).status.success());
     assert!(matches!(find(&container.setup.settings), Ok(Found::Gone)));
+    // How an earlier run ended is not how this one will have ended.
+    assert!(!container.dir.join("containers/exit.json").exists());
     // What SIGKILL left in the run directory is no hindrance for the next one.
     let container = container.with(|_, config| config["process"]["args"] = json!(["sh", "-c", "echo again"]));
     let (exit, out, _) = container.run();
@@ -625,6 +630,7 @@ fn signals_do_not_end_a_monitor_and_sighup_opens_the_log_anew() {
         let line = status.lines().find(|line| line.starts_with(field)).expect("a field");
         assert!(line.ends_with("0000000000000000"), "{line}");
     }
+    assert!(status.contains("Umask:\t0022\n"));
     assert_eq!(fs::read_to_string(format!("/proc/{init}/oom_score_adj")).expect("a score"), "0\n");
     let end = client.wait(Until::Exit).expect("waiting");
     assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
@@ -688,11 +694,9 @@ fn a_log_is_followed_over_rotations_until_the_monitor_leaves() {
 fn a_port_is_held_and_what_reaches_it_is_passed_to_the_container() {
     let free = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address");
     let mut container =
-        Container::new(&format!("echo up; exec nc -l -p {} -s 127.0.0.1 -e cat", free.port())).with(
-            |settings, _| {
-                settings.ports = vec![Port { protocol: "tcp".to_owned(), to: Some(free) }];
-            },
-        );
+        Container::new(&format!("echo up; exec nc -l -p {} -e cat", free.port())).with(|settings, _| {
+            settings.ports = vec![Port { protocol: "tcp".to_owned(), to: Some(free) }];
+        });
     let held = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("bind");
     let address = held.local_addr().expect("an address");
     container.setup.ports = vec![OwnedFd::from(held)];
