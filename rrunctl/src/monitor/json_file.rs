@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Log, now};
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -28,6 +28,7 @@ pub(super) struct JsonFile {
     /// The last write failed in the middle of an entry: the next begins with a newline, so that one entry is lost and
     /// not two.
     torn: bool,
+    failure: Option<Error>,
     lines: [Line; 2],
 }
 
@@ -56,6 +57,7 @@ impl JsonFile {
             entries: Vec::new(),
             // A killed monitor may have left half an entry; an empty line does no harm.
             torn: size > 0 && !ends_with_newline(&log.path),
+            failure: None,
             lines: Default::default(),
         })
     }
@@ -78,7 +80,6 @@ impl JsonFile {
     /// Those of write(2) and of the rotation; entries that could not be written are lost.
     pub fn output(&mut self, stream: usize, mut output: &[u8]) -> Result<()> {
         let time = now();
-        let mut written = Ok(());
         while !output.is_empty() {
             let room = CHUNK - self.lines[stream].bytes.len();
             let within = &output[..output.len().min(room)];
@@ -88,24 +89,25 @@ impl JsonFile {
             let mut whole = std::mem::take(&mut self.lines[stream].bytes);
             if newline.is_some() && whole.is_empty() {
                 let since = self.lines[stream].since.take();
-                written = written.and(self.entry(stream, line, since.as_ref().unwrap_or(&time)));
+                self.entry(stream, line, since.as_ref().unwrap_or(&time));
             } else {
                 whole.extend_from_slice(line);
                 if newline.is_some() {
                     let since = self.lines[stream].since.take();
-                    written = written.and(self.entry(stream, &whole, since.as_ref().unwrap_or(&time)));
+                    self.entry(stream, &whole, since.as_ref().unwrap_or(&time));
                     whole.clear();
                 } else if whole.len() == CHUNK {
                     let cut = whole.len() - unfinished(&whole);
                     let since = self.lines[stream].since.take().unwrap_or_else(|| time.clone());
-                    written = written.and(self.entry(stream, &whole[..cut], &since));
+                    self.entry(stream, &whole[..cut], &since);
                     self.lines[stream].since = Some(since);
                     whole.drain(..cut);
                 }
             }
             self.lines[stream].bytes = whole;
         }
-        written.and(self.flush())
+        self.flush();
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     /// Logs what has no newline behind it: the container has ended.
@@ -113,23 +115,24 @@ impl JsonFile {
     /// # Errors
     /// As for [`Self::output`].
     pub fn end(&mut self) -> Result<()> {
-        let mut written = Ok(());
         for stream in 0..self.lines.len() {
             let Line { bytes, since } = std::mem::take(&mut self.lines[stream]);
             if !bytes.is_empty() {
-                written = written.and(self.entry(stream, &bytes, &since.unwrap_or_else(now)));
+                self.entry(stream, &bytes, &since.unwrap_or_else(now));
             }
         }
-        written.and(self.flush())
+        self.flush();
+        self.failure.take().map_or(Ok(()), Err)
     }
 
-    fn entry(&mut self, stream: usize, bytes: &[u8], time: &str) -> Result<()> {
-        let mut done = Ok(());
+    /// What fails is kept for when all is tried: one entry that is lost is no reason to lose the next.
+    fn entry(&mut self, stream: usize, bytes: &[u8], time: &str) {
         if self.size + self.entries.len() as u64 >= self.max_size {
-            done = self.flush().and_then(|()| self.rotate());
-            if done.is_err() {
+            self.flush();
+            if let Err(e) = self.rotate() {
                 // Not with every entry again: each try moves the files on.
                 self.size = 0;
+                self.failure = Some(e);
             }
         }
         self.entries.extend_from_slice(br#"{"log":""#);
@@ -139,12 +142,14 @@ impl JsonFile {
         self.entries.extend_from_slice(br#"","time":""#);
         self.entries.extend_from_slice(time.as_bytes());
         self.entries.extend_from_slice(b"\"}\n");
-        if self.entries.len() >= AT_ONCE { done.and(self.flush()) } else { done }
+        if self.entries.len() >= AT_ONCE {
+            self.flush();
+        }
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self) {
         if self.entries.is_empty() {
-            return Ok(());
+            return;
         }
         if self.torn {
             self.entries.insert(0, b'\n');
@@ -152,6 +157,7 @@ impl JsonFile {
         let mut left = &self.entries[..];
         let written = loop {
             match self.file.write(left) {
+                Ok(0) => break Err(ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     self.size += n as u64;
                     left = &left[n..];
@@ -169,7 +175,9 @@ impl JsonFile {
         self.entries.clear();
         // 16 KiB of bytes that are not text are 96 KiB of JSON: once is no reason to keep them.
         self.entries.shrink_to(2 * AT_ONCE);
-        written.context(|| format!("write {}", self.path.display()))
+        if let Err(e) = written {
+            self.failure = Some(Error::from(e).context(format!("write {}", self.path.display())));
+        }
     }
 
     /// `x.1` becomes `x.2`, `x` becomes `x.1`, and a new `x` begins. Whoever reads the oldest has it open still.

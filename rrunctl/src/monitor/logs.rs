@@ -310,7 +310,8 @@ impl Reader<'_> {
             failed = self.entry(line);
             Ok(failed.is_ok() && !self.done)
         });
-        failed.and(read.map_err(|e| e.context(format!("read {}", path.display()))))
+        failed?;
+        read.map_err(|e| e.context(format!("read {}", path.display())))
     }
 
     fn entry(&mut self, line: &[u8]) -> Result<()> {
@@ -337,7 +338,7 @@ impl Reader<'_> {
 
 /// The directory is watched, as rotation gives the names to other files.
 fn watch(path: &Path) -> Result<OwnedFd> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context(|| "inotify_init1")?;
     inotify::add_watch(&changes, dir, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO)
         .context(|| format!("inotify_add_watch {}", dir.display()))?;

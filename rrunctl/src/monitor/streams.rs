@@ -209,10 +209,8 @@ impl Streams {
                 fds.push(PollFd::new(source, PollFlags::IN));
             }
         }
-        if self.input.from < self.input.to {
-            if let Some(sink) = self.sink() {
-                fds.push(PollFd::new(sink, PollFlags::OUT));
-            }
+        if let Some(sink) = self.sink().filter(|_| self.input.from < self.input.to) {
+            fds.push(PollFd::new(sink, PollFlags::OUT));
         }
         for client in &self.attached {
             let due = |n: usize| self.output[n].busy && client.due(n, self.output[n].len);

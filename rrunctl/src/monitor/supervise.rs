@@ -194,10 +194,10 @@ impl Monitor {
     fn serve(mut self) -> Result<()> {
         while self.at != At::Gone {
             let hangup = self.sleep()?;
-            if sys::hangup() {
-                if let Some(Err(e)) = self.log.as_mut().map(JsonFile::reopen) {
-                    self.run.tell(&e);
-                }
+            if sys::hangup()
+                && let Some(Err(e)) = self.log.as_mut().map(JsonFile::reopen)
+            {
+                self.run.tell(&e);
             }
             self.pass_streams(|streams, log| streams.ready(hangup, log));
             self.reap();
@@ -279,10 +279,10 @@ impl Monitor {
                 _ if Some(pid) == self.init => self.init_ended = Some(status),
                 _ => {}
             }
-            if matches!(self.at, At::Created | At::Running) {
-                if let Some(status) = self.init_ended.take() {
-                    self.ended(Some(status), None);
-                }
+            if matches!(self.at, At::Created | At::Running)
+                && let Some(status) = self.init_ended.take()
+            {
+                self.ended(Some(status), None);
             }
         }
     }

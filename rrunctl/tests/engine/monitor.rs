@@ -43,7 +43,7 @@ impl Container {
         let id = format!("mon-{}", rrunctl::home::unique().expect("random"));
         let dir = std::env::temp_dir().join(format!("rrunctl-{id}"));
         let made = |name: &str| {
-            fs::create_dir_all(dir.join(name)).expect("mkdir");
+            fs::DirBuilder::new().recursive(true).create(dir.join(name)).expect("mkdir");
             dir.join(name)
         };
         let lower = made("lower");
@@ -209,7 +209,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            if let Some(Found::Monitored(client)) = find(&self.setup.settings).ok() {
+            if let Ok(Found::Monitored(client)) = find(&self.setup.settings) {
                 let _ = client.stop_restarting();
             }
             let messages =
