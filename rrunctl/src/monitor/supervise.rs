@@ -483,6 +483,8 @@ impl Monitor {
     fn leave(mut self) {
         // What the container sent at last is in its sockets.
         self.ports.ready();
+        // Whoever is told that it has ended may bind them at once.
+        self.ports = Ports::default();
         self.runtime.remove();
         let status = self.status();
         self.run.leave();

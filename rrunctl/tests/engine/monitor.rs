@@ -6,6 +6,9 @@ use rrunctl::monitor::{
     find, spawn,
 };
 use rustix::fs::{FlockOperation, flock};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -147,6 +150,12 @@ impl Container {
         Command::new(program).args(options).args(args).output().expect("rrun")
     }
 
+    fn fifo(&self) -> PathBuf {
+        let fifo = self.dir.join("fifo");
+        assert!(Command::new("/bin/busybox").arg("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+        fifo
+    }
+
     fn id(&self) -> &str {
         &self.setup.settings.id
     }
@@ -196,7 +205,7 @@ impl Container {
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             line.contains(self.id()).then_some(line)
         });
-        let run = fs::read_dir(&self.setup.settings.run).expect("run").flatten();
+        let run = fs::read_dir(&self.setup.settings.run).into_iter().flatten().flatten();
         let run =
             run.map(|entry| entry.file_name().display().to_string()).filter(|name| name != "rrunmon.log");
         let state = fs::read_dir(self.dir.join("rrun")).into_iter().flatten().flatten();
@@ -534,9 +543,7 @@ fn a_stop_by_hand_is_not_followed_by_a_restart() {
 #[test]
 fn many_wait_and_who_comes_while_it_is_taken_down_is_told_at_once() {
     let container = Container::new("exit 4");
-    let fifo = container.dir.join("fifo");
-    let made = Command::new("/bin/busybox").arg("mkfifo").arg(&fifo).status().expect("mkfifo");
-    assert!(made.success());
+    let fifo = container.fifo();
     let container = container.with(|settings, _| {
         settings.ended = vec!["/bin/busybox".to_owned(), "cat".to_owned(), fifo.display().to_string()];
     });
@@ -717,6 +724,80 @@ fn a_port_is_held_and_what_reaches_it_is_passed_to_the_container() {
     };
     assert_eq!(text(&said), "through");
     end.wait().expect("an exit");
-    container.left();
     TcpListener::bind(address).expect("free");
+}
+
+#[test]
+fn a_stop_while_the_next_run_is_being_made_is_answered_when_there_is_none() {
+    let container = Container::new("echo run");
+    let fifo = container.fifo();
+    // A hook waits until the fifo is open for writing on the other side, and closed.
+    let container = container.with(|settings, config| {
+        settings.restart = Restart { name: Policy::Always, maximum: 0 };
+        let hook = json!({"path": "/bin/busybox", "args": ["busybox", "cat", fifo]});
+        config["hooks"] = json!({"createRuntime": [hook]});
+    });
+    let release = |fifo: &Path| fs::OpenOptions::new().write(true).open(fifo).expect("open");
+    let client = std::thread::scope(|scope| {
+        let first = scope.spawn(|| drop(release(&fifo)));
+        let client = container.created();
+        first.join().expect("no panic");
+        client
+    });
+    let end = client.wait(Until::Ended).expect("waiting");
+    client.start().expect("started");
+    let second = release(&fifo);
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socket");
+    let path = container.setup.settings.run.join("ctl.sock");
+    connect(&socket, &SocketAddrUnix::new(&path).expect("an address")).expect("connect");
+    for words in [&b"\"stop_restarting\""[..], b"\"status\""] {
+        rustix::net::send(&socket, words, SendFlags::empty()).expect("send");
+    }
+    let reply = || {
+        let mut reply = [0; 1000];
+        let (n, _) = rustix::net::recv(&socket, &mut reply, RecvFlags::empty()).expect("recv");
+        serde_json::from_slice::<Value>(&reply[..n]).expect("JSON")["status"]["phase"].clone()
+    };
+    assert_eq!(reply(), "restarting", "of the second question");
+    drop(second);
+    assert_eq!(reply(), "ending", "of the first one");
+    let last = end.wait().expect("an exit");
+    assert_eq!((last.code, last.restarts, last.restarting), (0, 1, false));
+    assert_eq!(runs(&container).len(), 1);
+}
+
+#[test]
+fn the_command_at_the_end_can_remove_everything() {
+    let container = Container::new("echo run").with(|settings, _| {
+        let dirs = ["run", "containers", "upper", "work", "merged"];
+        let dirs = dirs.map(|dir| settings.bundle.with_file_name(dir).display().to_string());
+        settings.ended = ["/bin/busybox", "rm", "-r"].map(str::to_owned).into_iter().chain(dirs).collect();
+    });
+    let client = container.created();
+    let end = client.wait(Until::Ended).expect("waiting");
+    client.start().expect("started");
+    assert_eq!(end.wait().expect("an exit").code, 0);
+    let left: Vec<_> =
+        fs::read_dir(&container.dir).expect("readdir").flatten().map(|dir| dir.file_name()).collect();
+    assert!(
+        ["run", "containers", "upper", "work", "merged"].iter().all(|dir| !left.contains(&(*dir).into())),
+        "{left:?}"
+    );
+    assert!(matches!(find(&container.setup.settings), Ok(Found::Gone)));
+}
+
+#[test]
+fn descriptors_of_the_callers_caller_are_not_held() {
+    let container = Container::new("echo up; sleep 1000");
+    // Without O_CLOEXEC, as a shell passes them on.
+    let (read, write) = rustix::pipe::pipe().expect("pipe");
+    let client = container.created();
+    drop(write);
+    client.start().expect("started");
+    assert_eq!(all(File::from(read)), b"");
+    assert_eq!(client.status().expect("a status").phase, Phase::Running);
+    let end = client.wait(Until::Exit).expect("waiting");
+    assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
+    end.wait().expect("an exit");
 }
