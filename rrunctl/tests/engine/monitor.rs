@@ -466,6 +466,16 @@ fn time(text: &str) -> OffsetDateTime {
     OffsetDateTime::parse(text, &Rfc3339).expect("a time")
 }
 
+#[test]
+fn a_terminal_that_nobody_has_open_for_a_while_has_not_ended() {
+    let script = "echo one; exec 0<&- 1>&- 2>&-; sleep 0.2; echo two > /dev/pts/0";
+    let container = Container::new(script).with(|settings, config| {
+        settings.tty = true;
+        config["process"]["terminal"] = json!(true);
+    });
+    assert_eq!(text(&container.run().1), "one\r\ntwo\r\n");
+}
+
 /// When each run said something.
 fn runs(container: &Container) -> Vec<OffsetDateTime> {
     let timestamps = LogOptions { timestamps: true, ..LogOptions::default() };
@@ -610,8 +620,9 @@ fn a_killed_monitor_leaves_the_container_running_and_that_is_told() {
 
 #[test]
 fn signals_do_not_end_a_monitor_and_sighup_opens_the_log_anew() {
-    let container = Container::new("exec cat").with(|settings, _| {
+    let container = Container::new("exec cat").with(|settings, config| {
         settings.open_stdin = true;
+        config["process"].as_object_mut().expect("an object").remove("oomScoreAdj");
     });
     let client = container.created();
     let (mut stream, _) = client.streams(BOTH).expect("attached");
@@ -638,7 +649,14 @@ fn signals_do_not_end_a_monitor_and_sighup_opens_the_log_anew() {
         assert!(line.ends_with("0000000000000000"), "{line}");
     }
     assert!(status.contains("Umask:\t0022\n"));
-    assert_eq!(fs::read_to_string(format!("/proc/{init}/oom_score_adj")).expect("a score"), "0\n");
+    let score = |pid: &str| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a score");
+    assert_eq!(score(&init.to_string()), score("self"));
+    let mut lower = Command::new("/bin/sh");
+    if lower.args(["-c", "echo -999 > /proc/self/oom_score_adj"]).output().expect("sh").status.success() {
+        assert_eq!(score(&monitor.as_raw_nonzero().to_string()), "-999\n");
+    } else {
+        eprintln!("skipped: the monitor's own oom_score_adj, as lowering it needs CAP_SYS_RESOURCE");
+    }
     let end = client.wait(Until::Exit).expect("waiting");
     assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
     end.wait().expect("an exit");
