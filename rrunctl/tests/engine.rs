@@ -6,3 +6,5 @@ mod registry;
 mod spec;
 #[path = "engine/monitor.rs"]
 mod monitor;
+#[path = "engine/images.rs"]
+mod images;

@@ -1,8 +1,326 @@
-//! The command line.
+//! The command line: docker's words, flags, columns and exit codes.
+//!
+//! Each command is a structure of its flags, which clap reads, with a `run` that does it. Only what is in here prints:
+//! results on standard output, `Error: …`, warnings and questions about passwords on standard error. A reader who goes
+//! away ends the command without a word, since a pipe into head(1) is no failure.
 
 #![forbid(unsafe_code)]
 
+mod check_config;
+mod disk;
+mod filter;
+mod generate;
 mod human;
+mod image;
+mod images;
+mod info;
+mod inspect;
 mod progress;
 mod table;
 mod template;
+
+use crate::digest::Digest;
+use crate::error::{Context as _, Error, Result};
+use crate::home::Home;
+use crate::progress::Event;
+use crate::settings::Settings;
+use crate::store::{Store, User};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use progress::{How, Progress};
+use rustix::io::Errno;
+use std::cell::{Cell, OnceCell};
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const ROOT: &str = "/var/lib/rrunctl";
+const RUN: &str = "/run/rrunctl";
+const CONFIG: &str = "/etc/rrunctl/daemon.json";
+
+/// Images, containers, networks and volumes above rrun, without a daemon.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rrunctl",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Flags may stand before or after what they are about. `rrunctl COMMAND --help` has examples."
+)]
+struct Cli {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which engine it is about.
+#[derive(Debug, Args)]
+struct Place {
+    /// Where images, containers and volumes are kept [default: $RRUNCTL_ROOT or /var/lib/rrunctl]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    root: Option<PathBuf>,
+    /// Where what a reboot may take is [default: /run/rrunctl]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    run: Option<PathBuf>,
+    /// Settings, written as docker's daemon.json [default: /etc/rrunctl/daemon.json]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    CheckConfig(check_config::CheckConfig),
+    Completion(generate::Completion),
+    #[command(subcommand)]
+    Generate(generate::Generate),
+    History(images::History),
+    #[command(subcommand)]
+    Image(image::Command),
+    Images(images::List),
+    Import(image::Import),
+    Info(info::Info),
+    Inspect(inspect::Inspect),
+    Load(image::Load),
+    Rmi(image::Remove),
+    Save(image::Save),
+    #[command(subcommand)]
+    System(disk::System),
+    Tag(image::Tag),
+    Version(info::Version),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let read =
+        Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match read {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let at = At { place: cli.place, home: OnceCell::new(), gone: Cell::new(false), failed: Cell::new(false) };
+    let done = match cli.command {
+        Command::CheckConfig(command) => command.run(&at),
+        Command::Completion(command) => command.run(&at),
+        Command::Generate(command) => command.run(&at),
+        Command::History(command) => command.run(&at),
+        Command::Image(command) => command.run(&at),
+        Command::Images(command) => command.run(&at),
+        Command::Import(command) => command.run(&at),
+        Command::Info(command) => command.run(&at),
+        Command::Inspect(command) => command.run(&at),
+        Command::Load(command) => command.run(&at),
+        Command::Rmi(command) => command.run(&at),
+        Command::Save(command) => command.run(&at),
+        Command::System(command) => command.run(&at),
+        Command::Tag(command) => command.run(&at),
+        Command::Version(command) => command.run(&at),
+    };
+    if let Err(e) = done
+        && !at.gone.get()
+    {
+        at.complain(&e);
+    }
+    ExitCode::from(u8::from(at.failed.get()))
+}
+
+/// What clap says of arguments that it cannot take, in one line; help, where that was asked for. 125 as docker has it
+/// for flags, 1 for commands and what is missing.
+fn usage(e: &clap::Error) -> ExitCode {
+    let text = e.to_string();
+    match e.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    let mut said = String::new();
+    let mut about = String::from("rrunctl");
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(usage) = line.strip_prefix("Usage: ") {
+            let words =
+                usage.split(' ').take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+            about = words.collect::<Vec<_>>().join(" ");
+        } else if !line.starts_with("For more information") {
+            let gap = if said.is_empty() || said.ends_with([':', ',']) { "" } else { ";" };
+            said = format!("{said}{gap} {}", line.trim_start_matches("error: "));
+        }
+    }
+    let _ = writeln!(io::stderr(), "Error:{said} (see '{about} --help')");
+    let unknown = matches!(e.kind(), ErrorKind::InvalidSubcommand | ErrorKind::MissingRequiredArgument);
+    ExitCode::from(if unknown { 1 } else { 125 })
+}
+
+/// What a command works with.
+#[derive(Debug)]
+struct At {
+    place: Place,
+    home: OnceCell<Home>,
+    /// Nobody reads standard output any more.
+    gone: Cell<bool>,
+    /// Something was complained about.
+    failed: Cell<bool>,
+}
+
+impl At {
+    fn home(&self) -> Result<&Home> {
+        if let Some(home) = self.home.get() {
+            return Ok(home);
+        }
+        let root = match (&self.place.root, std::env::var_os("RRUNCTL_ROOT")) {
+            (Some(root), _) => root.clone(),
+            (None, Some(root)) if !root.is_empty() => root.into(),
+            _ => ROOT.into(),
+        };
+        let run = self.place.run.clone().unwrap_or_else(|| RUN.into());
+        let home = Home::open(&root, &run).map_err(|e| match e.errno() {
+            Some(Errno::ACCESS | Errno::PERM) => {
+                e.remedy("run it as root, or with --root and --run of your own")
+            }
+            _ => e,
+        })?;
+        Ok(self.home.get_or_init(|| home))
+    }
+
+    fn store(&self) -> Result<Store> {
+        Store::open(self.home()?)
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let path = self.place.config.as_deref().unwrap_or(Path::new(CONFIG));
+        let settings = match Settings::read(path)? {
+            Some(settings) => settings,
+            None if self.place.config.is_some() => {
+                return Err(Error::not_found(format!("read {}: no such file or directory", path.display())));
+            }
+            None => Settings::default(),
+        };
+        for warning in &settings.warnings {
+            self.warn(warning);
+        }
+        Ok(settings)
+    }
+
+    /// Writes a result to standard output.
+    fn print(&self, text: impl Display) -> Result<()> {
+        self.wrote(write!(io::stdout(), "{text}").and_then(|()| io::stdout().flush()))
+    }
+
+    /// The same, and a line's end.
+    fn say(&self, text: impl Display) -> Result<()> {
+        self.print(format_args!("{text}\n"))
+    }
+
+    /// Looks at what writing to standard output came to.
+    fn wrote(&self, result: io::Result<()>) -> Result<()> {
+        if let Err(e) = &result {
+            self.gone.set(self.gone.get() || e.kind() == io::ErrorKind::BrokenPipe);
+        }
+        result.context(|| "write to standard output")
+    }
+
+    /// Says on standard error what failed, and goes on with the rest.
+    fn complain(&self, e: &Error) {
+        self.failed.set(true);
+        let _ = writeln!(io::stderr(), "Error: {e}");
+    }
+
+    fn warn(&self, text: impl Display) {
+        let _ = writeln!(io::stderr(), "WARNING: {text}");
+    }
+
+    /// Does something with each of several; what fails is told, and the rest is done all the same.
+    fn each(&self, names: &[String], mut work: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        for name in names {
+            match work(name) {
+                Err(e) if !self.gone.get() => self.complain(&e),
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks, unless it shall not.
+    fn confirm(&self, force: bool, warning: &str, what: &str) -> Result<()> {
+        if force {
+            return Ok(());
+        }
+        self.print(format_args!("WARNING! {warning}\nAre you sure you want to continue? [y/N] "))?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).context(|| "read standard input")?;
+        if !io::stdin().is_terminal() {
+            self.say("")?;
+        }
+        if answer.trim().eq_ignore_ascii_case("y") {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{what} has been cancelled")))
+    }
+
+    /// Runs a work that tells how far it is.
+    fn progress<T>(
+        &self,
+        quiet: bool,
+        work: impl FnOnce(crate::progress::Sink<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let how = match quiet {
+            true => How::Quiet,
+            false if io::stdout().is_terminal() => How::Terminal(
+                rustix::termios::tcgetwinsize(io::stdout()).map_or(80, |size| size.ws_col.max(1)),
+            ),
+            false => How::Plain,
+        };
+        let progress = Progress::new(io::stdout(), how);
+        work(&|event: Event| progress.show(event))
+    }
+
+    /// The containers that were made from an image.
+    fn users(&self, image: &Digest) -> Result<Vec<User>> {
+        disk::users(self.home()?, image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each_command(command: &clap::Command, path: &str, check: &mut impl FnMut(&clap::Command, &str)) {
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let path = format!("{path} {}", sub.get_name());
+            check(sub, &path);
+            each_command(sub, &path, check);
+        }
+    }
+
+    #[test]
+    fn no_two_flags_of_a_command_are_alike() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_and_shows_how() {
+        each_command(&Cli::command(), "rrunctl", &mut |command, path| {
+            assert!(command.get_about().is_some(), "{path}");
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                command.has_subcommands() || examples.starts_with("Examples:\n  rrunctl "),
+                "{path}: {examples}"
+            );
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {}", argument.get_id());
+            }
+        });
+    }
+}

@@ -1,0 +1,128 @@
+//! `--filter KEY=VALUE` of images.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::store::Filter;
+use time::format_description::well_known::Rfc3339;
+use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, macros::format_description};
+
+/// What `docker images` and `docker image prune` know.
+pub(crate) fn images(filters: &[String], known: &[&str]) -> Result<Filter> {
+    let mut filter = Filter::default();
+    for text in filters {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| Error::invalid(format!("bad format of filter {text:?} (expected name=value)")))?;
+        // `label!=key`
+        let key = key.trim().to_lowercase();
+        let value = value.trim();
+        if !known.contains(&key.as_str()) {
+            return Err(Error::invalid(format!("invalid filter {key:?}"))
+                .remedy(format!("there are {}", known.join(" "))));
+        }
+        match key.as_str() {
+            "reference" => filter.reference.push(value.to_owned()),
+            "label" => filter.labels.push(value.to_owned()),
+            "label!" => filter.without_labels.push(value.to_owned()),
+            "dangling" => filter.dangling = Some(truth(value)?),
+            "before" => filter.before = Some(value.to_owned()),
+            "since" => filter.since = Some(value.to_owned()),
+            _ => filter.until = Some(instant(value, OffsetDateTime::now_utc())?),
+        }
+    }
+    Ok(filter)
+}
+
+fn truth(value: &str) -> Result<bool> {
+    match value.to_lowercase().as_str() {
+        "1" | "t" | "true" => Ok(true),
+        "0" | "f" | "false" => Ok(false),
+        _ => Err(Error::invalid(format!("invalid filter 'dangling={value}'")).remedy("true or false")),
+    }
+}
+
+/// A time as docker takes it: seconds since 1970, RFC 3339, a date, or so long ago (`10m`, `1h30m`).
+pub(crate) fn instant(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime> {
+    let invalid = || {
+        Error::invalid(format!("invalid time {text:?}"))
+            .remedy("seconds since 1970, 2026-01-31, 2026-01-31T10:00:00Z, or so long ago: 24h, 10m")
+    };
+    if let Ok(seconds) = text.parse::<f64>() {
+        #[expect(clippy::cast_possible_truncation, reason = "what is out of range is refused")]
+        return OffsetDateTime::from_unix_timestamp(seconds as i64).map_err(|_| invalid());
+    }
+    if let Some(ago) = go_duration(text) {
+        return now.checked_sub(ago).ok_or_else(invalid);
+    }
+    if let Ok(instant) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Ok(instant);
+    }
+    let seconds = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+    if let Ok(instant) = PrimitiveDateTime::parse(text, seconds) {
+        return Ok(instant.assume_utc());
+    }
+    let day = format_description!("[year]-[month]-[day]");
+    Date::parse(text, day).map(|date| date.midnight().assume_utc()).map_err(|_| invalid())
+}
+
+/// Go's `time.ParseDuration`, whole numbers: `1h30m10s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let n: i64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let seconds = match &rest[..unit] {
+            "h" => 3600,
+            "m" => 60,
+            "s" => 1,
+            _ => return None,
+        };
+        sum = sum.checked_add(Duration::seconds(n.checked_mul(seconds)?))?;
+        rest = &rest[unit..];
+    }
+    (!text.is_empty()).then_some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_time_is_a_date_or_so_long_ago() {
+        let now = datetime!(2026-11-23 06:00:00 UTC);
+        for (text, expected) in [
+            ("24h", datetime!(2026-11-22 06:00:00 UTC)),
+            ("1h30m", datetime!(2026-11-23 04:30:00 UTC)),
+            ("1000", datetime!(1970-01-01 00:16:40 UTC)),
+            ("2026-01-31", datetime!(2026-01-31 00:00:00 UTC)),
+            ("2026-01-31T10:00:00", datetime!(2026-01-31 10:00:00 UTC)),
+            ("2026-01-31T10:00:00+01:00", datetime!(2026-01-31 09:00:00 UTC)),
+        ] {
+            assert_eq!(instant(text, now).expect(text), expected, "{text}");
+        }
+        for bad in ["", "x", "10", "5d", "h", "99999999999999999999h", "1e300", "nan", "é", "2026-13-01"] {
+            assert!(bad == "10" || instant(bad, now).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_filter_is_refused_with_those_that_there_are() {
+        let known = ["dangling", "label", "label!"];
+        let filter =
+            images(&["dangling=true".into(), "label=a=b".into(), "label!=c".into()], &known).expect("known");
+        assert_eq!(filter.dangling, Some(true));
+        assert_eq!((filter.labels, filter.without_labels), (vec!["a=b".into()], vec!["c".into()]));
+        for (bad, text) in [
+            ("x=1", "invalid filter \"x\" (there are dangling label label!)"),
+            ("dangling", "bad format of filter \"dangling\" (expected name=value)"),
+            ("dangling=maybe", "invalid filter 'dangling=maybe' (true or false)"),
+        ] {
+            assert_eq!(images(&[bad.into()], &known).expect_err(bad).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `inspect`: what there is to know, as JSON or as a template has it.
+
+#![forbid(unsafe_code)]
+
+use super::At;
+use super::template::Template;
+use crate::error::{Error, Kind, Result};
+use crate::image;
+use crate::store::Store;
+use clap::{Args, ValueEnum};
+use serde::Serialize as _;
+use serde_json::Value;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+/// Show all there is to know of images, by names or ids
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rrunctl inspect busybox
+  rrunctl inspect -f '{{.Config.Cmd}}' busybox
+  rrunctl inspect -f '{{json .RootFS.Layers}}' busybox alpine")]
+pub(super) struct Inspect {
+    /// Names or ids
+    #[arg(value_name = "NAME|ID", required = true)]
+    names: Vec<String>,
+    /// Print as `json` or TEMPLATE
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Only things of this kind
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<Thing>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Thing {
+    Image,
+}
+
+impl Inspect {
+    pub(super) fn run(self, at: &At) -> Result<()> {
+        let store = at.store()?;
+        let things = [(Thing::Image, "image")];
+        let things: Vec<_> = things
+            .into_iter()
+            .filter(|(thing, _)| self.kind.is_none_or(|kind| kind as usize == *thing as usize))
+            .collect();
+        show(at, &self.names, self.format.as_deref(), |name| {
+            for (thing, _) in &things {
+                let found = match thing {
+                    Thing::Image => image_value(&store, name),
+                };
+                match found {
+                    Err(e) if e.kind() == Kind::NotFound => {}
+                    found => return found,
+                }
+            }
+            Err(Error::not_found(match &things[..] {
+                [(_, kind)] if self.kind.is_some() => format!("No such {kind}: {name}"),
+                _ => format!("No such object: {name}"),
+            }))
+        })
+    }
+}
+
+/// Show all there is to know of images
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rrunctl image inspect busybox
+  rrunctl image inspect -f '{{.Id}} {{.Size}}' busybox alpine")]
+pub(super) struct Image {
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    names: Vec<String>,
+    /// Print as `json` or TEMPLATE
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+impl Image {
+    pub(super) fn run(self, at: &At) -> Result<()> {
+        let store = at.store()?;
+        show(at, &self.names, self.format.as_deref(), |name| image_value(&store, name))
+    }
+}
+
+fn image_value(store: &Store, name: &str) -> Result<Value> {
+    image::inspect(store, &store.images().resolve(name)?)
+}
+
+/// Prints what `find` finds: one array, or each as the template has it; what is not found is told behind it.
+pub(super) fn show(
+    at: &At,
+    names: &[String],
+    format: Option<&str>,
+    find: impl Fn(&str) -> Result<Value>,
+) -> Result<()> {
+    let template = match format {
+        None | Some("json" | "") => None,
+        Some(format) => Some(Template::parse(format)?),
+    };
+    let mut found = Vec::new();
+    let mut failed = Vec::new();
+    for name in names {
+        match find(name) {
+            Ok(value) => found.push(value),
+            Err(e) => failed.push(e),
+        }
+    }
+    match &template {
+        Some(template) => {
+            for value in &found {
+                at.say(template.render(value)?)?;
+            }
+        }
+        None if format == Some("json") => at.say(Value::Array(found))?,
+        None => at.say(pretty(&Value::Array(found))?)?,
+    }
+    for e in failed {
+        at.complain(&e);
+    }
+    Ok(())
+}
+
+/// JSON with docker's four blanks.
+pub(super) fn pretty(value: &Value) -> Result<String> {
+    let mut text = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
+    value.serialize(&mut serializer).map_err(|e| Error::system(format!("write JSON: {e}")))?;
+    String::from_utf8(text).map_err(|e| Error::system(format!("write JSON: {e}")))
+}
