@@ -12,6 +12,7 @@ use crate::image::Usage;
 use crate::store::{Filter, Store, User};
 use clap::{Args, Subcommand};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs;
 use time::OffsetDateTime;
 
@@ -72,6 +73,7 @@ impl Df {
         let rows = vec![
             df_row("Images", usage.images.len(), used, usage.size, usage.reclaimable),
             df_row("Containers", made.len(), running, all, stopped),
+            volumes(home, &made)?,
         ];
         let titles: &[(&str, &str)] = &[
             ("Active", "ACTIVE"),
@@ -97,6 +99,27 @@ fn df_row(kind: &str, total: usize, active: usize, size: u64, reclaimable: u64) 
     ])
 }
 
+/// Volumes, of which those that no container has could be given back.
+fn volumes(home: &Home, made: &[Made]) -> Result<Row> {
+    let dir = home.kept("volumes");
+    let (mut total, mut active, mut size, mut unused) = (0, 0, 0, 0);
+    for entry in fs::read_dir(&dir).context(|| format!("open {}", dir.display()))? {
+        let entry = entry.context(|| format!("read {}", dir.display()))?;
+        let data = entry.path().join("_data");
+        if !data.is_dir() {
+            continue;
+        }
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let used = made.iter().any(|one| one.volumes.contains(&name));
+        let bytes = home::size(&data);
+        total += 1;
+        active += usize::from(used);
+        size += bytes;
+        unused += if used { 0 } else { bytes };
+    }
+    Ok(df_row("Local Volumes", total, active, size, unused))
+}
+
 fn verbose(store: &Store, usage: &Usage) -> Result<String> {
     let images = store.images();
     let names = names(&images.references()?);
@@ -110,10 +133,10 @@ fn verbose(store: &Store, usage: &Usage) -> Result<String> {
             ("CreatedSince", since(image.created, now).into()),
             ("ID", id(&one.id, true).into()),
             ("Repository", name.map_or_else(|| NONE.to_owned(), |name| name.familiar_name()).into()),
-            ("SharedSize", human::size(one.shared).into()),
+            ("SharedSize", human::precise_size(one.shared).into()),
             ("Size", human::size(one.size).into()),
             ("Tag", name.and_then(|name| name.tag.as_deref()).unwrap_or(NONE).into()),
-            ("UniqueSize", human::size(one.size.saturating_sub(one.shared)).into()),
+            ("UniqueSize", human::precise_size(one.size.saturating_sub(one.shared)).into()),
         ]));
     }
     let titles: &[(&str, &str)] = &[
@@ -150,7 +173,9 @@ impl Prune {
         let store = at.store()?;
         let warning =
             format!("This will remove:\n  - {}\n  - what killed commands left\n", image::what(self.all));
-        at.confirm(self.force, &warning, "system prune")?;
+        if !at.confirmed(self.force, &warning)? {
+            return Ok(());
+        }
         let (removed, freed) = crate::image::prune(&store, self.all, &Filter::default(), &|id| at.users(id))?;
         let left = at.home()?.sweep()?;
         at.print(image::deleted(&removed))?;
@@ -165,6 +190,7 @@ pub(super) struct Made {
     /// The image that it was made from.
     image: String,
     name: String,
+    volumes: Vec<String>,
     pub(super) running: bool,
     pub(super) paused: bool,
 }
@@ -179,6 +205,8 @@ struct Kept {
     config: KeptConfig,
     #[serde(default)]
     state: KeptState,
+    #[serde(default)]
+    mount_points: BTreeMap<String, KeptMount>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -192,6 +220,12 @@ struct KeptConfig {
 struct KeptState {
     running: bool,
     paused: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct KeptMount {
+    name: String,
 }
 
 /// Every container.
@@ -210,6 +244,7 @@ pub(super) fn containers(home: &Home) -> Result<Vec<Made>> {
             id: entry.file_name().to_string_lossy().into_owned(),
             image: kept.image,
             name: kept.config.image,
+            volumes: kept.mount_points.into_values().map(|mount| mount.name).collect(),
             running: kept.state.running,
             paused: kept.state.paused,
         });

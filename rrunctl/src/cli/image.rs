@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{At, filter, human, images, inspect};
+use super::{At, filter, human, images, inspect, registry};
 use crate::error::{Context as _, Error, Result};
 use crate::home;
 use crate::image;
@@ -26,6 +26,8 @@ pub(super) enum Command {
     #[command(visible_alias = "list")]
     Ls(images::List),
     Prune(Prune),
+    Pull(registry::Pull),
+    Push(registry::Push),
     #[command(visible_alias = "remove")]
     Rm(Remove),
     Save(Save),
@@ -41,6 +43,8 @@ impl Command {
             Self::Load(command) => command.run(at),
             Self::Ls(command) => command.run(at),
             Self::Prune(command) => command.run(at),
+            Self::Pull(command) => command.run(at),
+            Self::Push(command) => command.run(at),
             Self::Rm(command) => command.run(at),
             Self::Save(command) => command.run(at),
             Self::Tag(command) => command.run(at),
@@ -90,11 +94,8 @@ impl Remove {
     pub(super) fn run(self, at: &At) -> Result<()> {
         let store = at.store()?;
         at.each(&self.images, |name| {
-            match image::remove(&store, name, self.force, !self.no_prune, &|id| at.users(id)) {
-                Ok(removed) => at.print(removed_lines(&removed, ["Untagged", "Deleted"])),
-                // What is gone already is no failure by force, but a word on standard error.
-                Err(e) => Err(e),
-            }
+            let removed = image::remove(&store, name, self.force, !self.no_prune, &|id| at.users(id))?;
+            at.print(removed_lines(&removed, ["Untagged", "Deleted"]))
         })
     }
 }
@@ -323,7 +324,9 @@ impl Prune {
     pub(super) fn run(self, at: &At) -> Result<()> {
         let filter = filter::images(&self.filters, &["until", "label", "label!"])?;
         let store = at.store()?;
-        at.confirm(self.force, &format!("This will remove {}.", what(self.all)), "image prune")?;
+        if !at.confirmed(self.force, &format!("This will remove {}.", what(self.all)))? {
+            return Ok(());
+        }
         let (removed, freed) = image::prune(&store, self.all, &filter, &|id| at.users(id))?;
         at.print(deleted(&removed))?;
         at.say(format_args!("Total reclaimed space: {}", human::precise_size(freed)))

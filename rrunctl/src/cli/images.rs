@@ -246,7 +246,7 @@ impl History {
             format!("{{{{.ID}}}}\t{{{{.{created}}}}}\t{{{{.CreatedBy}}}}\t{{{{.Size}}}}\t{{{{.Comment}}}}");
         let titles: &[(&str, &str)] = &[
             ("Comment", "COMMENT"),
-            ("CreatedAt", if self.human { "CREATED AT" } else { "CREATED" }),
+            ("CreatedAt", "CREATED AT"),
             ("CreatedBy", "CREATED BY"),
             ("CreatedSince", "CREATED"),
             ("ID", "IMAGE"),

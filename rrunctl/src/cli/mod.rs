@@ -16,6 +16,7 @@ mod images;
 mod info;
 mod inspect;
 mod progress;
+mod registry;
 mod table;
 mod template;
 
@@ -87,6 +88,10 @@ enum Command {
     Info(info::Info),
     Inspect(inspect::Inspect),
     Load(image::Load),
+    Login(registry::Login),
+    Logout(registry::Logout),
+    Pull(registry::Pull),
+    Push(registry::Push),
     Rmi(image::Remove),
     Save(image::Save),
     #[command(subcommand)]
@@ -119,6 +124,10 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Info(command) => command.run(&at),
         Command::Inspect(command) => command.run(&at),
         Command::Load(command) => command.run(&at),
+        Command::Login(command) => command.run(&at),
+        Command::Logout(command) => command.run(&at),
+        Command::Pull(command) => command.run(&at),
+        Command::Push(command) => command.run(&at),
         Command::Rmi(command) => command.run(&at),
         Command::Save(command) => command.run(&at),
         Command::System(command) => command.run(&at),
@@ -252,10 +261,10 @@ impl At {
         Ok(())
     }
 
-    /// Asks, unless it shall not.
-    fn confirm(&self, force: bool, warning: &str, what: &str) -> Result<()> {
+    /// Asks, unless it shall not; no answer is no.
+    fn confirmed(&self, force: bool, warning: &str) -> Result<bool> {
         if force {
-            return Ok(());
+            return Ok(true);
         }
         self.print(format_args!("WARNING! {warning}\nAre you sure you want to continue? [y/N] "))?;
         let mut answer = String::new();
@@ -263,10 +272,7 @@ impl At {
         if !io::stdin().is_terminal() {
             self.say("")?;
         }
-        if answer.trim().eq_ignore_ascii_case("y") {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("{what} has been cancelled")))
+        Ok(answer.trim().eq_ignore_ascii_case("y"))
     }
 
     /// Runs a work that tells how far it is.

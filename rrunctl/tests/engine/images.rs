@@ -144,6 +144,23 @@ fn refusal(output: &Output, arguments: &[&str]) -> String {
     said.strip_prefix("Error: ").unwrap_or_else(|| panic!("{arguments:?}: {said}")).trim_end().to_owned()
 }
 
+/// What a program makes of bytes.
+fn piped(program: &str, arguments: &[&str], bytes: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("apt-get install {program}: {e}"));
+    let mut input = child.stdin.take().expect("a pipe");
+    let bytes = bytes.to_vec();
+    let writer = std::thread::spawn(move || input.write_all(&bytes));
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("no panic").expect("it reads everything");
+    assert!(output.status.success(), "{program}");
+    output.stdout
+}
+
 fn tar(entries: &[(&str, &[u8], u32)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, bytes, mode) in entries {
@@ -310,15 +327,15 @@ fn i4_history_has_the_image_above_and_what_is_missing_below() {
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(
         lines[0],
-        "IMAGE          CREATED       CREATED BY                                  SIZE      COMMENT"
+        "IMAGE          CREATED       CREATED BY                           SIZE      COMMENT"
     );
     assert_eq!(
         lines[1],
-        format!("{}   5 weeks ago   /bin/sh -c #(nop)  CMD [\"sh\"]                0B        ", made.short())
+        format!("{}   5 weeks ago   /bin/sh -c #(nop)  CMD [\"sh\"]        0B        ", made.short())
     );
     assert_eq!(
         lines[2],
-        "<missing>      5 weeks ago   /bin/sh -c #(nop) ADD file:1 in /           6B        "
+        "<missing>      5 weeks ago   /bin/sh -c #(nop) ADD file:1 in /    6B        "
     );
     assert_eq!(lines.len(), 4);
     let raw =
@@ -400,11 +417,10 @@ fn i6_an_archive_of_any_compression_is_loaded_from_a_file_or_a_pipe() {
     gzip.write_all(&plain).expect("gzip");
     let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
     bzip2.write_all(&plain).expect("bzip2");
-    let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(0)).expect("xz");
-    xz.write_all(&plain).expect("xz");
+    let xz = piped("xz", &["-0", "-c"], &plain);
     let zstd = zstd::encode_all(&plain[..], 1).expect("zstd");
     for (name, bytes) in [
-        ("myos.tar.xz", xz.finish().expect("xz")),
+        ("myos.tar.xz", xz),
         ("myos.tar", plain),
         ("myos.tar.gz", gzip.finish().expect("gzip")),
         ("myos.tar.bz2", bzip2.finish().expect("bzip2")),
@@ -545,7 +561,7 @@ fn i13_layers_of_several_images_are_kept_once() {
         "--format",
         "{{.Type}} {{.TotalCount}} {{.Active}} {{.Reclaimable}}",
     ]);
-    assert!(df.starts_with("Images 2 0 ") && df.contains("(100%)\nContainers 0 0 0B\n"), "{df}");
+    assert!(df.starts_with("Images 2 0 ") && df.contains("(100%)\nContainers 0 0 0B\nLocal Volumes 0 0 0B\n"), "{df}");
     let verbose = engine.prints(&["system", "df", "-v"]);
     assert!(
         verbose
@@ -645,7 +661,8 @@ fn unused_images_are_pruned_after_a_question() {
     engine.container("used:1", false);
     assert_eq!(engine.prints(&["images", "-q", "-f", "dangling=true"]), format!("{}\n", old.short()));
     let output = engine.fed(&["image", "prune"], b"n\n");
-    assert_eq!(refusal(&output, &[]), "image prune has been cancelled");
+    assert!(output.status.success(), "no is an answer");
+    assert_eq!(engine.prints(&["images", "-q", "-f", "dangling=true"]), format!("{}\n", old.short()));
     let question =
         "WARNING! This will remove all dangling images.\nAre you sure you want to continue? [y/N] \n";
     assert_eq!(text(&output.stdout), question);
