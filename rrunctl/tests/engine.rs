@@ -6,5 +6,11 @@ mod registry;
 mod spec;
 #[path = "engine/monitor.rs"]
 mod monitor;
+#[path = "engine/harness.rs"]
+mod harness;
 #[path = "engine/images.rs"]
 mod images;
+#[path = "engine/networks.rs"]
+mod networks;
+#[path = "engine/registries.rs"]
+mod registries;

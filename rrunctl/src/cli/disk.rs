@@ -4,7 +4,7 @@
 
 use super::images::{NONE, id, names, since, text};
 use super::table::{self, Row, row};
-use super::{At, human, image, info};
+use super::{At, human, image, info, network};
 use crate::digest::Digest;
 use crate::error::{Context as _, Error, Result};
 use crate::home::{self, Home};
@@ -171,11 +171,15 @@ pub(super) struct Prune {
 impl Prune {
     fn run(self, at: &At) -> Result<()> {
         let store = at.store()?;
-        let warning =
-            format!("This will remove:\n  - {}\n  - what killed commands left\n", image::what(self.all));
+        let warning = format!(
+            "This will remove:\n  - all networks not used by at least one container\n  - {}\n  - what killed commands \
+             left\n",
+            image::what(self.all)
+        );
         if !at.confirmed(self.force, &warning)? {
             return Ok(());
         }
+        at.print(network::prune_all(at)?)?;
         let (removed, freed) = crate::image::prune(&store, self.all, &Filter::default(), &|id| at.users(id))?;
         let left = at.home()?.sweep()?;
         at.print(image::deleted(&removed))?;

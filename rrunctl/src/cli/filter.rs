@@ -1,4 +1,4 @@
-//! `--filter KEY=VALUE` of images.
+//! `--filter KEY=VALUE`.
 
 #![forbid(unsafe_code)]
 
@@ -11,34 +11,39 @@ use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, macros::format_des
 pub(crate) fn images(filters: &[String], known: &[&str]) -> Result<Filter> {
     let mut filter = Filter::default();
     for text in filters {
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| Error::invalid(format!("bad format of filter {text:?} (expected name=value)")))?;
-        // `label!=key`
-        let key = key.trim().to_lowercase();
-        let value = value.trim();
-        if !known.contains(&key.as_str()) {
-            return Err(Error::invalid(format!("invalid filter {key:?}"))
-                .remedy(format!("there are {}", known.join(" "))));
-        }
+        let (key, value) = pair(text, known)?;
         match key.as_str() {
-            "reference" => filter.reference.push(value.to_owned()),
-            "label" => filter.labels.push(value.to_owned()),
-            "label!" => filter.without_labels.push(value.to_owned()),
-            "dangling" => filter.dangling = Some(truth(value)?),
-            "before" => filter.before = Some(value.to_owned()),
-            "since" => filter.since = Some(value.to_owned()),
-            _ => filter.until = Some(instant(value, OffsetDateTime::now_utc())?),
+            "reference" => filter.reference.push(value),
+            "label" => filter.labels.push(value),
+            "label!" => filter.without_labels.push(value),
+            "dangling" => filter.dangling = Some(truth(&key, &value)?),
+            "before" => filter.before = Some(value),
+            "since" => filter.since = Some(value),
+            _ => filter.until = Some(instant(&value, OffsetDateTime::now_utc())?),
         }
     }
     Ok(filter)
 }
 
-fn truth(value: &str) -> Result<bool> {
+/// A key, which has to be one of those `known`, and its value; `label!=x` has the key `label!`.
+pub(crate) fn pair(text: &str, known: &[&str]) -> Result<(String, String)> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Error::invalid(format!("bad format of filter {text:?} (expected name=value)")))?;
+    let key = key.trim().to_lowercase();
+    if !known.contains(&key.as_str()) {
+        return Err(Error::invalid(format!("invalid filter {key:?}"))
+            .remedy(format!("there are {}", known.join(" "))));
+    }
+    Ok((key, value.trim().to_owned()))
+}
+
+/// `true` or `false`, as Go reads them.
+pub(crate) fn truth(key: &str, value: &str) -> Result<bool> {
     match value.to_lowercase().as_str() {
         "1" | "t" | "true" => Ok(true),
         "0" | "f" | "false" => Ok(false),
-        _ => Err(Error::invalid(format!("invalid filter 'dangling={value}'")).remedy("true or false")),
+        _ => Err(Error::invalid(format!("invalid filter '{key}={value}'")).remedy("true or false")),
     }
 }
 

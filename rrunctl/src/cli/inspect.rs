@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::At;
 use super::template::Template;
+use super::{At, network};
 use crate::error::{Error, Kind, Result};
 use crate::image;
 use crate::store::Store;
@@ -12,7 +12,7 @@ use serde::Serialize as _;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
-/// Show all there is to know of images, by names or ids
+/// Show all there is to know of images and networks, by names or ids
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   rrunctl inspect busybox
@@ -33,30 +33,31 @@ pub(super) struct Inspect {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Thing {
     Image,
+    Network,
 }
 
 impl Inspect {
     pub(super) fn run(self, at: &At) -> Result<()> {
-        let store = at.store()?;
-        let things = [(Thing::Image, "image")];
-        let things: Vec<_> = things
-            .into_iter()
-            .filter(|(thing, _)| self.kind.is_none_or(|kind| kind as usize == *thing as usize))
-            .collect();
+        let (store, networks) = (at.store()?, at.networks()?);
+        let things = match self.kind {
+            Some(kind) => vec![kind],
+            None => vec![Thing::Image, Thing::Network],
+        };
         show(at, &self.names, self.format.as_deref(), |name| {
-            for (thing, _) in &things {
+            for thing in &things {
                 let found = match thing {
                     Thing::Image => image_value(&store, name),
+                    Thing::Network => network::value(&networks, name),
                 };
                 match found {
-                    Err(e) if e.kind() == Kind::NotFound => {}
+                    // With a type its own words say what there is not.
+                    Err(e) if e.kind() == Kind::NotFound && self.kind.is_none() => {}
+                    // What can be no image's name may be another thing's.
+                    Err(e) if e.kind() == Kind::Invalid && self.kind.is_none() => {}
                     found => return found,
                 }
             }
-            Err(Error::not_found(match &things[..] {
-                [(_, kind)] if self.kind.is_some() => format!("No such {kind}: {name}"),
-                _ => format!("No such object: {name}"),
-            }))
+            Err(Error::not_found(format!("No such object: {name}")))
         })
     }
 }

@@ -15,6 +15,7 @@ mod image;
 mod images;
 mod info;
 mod inspect;
+mod network;
 mod progress;
 mod registry;
 mod table;
@@ -48,7 +49,8 @@ const CONFIG: &str = "/etc/rrunctl/daemon.json";
     version,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    args_override_self = true
 )]
 #[command(
     after_help = "Flags may stand before or after what they are about. `rrunctl COMMAND --help` has examples."
@@ -90,6 +92,8 @@ enum Command {
     Load(image::Load),
     Login(registry::Login),
     Logout(registry::Logout),
+    #[command(subcommand)]
+    Network(network::Command),
     Pull(registry::Pull),
     Push(registry::Push),
     Rmi(image::Remove),
@@ -126,6 +130,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Load(command) => command.run(&at),
         Command::Login(command) => command.run(&at),
         Command::Logout(command) => command.run(&at),
+        Command::Network(command) => command.run(&at),
         Command::Pull(command) => command.run(&at),
         Command::Push(command) => command.run(&at),
         Command::Rmi(command) => command.run(&at),

@@ -1,264 +1,12 @@
 //! The commands about images, as a shell runs them: `rrunctl` in an engine of its own. Each test names the row of the
 //! table of what people expect of an engine (I3, I5, …) that it shows.
 
+use crate::harness::*;
 use rrunctl::digest::Digest;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime};
-
-static ENGINES: AtomicU32 = AtomicU32::new(0);
-
-/// An engine of its own, which goes with all that is in it.
-struct Engine {
-    dir: PathBuf,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.dir).expect("the engine's directory is removed");
-    }
-}
-
-impl Engine {
-    fn new() -> Self {
-        assert!(
-            rustix::process::geteuid().is_root(),
-            "the engine's tests unpack files of any owner: run them as root"
-        );
-        let n = ENGINES.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("rrunctl-images-{}-{n}", std::process::id()));
-        fs::create_dir(&dir).expect("a directory");
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn root(&self) -> PathBuf {
-        self.path("root")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rrunctl"));
-        command.arg("--root").arg(self.root()).arg("--run").arg(self.path("run")).args(arguments);
-        command.env_remove("RRUNCTL_ROOT").env("DOCKER_CONFIG", self.path("docker")).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("rrunctl starts")
-    }
-
-    /// What it prints, having nothing to complain about.
-    #[track_caller]
-    fn prints(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{arguments:?}");
-        text(&output.stdout)
-    }
-
-    /// The one line that it complains with.
-    #[track_caller]
-    fn refuses(&self, arguments: &[&str]) -> String {
-        refusal(&self.run(arguments), arguments)
-    }
-
-    /// Gives it bytes to read.
-    fn fed(&self, arguments: &[&str], bytes: &[u8]) -> Output {
-        let mut command = self.command(arguments);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("rrunctl starts");
-        let mut input = child.stdin.take().expect("a pipe");
-        let bytes = bytes.to_vec();
-        let writer = std::thread::spawn(move || input.write_all(&bytes));
-        let output = child.wait_with_output().expect("it ends");
-        // Whoever refuses it does not read it all.
-        let _ = writer.join().expect("no panic");
-        output
-    }
-
-    #[track_caller]
-    fn loads(&self, archive: &[u8]) -> String {
-        let output = self.fed(&["load"], archive);
-        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
-        text(&output.stdout)
-    }
-
-    fn inspect(&self, image: &str) -> Value {
-        let value: Value = serde_json::from_str(&self.prints(&["image", "inspect", image])).expect("JSON");
-        value[0].clone()
-    }
-
-    fn id(&self, image: &str) -> String {
-        self.inspect(image)["Id"].as_str().expect("an id").to_owned()
-    }
-
-    /// Every file that is kept, but for the locks.
-    fn files(&self) -> Vec<String> {
-        fn list(dir: &Path, files: &mut Vec<String>) {
-            for entry in fs::read_dir(dir).expect("readdir").map(|entry| entry.expect("an entry")) {
-                if entry.file_type().expect("a type").is_dir() {
-                    list(&entry.path(), files);
-                } else if entry.metadata().expect("stat").len() > 0 {
-                    files.push(entry.path().display().to_string());
-                }
-            }
-        }
-        let mut files = Vec::new();
-        list(&self.root(), &mut files);
-        files.sort();
-        files
-    }
-
-    /// A container of an image, as `create` leaves it.
-    fn container(&self, image: &str, running: bool) -> String {
-        let id = "c0ffee".repeat(11)[..64].to_owned();
-        let dir = self.root().join("containers").join(&id);
-        fs::create_dir_all(&dir).expect("mkdir");
-        let config = json!({"ID": id, "Image": self.id(image), "Config": {"Image": image},
-            "State": {"Running": running, "Paused": false}, "Name": "/c"});
-        fs::write(dir.join("config.v2.json"), config.to_string()).expect("write");
-        id
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
-
-#[track_caller]
-fn refusal(output: &Output, arguments: &[&str]) -> String {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-    assert_eq!(said.matches('\n').count(), 1, "{arguments:?}: {said}");
-    said.strip_prefix("Error: ").unwrap_or_else(|| panic!("{arguments:?}: {said}")).trim_end().to_owned()
-}
-
-/// What a program makes of bytes.
-fn piped(program: &str, arguments: &[&str], bytes: &[u8]) -> Vec<u8> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("apt-get install {program}: {e}"));
-    let mut input = child.stdin.take().expect("a pipe");
-    let bytes = bytes.to_vec();
-    let writer = std::thread::spawn(move || input.write_all(&bytes));
-    let output = child.wait_with_output().expect("it ends");
-    writer.join().expect("no panic").expect("it reads everything");
-    assert!(output.status.success(), "{program}");
-    output.stdout
-}
-
-fn tar(entries: &[(&str, &[u8], u32)]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (path, bytes, mode) in entries {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(*mode);
-        header.set_mtime(1_700_000_000);
-        if path.ends_with('/') {
-            header.set_entry_type(tar::EntryType::Directory);
-        }
-        header.set_size(bytes.len() as u64);
-        tar.append_data(&mut header, path, *bytes).expect("a vector takes everything");
-    }
-    tar.into_inner().expect("a vector takes everything")
-}
-
-/// An image to be saved as `docker save` does.
-struct Made {
-    names: Vec<String>,
-    created: OffsetDateTime,
-    layers: Vec<Vec<u8>>,
-    config: Value,
-}
-
-/// busybox in two layers, made five weeks ago.
-fn busybox(names: &[&str]) -> Made {
-    let busybox = fs::read("/bin/busybox").expect("apt-get install busybox-static");
-    let base = tar(&[
-        ("bin/", b"", 0o755),
-        ("bin/busybox", &busybox, 0o755),
-        ("etc/", b"", 0o755),
-        ("etc/gone", b"x", 0o644),
-    ]);
-    let above = tar(&[("etc/motd", b"hello\n", 0o644), ("etc/.wh.gone", b"", 0o644)]);
-    Made {
-        names: names.iter().map(|name| (*name).to_owned()).collect(),
-        created: OffsetDateTime::now_utc() - Duration::weeks(5) - Duration::hours(1),
-        layers: vec![base, above],
-        config: json!({"Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": {"maker": "a test"}}),
-    }
-}
-
-/// One file of so many zeros.
-fn zeros(name: &str, length: usize, created: OffsetDateTime) -> Made {
-    let layer = tar(&[("zeros", &vec![0; length], 0o644)]);
-    Made { names: vec![name.to_owned()], created, layers: vec![layer], config: json!({"Cmd": [name]}) }
-}
-
-impl Made {
-    fn config(&self) -> Vec<u8> {
-        let created = self.created.format(&Rfc3339).expect("a time");
-        let mut history: Vec<Value> = (0..self.layers.len())
-            .map(|n| json!({"created": created, "created_by": format!("/bin/sh -c #(nop) ADD file:{n} in / ")}))
-            .collect();
-        history.push(
-            json!({"created": created, "created_by": "/bin/sh -c #(nop)  CMD [\"sh\"]", "empty_layer": true}),
-        );
-        let diff_ids: Vec<String> = self.layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
-        let config = json!({"architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            "os": "linux", "created": created, "config": self.config, "history": history,
-            "rootfs": {"type": "layers", "diff_ids": diff_ids}});
-        config.to_string().into_bytes()
-    }
-
-    fn id(&self) -> String {
-        Digest::of(&self.config()).to_string()
-    }
-
-    fn short(&self) -> String {
-        Digest::of(&self.config()).short()
-    }
-
-    /// As `docker save` of version 20 writes it.
-    fn archive(&self) -> Vec<u8> {
-        archive(&[self])
-    }
-}
-
-fn archive(images: &[&Made]) -> Vec<u8> {
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut manifest = Vec::new();
-    for image in images {
-        let config = image.config();
-        let name = format!("{}.json", Digest::of(&config).hex());
-        let layers: Vec<String> =
-            image.layers.iter().map(|layer| format!("{}/layer.tar", Digest::of(layer).hex())).collect();
-        manifest.push(json!({"Config": name, "RepoTags": image.names, "Layers": layers}));
-        files.push((name, config));
-        files.extend(layers.into_iter().zip(image.layers.iter().cloned()));
-    }
-    files.push(("manifest.json".to_owned(), Value::from(manifest).to_string().into_bytes()));
-    let entries: Vec<(&str, &[u8], u32)> =
-        files.iter().map(|(name, bytes)| (&**name, &**bytes, 0o644)).collect();
-    tar(&entries)
-}
-
-fn ago(weeks: i64) -> OffsetDateTime {
-    OffsetDateTime::now_utc() - Duration::weeks(weeks) - Duration::hours(1)
-}
+use std::process::{Command, Stdio};
 
 #[test]
 fn i3_images_are_listed_newest_first_in_dockers_columns() {
@@ -333,10 +81,7 @@ fn i4_history_has_the_image_above_and_what_is_missing_below() {
         lines[1],
         format!("{}   5 weeks ago   /bin/sh -c #(nop)  CMD [\"sh\"]        0B        ", made.short())
     );
-    assert_eq!(
-        lines[2],
-        "<missing>      5 weeks ago   /bin/sh -c #(nop) ADD file:1 in /    6B        "
-    );
+    assert_eq!(lines[2], "<missing>      5 weeks ago   /bin/sh -c #(nop) ADD file:1 in /    6B        ");
     assert_eq!(lines.len(), 4);
     let raw =
         engine.prints(&["image", "history", "--human=false", "--format", "{{.ID}} {{.Size}}", "busybox:1"]);
@@ -561,7 +306,10 @@ fn i13_layers_of_several_images_are_kept_once() {
         "--format",
         "{{.Type}} {{.TotalCount}} {{.Active}} {{.Reclaimable}}",
     ]);
-    assert!(df.starts_with("Images 2 0 ") && df.contains("(100%)\nContainers 0 0 0B\nLocal Volumes 0 0 0B\n"), "{df}");
+    assert!(
+        df.starts_with("Images 2 0 ") && df.contains("(100%)\nContainers 0 0 0B\nLocal Volumes 0 0 0B\n"),
+        "{df}"
+    );
     let verbose = engine.prints(&["system", "df", "-v"]);
     assert!(
         verbose
@@ -809,7 +557,9 @@ fn e7_info_and_version_say_what_is_there() {
         r#"{"registry-mirrors": ["https://mirror.example"], "insecure-registries": ["reg:5002"]}"#,
     )
     .expect("write");
-    let info = engine.prints(&["info", "--config", config.to_str().expect("UTF-8")]);
+    let output = engine.run(&["info", "--config", config.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let info = text(&output.stdout);
     let lines: Vec<&str> = info.lines().collect();
     let block = |first: &str, count: usize| {
         let n = lines.iter().position(|line| *line == first).unwrap_or_else(|| panic!("{first}: {info}"));
