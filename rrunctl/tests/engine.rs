@@ -6,6 +6,8 @@ mod registry;
 mod spec;
 #[path = "engine/monitor.rs"]
 mod monitor;
+#![allow(clippy::disallowed_methods, reason = "in directories of their own")]
+
 #[path = "engine/harness.rs"]
 mod harness;
 #[path = "engine/images.rs"]

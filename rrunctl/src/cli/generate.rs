@@ -6,7 +6,7 @@ use super::{At, Cli};
 use crate::error::{Context as _, Error, Result};
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::Shell;
-use std::fs;
+use std::fs::DirBuilder;
 use std::path::PathBuf;
 
 /// Print the script that completes commands and flags in a shell
@@ -57,7 +57,10 @@ pub(super) struct Man {
 
 impl Man {
     fn run(self, _at: &At) -> Result<()> {
-        fs::create_dir_all(&self.dir).context(|| format!("mkdir {}", self.dir.display()))?;
+        DirBuilder::new()
+            .recursive(true)
+            .create(&self.dir)
+            .context(|| format!("mkdir {}", self.dir.display()))?;
         // A page for help would repeat them all.
         let command = Cli::command().disable_help_subcommand(true);
         clap_mangen::generate_to(command, &self.dir)

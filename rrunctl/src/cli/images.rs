@@ -229,7 +229,9 @@ impl History {
         let now = OffsetDateTime::now_utc();
         let rows = image::history(&store, &image)?.into_iter().map(|step| {
             let created = step.created.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-            let rfc3339 = created.format(&Rfc3339).map_err(|e| Error::system(format!("{created}: {e}")))?;
+            // docker's seconds are whole.
+            let whole = created.replace_nanosecond(0).unwrap_or(created);
+            let rfc3339 = whole.format(&Rfc3339).map_err(|e| Error::system(format!("{created}: {e}")))?;
             let by = table::printable(&step.created_by);
             Ok(row([
                 ("Comment", table::printable(&step.comment).into()),

@@ -172,7 +172,7 @@ fn usage(e: &clap::Error) -> ExitCode {
             said = format!("{said}{gap} {}", line.trim_start_matches("error: "));
         }
     }
-    let _ = writeln!(io::stderr(), "Error:{said} (see '{about} --help')");
+    let _ = writeln!(io::stderr(), "Error:{} (see '{about} --help')", table::printable(&said));
     let unknown = matches!(e.kind(), ErrorKind::InvalidSubcommand | ErrorKind::MissingRequiredArgument);
     ExitCode::from(if unknown { 1 } else { 125 })
 }
@@ -213,7 +213,7 @@ impl At {
     }
 
     fn settings(&self) -> Result<Settings> {
-        let path = self.place.config.as_deref().unwrap_or(Path::new(CONFIG));
+        let path = self.place.config.as_deref().unwrap_or_else(|| Path::new(CONFIG));
         let settings = match Settings::read(path)? {
             Some(settings) => settings,
             None if self.place.config.is_some() => {
@@ -248,7 +248,7 @@ impl At {
     /// Says on standard error what failed, and goes on with the rest.
     fn complain(&self, e: &Error) {
         self.failed.set(true);
-        let _ = writeln!(io::stderr(), "Error: {e}");
+        let _ = writeln!(io::stderr(), "Error: {}", table::printable(&e.to_string()));
     }
 
     fn warn(&self, text: impl Display) {

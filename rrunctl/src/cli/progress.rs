@@ -89,7 +89,7 @@ impl<W: Write> State<W> {
             Some(line) => line,
             None => {
                 writeln!(self.out)?;
-                self.lines.entry(id).or_insert(Line {
+                self.lines.entry(id).or_insert_with(|| Line {
                     number: count,
                     shown: String::new(),
                     drawn: Instant::now(),

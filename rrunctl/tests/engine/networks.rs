@@ -7,6 +7,7 @@ use serde_json::Value;
 /// Runs a test where it has its own links and tables, which go with the thread.
 fn alone(test: impl FnOnce() + Send + 'static) {
     std::thread::spawn(|| {
+        #[expect(deprecated, reason = "files are what the other is about, and this unshares none")]
         rustix::thread::unshare(UnshareFlags::NEWNET).expect("unshare as root");
         test();
     })
@@ -53,7 +54,8 @@ fn n2_n3_networks_are_made_listed_and_removed() {
         assert_eq!(engine.refuses(&["inspect", "--type", "network", "nowhere"]), "network nowhere not found");
 
         assert_eq!(engine.refuses(&["network", "create", "mynet"]), "network with name mynet already exists");
-        assert!(engine.refuses(&["network", "create", "-d", "overlay", "far"]).contains("overlay"));
+        let e = engine.refuses(&["network", "create", "-d", "overlay", "far"]);
+        assert!(e.starts_with("This node is not a swarm manager."), "{e}");
         engine.refuses(&["network", "create", "--subnet", "10.9.0.0/33", "x"]);
         engine.refuses(&["network", "create", "--subnet", "10.9.0.0/25", "overlaps"]);
         engine.refuses(&["network", "ls", "-f", "type=other"]);

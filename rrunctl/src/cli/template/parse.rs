@@ -108,9 +108,9 @@ pub(super) fn parse(source: &str) -> Result<Vec<Node>> {
     let mut parser = Parser { source, words, next: 0, variables: vec!["$".into()], loops: 0, depth: 0 };
     let (nodes, end) = parser.nodes()?;
     match end {
-        End::File => Ok(nodes),
-        End::End => Err(parser.error("unexpected {{end}}")),
-        End::Else => Err(parser.error("unexpected {{else}}")),
+        Stop::File => Ok(nodes),
+        Stop::End => Err(parser.error("unexpected {{end}}")),
+        Stop::Else => Err(parser.error("unexpected {{else}}")),
     }
 }
 
@@ -289,7 +289,7 @@ fn quoted(source: &str, at: usize) -> Result<(Word, usize)> {
     Err(error(source, at, "unterminated quoted string"))
 }
 
-enum End {
+enum Stop {
     File,
     End,
     Else,
@@ -338,11 +338,11 @@ impl Parser<'_> {
     }
 
     /// Up to the end of the block, whose word and `}}` or ` if` it has then taken or left.
-    fn nodes(&mut self) -> Result<(Vec<Node>, End)> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Stop)> {
         self.deeper()?;
         let mut nodes = Vec::new();
         let end = loop {
-            let Some((_, word)) = self.words.get(self.next).cloned() else { break End::File };
+            let Some((_, word)) = self.words.get(self.next).cloned() else { break Stop::File };
             self.next += 1;
             if let Word::Text(text) = word {
                 nodes.push(Node::Text(text));
@@ -356,9 +356,9 @@ impl Parser<'_> {
             match name.as_str() {
                 "end" => {
                     self.close()?;
-                    break End::End;
+                    break Stop::End;
                 }
-                "else" => break End::Else,
+                "else" => break Stop::Else,
                 "if" | "with" => nodes.push(self.branches(name == "with")?),
                 "range" => nodes.push(self.range()?),
                 "break" | "continue" => {
@@ -384,12 +384,12 @@ impl Parser<'_> {
     }
 
     /// The rest of a block that has to have an end.
-    fn block(&mut self) -> Result<(Vec<Node>, End)> {
+    fn block(&mut self) -> Result<(Vec<Node>, Stop)> {
         let known = self.variables.len();
         let (body, end) = self.nodes()?;
         self.variables.truncate(known);
         match end {
-            End::File => Err(self.error("unexpected EOF: {{end}} is missing")),
+            Stop::File => Err(self.error("unexpected EOF: {{end}} is missing")),
             end => Ok((body, end)),
         }
     }
@@ -397,7 +397,7 @@ impl Parser<'_> {
     fn last_block(&mut self) -> Result<Vec<Node>> {
         self.close()?;
         match self.block()? {
-            (body, End::End) => Ok(body),
+            (body, Stop::End) => Ok(body),
             _ => Err(self.error("unexpected {{else}}")),
         }
     }
@@ -412,8 +412,8 @@ impl Parser<'_> {
             let (body, end) = self.block()?;
             branches.push((test, body));
             match end {
-                End::Else if self.take(&Word::Identifier(word.to_owned())) => {}
-                End::Else => break self.last_block()?,
+                Stop::Else if self.take(&Word::Identifier(word.to_owned())) => {}
+                Stop::Else => break self.last_block()?,
                 _ => break Vec::new(),
             }
         };
@@ -429,7 +429,7 @@ impl Parser<'_> {
         let (body, end) = self.block()?;
         self.loops -= 1;
         let otherwise = match end {
-            End::Else => self.last_block()?,
+            Stop::Else => self.last_block()?,
             _ => Vec::new(),
         };
         self.variables.truncate(known);
