@@ -195,14 +195,15 @@ impl Hidden {
         let shown = tcgetattr(io::stdin()).context(|| "tcgetattr of standard input")?;
         let mut hidden = shown.clone();
         hidden.local_modes -= LocalModes::ECHO;
-        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).context(|| "tcsetattr of standard input")?;
+        // What was typed ahead stays: a script types without waiting.
+        tcsetattr(io::stdin(), OptionalActions::Now, &hidden).context(|| "tcsetattr of standard input")?;
         Ok(Self(shown))
     }
 }
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }
 

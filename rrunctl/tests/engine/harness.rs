@@ -3,7 +3,7 @@
 use rrunctl::digest::Digest;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -153,6 +153,48 @@ pub fn refusal(output: &Output, arguments: &[&str]) -> String {
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
     assert_eq!(said.matches('\n').count(), 1, "{arguments:?}: {said}");
     said.strip_prefix("Error: ").unwrap_or_else(|| panic!("{arguments:?}: {said}")).trim_end().to_owned()
+}
+
+/// What a terminal shows of a command that is run after `first`; each text is typed when its question is seen.
+pub fn terminal(command: &Command, first: &str, typed: &[(&str, &str)]) -> String {
+    let quoted = |text: &std::ffi::OsStr| format!("'{}'", text.to_str().expect("UTF-8"));
+    let words: Vec<String> = command.get_args().map(quoted).collect();
+    let line = format!("{first}; {} {}", quoted(command.get_program()), words.join(" "));
+    // A question that is not asked shall end the test all the same.
+    let mut script = Command::new("timeout");
+    script.args(["--foreground", "100", "script", "-qec", &line, "/dev/null"]);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    let mut child =
+        script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("apt-get install bsdutils");
+    // It stays open: at its end script(1) types the end of the file.
+    let mut input = child.stdin.take().expect("a pipe");
+    let mut output = child.stdout.take().expect("a pipe");
+    let mut seen = Vec::new();
+    let mut answered = 0;
+    let mut typed = typed.iter();
+    let mut next = typed.next();
+    loop {
+        let mut piece = [0; 4096];
+        let length = output.read(&mut piece).expect("read");
+        if length == 0 {
+            break;
+        }
+        seen.extend_from_slice(&piece[..length]);
+        while let Some((question, answer)) = next {
+            let Some(at) = text(&seen[answered..]).find(question) else { break };
+            answered += at + question.len();
+            input.write_all(answer.as_bytes()).expect("it is read");
+            next = typed.next();
+        }
+    }
+    child.wait().expect("it ends");
+    assert!(next.is_none(), "{next:?} was not asked: {}", text(&seen));
+    text(&seen)
 }
 
 /// What a program makes of bytes.

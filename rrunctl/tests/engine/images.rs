@@ -83,6 +83,8 @@ fn i4_history_has_the_image_above_and_what_is_missing_below() {
     );
     assert_eq!(lines[2], "<missing>      5 weeks ago   /bin/sh -c #(nop) ADD file:1 in /    6B        ");
     assert_eq!(lines.len(), 4);
+    let created = engine.prints(&["history", "--format", "{{.CreatedAt}}", "busybox:1"]);
+    assert!(created.lines().all(|time| time.len() == "2026-11-23T06:00:00Z".len()), "{created}");
     let raw =
         engine.prints(&["image", "history", "--human=false", "--format", "{{.ID}} {{.Size}}", "busybox:1"]);
     assert_eq!(raw, format!("{} 0\n<missing> 6\n<missing> {size}\n", made.short()));
@@ -359,8 +361,8 @@ fn an_image_is_inspected_as_json_and_by_templates() {
     );
     engine.refuses(&["inspect", "-f", "{{.Id", "busybox:1"]);
     // What is there is shown, and what is not is told.
-    let output = engine.run(&["inspect", "none", "busybox:1"]);
-    assert_eq!(refusal(&output, &[]), "No such object: none");
+    let output = engine.run(&["inspect", "nothing", "busybox:1"]);
+    assert_eq!(refusal(&output, &[]), "No such object: nothing");
     assert_eq!(text(&output.stdout), json);
     let output = engine.run(&["image", "inspect", "none"]);
     assert_eq!(
@@ -668,4 +670,27 @@ fn e9_shells_complete_and_there_are_manual_pages() {
     assert!(fs::read_to_string(man.join("rrunctl-save.1")).expect("a page").contains("busybox.tar"));
     let e = engine.refuses(&["generate", "man", "/proc/none"]);
     assert!(e.starts_with("mkdir /proc/none: "), "{e}");
+}
+
+#[test]
+fn a_terminal_sees_each_layer_where_it_stands() {
+    let engine = Engine::new();
+    let archive = engine.path("a.tar");
+    fs::write(&archive, busybox(&["busybox:1"]).archive()).expect("write");
+    let load = engine.command(&["load", "-i", archive.to_str().expect("UTF-8")]);
+    let seen = terminal(&load, "stty cols 140", &[]);
+    assert!(seen.contains("\x1b[1A\r\x1b[2K") && seen.contains("Loaded image: busybox:1"), "{seen:?}");
+    // Nothing is read from it, and nothing is saved to it.
+    let seen = terminal(&engine.command(&["save", "busybox:1"]), ":", &[]);
+    assert!(
+        seen.contains("Error: cowardly refusing to save to a terminal (use -o FILE, or redirect)"),
+        "{seen:?}"
+    );
+    let seen = terminal(&engine.command(&["load"]), ":", &[]);
+    assert!(seen.contains("Error: requested load from stdin, but stdin is empty (use -i FILE)"), "{seen:?}");
+    let seen = terminal(&engine.command(&["image", "prune", "-a"]), ":", &[("[y/N] ", "y\n")]);
+    assert!(
+        seen.contains("continue? [y/N] ") && seen.contains("Deleted Images:\r\nuntagged: busybox:1\r\n"),
+        "{seen:?}"
+    );
 }

@@ -182,4 +182,12 @@ fn i16_a_password_is_kept_until_the_logout() {
         text(&output.stderr)
             .starts_with("WARNING: Using --password via the CLI is insecure. Use --password-stdin.\n")
     );
+    // At a terminal whoever logs in is asked, and nobody sees the password.
+    let seen = terminal(
+        &engine.command(&["login", &server]),
+        ":",
+        &[("Username: ", "me\n"), ("Password: ", "secret\n")],
+    );
+    assert!(seen.contains("Username: me\r\nPassword: \r\n") && !seen.contains("secret"), "{seen:?}");
+    assert!(seen.ends_with("Login Succeeded\r\n"), "{seen:?}");
 }
