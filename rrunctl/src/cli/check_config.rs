@@ -167,7 +167,7 @@ mod tests {
             .flat_map(|(_, _, options)| options.iter().map(|option| format!("CONFIG_{option}=m\n")))
             .collect();
         let (text, missing) = report(&all);
-        assert!(missing.is_empty() && text.contains("  CONFIG_OVERLAY_FS   module\n"), "{text}");
+        assert!(missing.is_empty() && text.contains("  CONFIG_OVERLAY_FS    module\n"), "{text}");
         assert!(text.contains("  CONFIG_USER_NS              missing\n"), "{text}");
         let (_, missing) = report(&all.replace("CONFIG_VETH=m", "# CONFIG_VETH is not set"));
         assert_eq!(missing, ["CONFIG_VETH"]);

@@ -53,7 +53,8 @@ pub(crate) fn instant(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime>
         Error::invalid(format!("invalid time {text:?}"))
             .remedy("seconds since 1970, 2026-01-31, 2026-01-31T10:00:00Z, or so long ago: 24h, 10m")
     };
-    if let Ok(seconds) = text.parse::<f64>() {
+    // A number to Rust is `nan` too.
+    if let Some(seconds) = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite()) {
         #[expect(clippy::cast_possible_truncation, reason = "what is out of range is refused")]
         return OffsetDateTime::from_unix_timestamp(seconds as i64).map_err(|_| invalid());
     }
@@ -110,8 +111,8 @@ mod tests {
         ] {
             assert_eq!(instant(text, now).expect(text), expected, "{text}");
         }
-        for bad in ["", "x", "10", "5d", "h", "99999999999999999999h", "1e300", "nan", "é", "2026-13-01"] {
-            assert!(bad == "10" || instant(bad, now).is_err(), "{bad}");
+        for bad in ["", "x", "5d", "h", "99999999999999999999h", "1e300", "nan", "é", "2026-13-01"] {
+            assert!(instant(bad, now).is_err(), "{bad}");
         }
     }
 
