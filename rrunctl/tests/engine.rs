@@ -1,18 +1,17 @@
 //! The tests of the engine.
-
-#[path = "engine/registry.rs"]
-mod registry;
-#[path = "engine/spec.rs"]
-mod spec;
-#[path = "engine/monitor.rs"]
-mod monitor;
 #![allow(clippy::disallowed_methods, reason = "in directories of their own")]
 
 #[path = "engine/harness.rs"]
 mod harness;
 #[path = "engine/images.rs"]
 mod images;
+#[path = "engine/monitor.rs"]
+mod monitor;
 #[path = "engine/networks.rs"]
 mod networks;
 #[path = "engine/registries.rs"]
 mod registries;
+#[path = "engine/registry.rs"]
+mod registry;
+#[path = "engine/spec.rs"]
+mod spec;
