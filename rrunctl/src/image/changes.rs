@@ -153,11 +153,11 @@ fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
 
 /// `80`, `80/udp`, `8000-8010`.
 fn expose(config: &mut RunConfig, word: &str) -> Result<()> {
-    let invalid = || Error::invalid(format!("invalid containerPort: {word}"));
+    let invalid = || Error::invalid(format!("Invalid containerPort: {word}"));
     let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
     if !["tcp", "udp", "sctp"].contains(&&*protocol) {
-        return Err(Error::invalid(format!("invalid proto: {protocol}")));
+        return Err(Error::invalid(format!("Invalid proto: {protocol}")));
     }
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let port = |text: &str| text.parse::<u16>().map_err(|_| invalid());
@@ -320,10 +320,10 @@ mod tests {
             ("ENV A=1 B", "Syntax error - can't find = in \"B\""),
             ("ENV =1", "names can not be blank"),
             ("ENV A='", "a quote is not closed"),
-            ("EXPOSE http", "invalid containerPort: http"),
-            ("EXPOSE 70000", "invalid containerPort"),
-            ("EXPOSE 80/icmp", "invalid proto: icmp"),
-            ("EXPOSE 9-8", "invalid containerPort"),
+            ("EXPOSE http", "Invalid containerPort: http"),
+            ("EXPOSE 70000", "Invalid containerPort"),
+            ("EXPOSE 80/icmp", "Invalid proto: icmp"),
+            ("EXPOSE 9-8", "Invalid containerPort"),
             ("USER a b", "USER requires exactly one argument"),
             ("VOLUME [\"\"]", "can not be an empty string"),
             ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),

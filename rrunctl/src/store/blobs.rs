@@ -4,7 +4,7 @@
 
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context as _, Error, Result};
-use crate::home::{Home, Scratch};
+use crate::home::{self, Home, Scratch};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 use rustix::io::Errno;
 use std::fs::File;
@@ -87,6 +87,11 @@ impl Blobs {
     /// # Errors
     /// Those of open(2), write(2) and linkat(2).
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.open(&digest)?.is_some() && self.read(&digest, bytes.len() as u64).is_err() {
+            // It has changed on the disk: to load or pull an image again repairs it.
+            home::remove_tree(&self.path(&digest))?;
+        }
         let mut writer = self.writer()?;
         writer.write_all(bytes).context(|| "write blob".to_owned())?;
         Ok(writer.commit(None)?.0)
@@ -193,11 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_changed_on_the_disk_is_not_read() {
+    fn a_document_that_changed_on_the_disk_is_not_read_and_is_repaired_by_keeping_it_again() {
         let place = Place::new("rot");
         let digest = place.store.blobs().put(b"{}").expect("put");
         fs::write(place.store.blobs().path(&digest), b"[]").expect("write");
         let e = place.store.blobs().read(&digest, 100).expect_err("changed").to_string();
         assert!(e.contains("has changed on the disk"), "{e}");
+        place.store.blobs().put(b"{}").expect("put");
+        assert_eq!(place.store.blobs().read(&digest, 100).expect("repaired"), b"{}");
     }
 }
