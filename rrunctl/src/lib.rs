@@ -17,7 +17,7 @@
 //! | [`registry`] | pull and push, login and logout |
 //! | [`network`] | bridges, addresses, NAT, published ports, by netlink in this process |
 //! | [`volume`] | volumes, and their first filling from an image |
-//! | [`container`] | create, start, stop, exec, cp, commit; config.json from an image and what was asked for |
+//! | [`container`] | what Docker's types of a request say, checked and merged with the image; config.json from it; the record |
 //! | [`monitor`] | the words between rrunctl and `rrunmon`, the process beside each container |
 //! | [`cli`] | the command line: one module a command, tables, templates, progress bars |
 //!
@@ -31,9 +31,11 @@
 //! /var/lib/rrunctl/
 //!   blobs/sha256/HEX        manifests, indexes, configurations, layers as they were received: a push or a save has
 //!                           the digests that a pull had
-//!   layers/HEX/fs/          the tree of one layer, as overlayfs wants its lower directories, by its diff id
+//!   layers/HEX/fs/          the tree of one layer, as overlayfs wants its lower directories, by its diff id, or by its
+//!                           chain id where it takes something from the layers below
 //!   images/HEX.json         an image that is whole, by its configuration's digest
-//!   refs/NAME               the digest of the image that a name (percent-encoded) refers to
+//!   refs/NAME               the image and the manifest that a name (percent-encoded) refers to
+//!   content.lock images.lock garbage   who brings in, who removes: [`store`]
 //!   containers/ID/          config.v2.json, hostconfig.json, hosts, hostname, resolv.conf, ID-json.log, rw/, work/
 //!   names/NAME              the id of the container with this name: O_EXCL reserves it
 //!   networks/ID.json        and networks/ID.leases, its addresses
@@ -46,11 +48,16 @@
 //!
 //! # The processes of a container
 //!
-//! `rrunctl run` resolves the image, reserves the name, writes the bundle, makes the network namespace, and starts
-//! `rrunmon`, which makes a mount namespace of its own, mounts the root filesystem there and calls `rrun create`,
-//! tells rrunctl, calls `rrun start` when it is told to, and stays: it copies output to the log and to whoever is
-//! attached, reaps, writes how it ended before it tells anybody, takes down what was set up, and restarts by policy.
-//! So the host's mount table has nothing of a container, and the kernel unmounts when the last process is gone.
+//! `rrunmon` makes a mount namespace of its own, mounts the root filesystem there and calls `rrun create`, tells whoever
+//! started it, calls `rrun start` when it is told to, and stays: it copies output to the log and to whoever is attached,
+//! reaps, writes how it ended before it tells anybody, and restarts by policy; at the end it runs what takes down the
+//! network. So the host's mount table has nothing of a container, and the kernel unmounts when the last process is
+//! gone.
+//!
+//! # What is not there yet
+//!
+//! Who puts these together: resolves the image, makes the record and the bundle, attaches the network and starts the
+//! monitor. Until then the command line is that of images, registries and networks.
 //!
 //! # Where this differs from the design, and why
 //!
