@@ -187,24 +187,41 @@ fn parse_digest(text: &str) -> Result<Digest> {
 }
 
 /// `*` and `?`, which `/` ends; `[a-c]`, `[^a]`; `\\` takes the next as it is (Go's path.Match).
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern {
-        [] => text.is_empty(),
-        [b'*', rest @ ..] => {
-            let run = text.iter().take_while(|&&c| c != b'/').count();
-            (0..=run).any(|n| glob(rest, &text[n..]))
-        }
-        [b'?', rest @ ..] => text.first().is_some_and(|&c| c != b'/') && glob(rest, &text[1..]),
-        [b'[', rest @ ..] => {
-            let (Some(&c), Some(end)) = (text.first(), rest.iter().skip(1).position(|&c| c == b']')) else {
+fn glob(mut pattern: &[u8], mut text: &[u8]) -> bool {
+    // What stood behind the last `*`, and where that one began: an earlier one never has to take more, as none takes
+    // a `/`, so that this ends soon whatever the pattern is.
+    let mut last: Option<(&[u8], &[u8])> = None;
+    loop {
+        if let [b'*', rest @ ..] = pattern {
+            (last, pattern) = (Some((rest, text)), rest);
+        } else if pattern.is_empty() && text.is_empty() {
+            return true;
+        } else if let Some(rest) = text.first().and_then(|&c| one(pattern, c)) {
+            (pattern, text) = (rest, &text[1..]);
+        } else {
+            let Some((rest, [taken, begun @ ..])) = last else { return false };
+            if *taken == b'/' {
                 return false;
-            };
+            }
+            (last, pattern, text) = (Some((rest, begun)), rest, begun);
+        }
+    }
+}
+
+/// What is left of the pattern when its first part has matched this character.
+fn one(pattern: &[u8], c: u8) -> Option<&[u8]> {
+    let (matches, rest) = match pattern {
+        [] => return None,
+        [b'?', rest @ ..] => (c != b'/', rest),
+        [b'[', rest @ ..] => {
+            let end = rest.iter().skip(1).position(|&c| c == b']')?;
             let (set, rest) = (&rest[..=end], &rest[end + 2..]);
             let (set, inverted) = set.strip_prefix(b"^").map_or((set, false), |set| (set, true));
-            in_set(set, c) != inverted && glob(rest, &text[1..])
+            (in_set(set, c) != inverted, rest)
         }
-        [b'\\', c, rest @ ..] | [c, rest @ ..] => text.first() == Some(c) && glob(rest, &text[1..]),
-    }
+        [b'\\', one, rest @ ..] | [one, rest @ ..] => (c == *one, rest),
+    };
+    matches.then_some(rest)
 }
 
 fn in_set(set: &[u8], c: u8) -> bool {
@@ -258,6 +275,30 @@ mod tests {
         let both = Reference::parse(&format!("h:1/busybox:1@sha256:{HEX}")).expect("valid");
         assert_eq!(both.to_string(), format!("h:1/busybox:1@sha256:{HEX}"));
         assert_eq!(Reference::parse_without_default("busybox").expect("valid").tag, None);
+    }
+
+    #[test]
+    fn a_pattern_matches_as_gos_does_and_ends_soon() {
+        for (pattern, text, matches) in [
+            ("*", "a", true),
+            ("*", "a/b", false),
+            ("*/b", "a/b", true),
+            ("*a*/b", "xaya/b", true),
+            ("a*b*c", "abxbyc", true),
+            ("a*b*c", "abxbyd", false),
+            ("*b", "a/b", false),
+            ("a?c", "a/c", false),
+            ("a[b-d]", "ac", true),
+            ("a[^b-d]", "ac", false),
+            ("a[b", "ab", false),
+            ("a\\*", "a*", true),
+            ("a\\*", "ab", false),
+            ("", "", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), matches, "{pattern} {text}");
+        }
+        // With every star tried against every place this would take longer than the universe has.
+        assert!(!glob(&[b"a*".repeat(60), b"b".to_vec()].concat(), &b"a".repeat(200)));
     }
 
     #[test]
