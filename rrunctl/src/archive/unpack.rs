@@ -731,6 +731,17 @@ mod tests {
     }
 
     #[test]
+    fn what_only_fills_the_last_block_may_be_missing() {
+        let whole = Tar::default().file("a", "1").file("b", "12345").0;
+        for (length, complete) in [(512 * 3 + 4, false), (512 * 3 + 5, true), (512 * 3 + 100, true)] {
+            let scratch = Scratch::new();
+            let dir = scratch.dir("layer");
+            assert_eq!(unpack_into(&whole[..length], &dir).is_ok(), complete, "{length}");
+            assert!(!complete || fs::read(dir.join("b")).expect("b") == b"12345");
+        }
+    }
+
+    #[test]
     fn no_truncation_and_no_flipped_byte_panics_or_gets_out() {
         let records: &[(&str, &[u8])] =
             &[("mtime", b"1.5"), ("path", b"p/q"), ("SCHILY.xattr.user.x", b"y\n")];
