@@ -80,7 +80,6 @@ guest-image: packages
 
 # With the corpus of the fuzzers, which takes a second.
 unit:
-	$(CARGO) test $(ENGINE) --lib --bins
 	$(CARGO) test --workspace --locked --lib --bins
 	$(CARGO) test --locked --test fuzzed
 	$(CARGO) test $(BENCH)
@@ -115,6 +114,8 @@ CRI_BUILD = $(CRI) --locked --target $$(rustc -vV | sed -n 's/^host: //p') --tar
 test-engine: export RUST_BACKTRACE = 0
 test-engine: export RRUN := $(RRUN)
 test-engine: packages build
+	# One at a time: a test that forks has the locks of the others until it executes.
+	$(CARGO) test $(ENGINE) --lib --bins -- --test-threads=1
 	$(CARGO) test $(ENGINE) --test engine --no-run
 	tests/unchanged tests/second-try \
 	  $(CARGO) test $(ENGINE) --test engine -- --show-output --test-threads=$(TEST_THREADS)
