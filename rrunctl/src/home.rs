@@ -5,9 +5,9 @@
 
 use crate::error::{Context as _, Error, Result};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Where an engine keeps everything.
@@ -24,7 +24,7 @@ impl Home {
     /// Those of mkdir(2).
     pub fn open(root: &Path, run: &Path) -> Result<Self> {
         let home = Self { root: absolute(root)?, run: absolute(run)? };
-        // Root's alone: layers have files with set-user-id bits (CVE-2021-41089, CVE-2021-41091).
+        // The owner's alone: layers and volumes have files with set-user-id bits (CVE-2021-41089, CVE-2021-41091).
         private(&home.root)?;
         private(&home.run)?;
         for dir in
@@ -235,8 +235,14 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).context(|| path.display().to_string())
 }
 
+/// Whatever the umask is, and whoever made it.
 fn private(path: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o711).create(path).context(|| format!("mkdir {}", path.display()))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(|| format!("mkdir {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o700)).context(|| format!("chmod {}", path.display()))
 }
 
 #[cfg(test)]
@@ -261,6 +267,24 @@ mod tests {
         let path = at_work.path().to_owned();
         drop(at_work);
         assert!(!path.exists());
+        remove_tree(&dir).expect("remove");
+    }
+
+    #[test]
+    fn nobody_else_gets_in_whoever_made_the_directory() {
+        let dir = std::env::temp_dir().join(format!("rrunctl-private-{}", unique().expect("random")));
+        fs::create_dir_all(dir.join("root/layers")).expect("mkdir");
+        for made in ["root", "root/layers"] {
+            fs::set_permissions(dir.join(made), Permissions::from_mode(0o755)).expect("chmod");
+        }
+        Home::open(&dir.join("root"), &dir.join("run")).expect("a home");
+        for made in ["root", "root/layers", "root/volumes", "run"] {
+            assert_eq!(
+                fs::metadata(dir.join(made)).expect("stat").permissions().mode() & 0o777,
+                0o700,
+                "{made}"
+            );
+        }
         remove_tree(&dir).expect("remove");
     }
 
