@@ -4,7 +4,7 @@
 
 use super::auth::Authority;
 use super::credentials::Auth;
-use super::http::{Cause, Failure, Payload, Reply, Request, Session};
+use super::http::{self, Cause, Failure, Payload, Reply, Request, Session};
 use super::refusal::{Refusal, plain};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ impl<'a> Registry<'a> {
             let last = n + 1 == bases.len();
             match if last { session.send_patiently(&request) } else { session.send(&request) } {
                 Ok(reply) => {
-                    if reply.status == 401 {
+                    if reply.status == 401 && http::origin(&reply.uri) == http::origin(&request.uri) {
                         registry.authority.challenged(&reply.headers, &[], None);
                     }
                     return Ok(registry);
@@ -93,15 +93,22 @@ impl<'a> Registry<'a> {
         mut request: Request<'_>,
         patiently: bool,
     ) -> Result<Reply, Failure> {
+        let own = http::origin(&self.uri("").map_err(Failure::from)?);
         for last in [false, true] {
-            request.authorization = self.authority.header(self.session, scopes)?;
+            // An upload may have been led to another host, which shall not see whose it is.
+            request.authorization = match http::origin(&request.uri) == own {
+                true => self.authority.header(self.session, scopes)?,
+                false => None,
+            };
             let reply = if patiently {
                 self.session.send_patiently(&request)?
             } else {
                 self.session.send(&request)?
             };
+            // What another host wants, to which this one led, is none of the credentials' business.
             if reply.status != 401
                 || last
+                || http::origin(&reply.uri) != own
                 || !self.authority.challenged(&reply.headers, scopes, request.authorization.as_deref())
             {
                 return Ok(reply);

@@ -955,6 +955,42 @@ fn where_a_registry_redirects_to_gets_no_credentials() {
     }
 }
 
+/// Where a registry leads to asks for a token, of somebody who then had the password.
+#[test]
+fn what_another_host_wants_to_be_shown_is_not_shown() {
+    let image = small();
+    let thief = Fault::new(|_, stream| answer(stream, 200, &[], br#"{"token":"t"}"#));
+    let wanted = format!("WWW-Authenticate: Bearer realm=\"http://{}/token\"", thief.address);
+    let elsewhere = Fault::new(move |_, stream| answer(stream, 401, &[&wanted], b""));
+    let (served, address) = (image.clone(), elsewhere.address.clone());
+    let (registry, _) = receiving(&[], move |seen, stream| {
+        if seen.headers.get("authorization").map(String::as_str) != Some("Basic bWU6c2VjcmV0") {
+            answer(stream, 401, &["WWW-Authenticate: Basic realm=x"], b"");
+        } else if seen.is("POST", "/uploads/") {
+            answer(stream, 202, &[&format!("Location: http://{address}/upload")], b"");
+        } else if seen.is("GET", "/blobs/") {
+            answer(stream, 307, &[&format!("Location: http://{address}/blob")], b"");
+        } else if seen.method == "GET" {
+            serve(&served, seen, stream);
+        } else {
+            return false;
+        }
+        true
+    });
+    let (dir, mut client) = (Dir::new(), client(&Settings::default()));
+    client.credentials =
+        Credentials::given(Auth::Password { username: "me".into(), password: "secret".into() });
+    let name = format!("{}/x", registry.address);
+    assert_nothing(&dir.store("s"), &image);
+    error(pull(&client, &dir.store("s"), &name));
+    error(push(&client, &stored(&dir, &image, &registry.address), &name));
+    for path in ["/blob", "/upload"] {
+        assert!(elsewhere.seen().iter().any(|seen| seen.path.starts_with(path)), "{path}");
+    }
+    assert!(elsewhere.seen().iter().all(|seen| !seen.headers.contains_key("authorization")));
+    assert_eq!(thief.seen().len(), 0);
+}
+
 #[test]
 fn redirects_end() {
     for location in ["/v2/x/manifests/latest", "ftp://x/", "http://user:password@x/"] {
