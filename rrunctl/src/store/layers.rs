@@ -38,6 +38,9 @@ struct Facts {
     implied: Vec<OsString>,
     /// It has hard links to files below, which it lacks.
     deferred: bool,
+    /// It hides all that is below: overlayfs does not look whether the root of a layer is opaque.
+    #[serde(default)]
+    opaque: bool,
 }
 
 /// The ids of the stacks that end with each layer (image-spec config.md, Layer ChainID).
@@ -104,6 +107,7 @@ impl Layers {
             size: unpacked.size,
             implied: unpacked.implied.iter().map(|path| path.clone().into_os_string()).collect(),
             deferred: !unpacked.deferred.is_empty(),
+            opaque: is_opaque(&scratch.path().join("layer/fs"))?,
         };
         self.publish(&scratch, &diff_id, &facts)?;
         Ok((diff_id, unpacked.size))
@@ -117,7 +121,13 @@ impl Layers {
         for (n, (diff_id, chain_id)) in diff_ids.iter().zip(chain(diff_ids)).enumerate() {
             let facts = self.facts(diff_id)?;
             size += facts.size;
-            if n > 0 && self.tree(&chain_id).is_none() && (facts.deferred || self.differs(&facts, &lower)?) {
+            if n == 0 && facts.deferred {
+                return Err(Error::invalid(format!(
+                    "layer {diff_id}: the target of a hard link is in no layer"
+                )));
+            }
+            let special = facts.deferred || facts.opaque;
+            if n > 0 && self.tree(&chain_id).is_none() && (special || self.differs(&facts, &lower)?) {
                 self.settle(&blobs[n].digest, diff_id, &chain_id, &lower)?;
             }
             let tree = self.tree(&chain_id).unwrap_or_else(|| self.dir(diff_id).join("fs"));
@@ -164,7 +174,11 @@ impl Layers {
             )));
         }
         settle(&scratch.path().join("layer/fs"), lower, &unpacked)?;
-        self.publish(&scratch, chain_id, &Facts { size: unpacked.size, implied: Vec::new(), deferred: false })
+        self.publish(
+            &scratch,
+            chain_id,
+            &Facts { size: unpacked.size, implied: Vec::new(), deferred: false, opaque: false },
+        )
     }
 
     fn publish(&self, scratch: &Scratch, id: &Digest, facts: &Facts) -> Result<()> {
@@ -219,6 +233,15 @@ fn settle(tree: &Path, lower: &[File], unpacked: &Unpacked) -> Result<()> {
     let tree = File::open(tree).context(|| format!("open {}", tree.display()))?;
     let lower: Vec<_> = lower.iter().map(|file| file.as_fd()).collect();
     archive::settle(tree.as_fd(), &lower, unpacked)
+}
+
+fn is_opaque(tree: &Path) -> Result<bool> {
+    let mut value = [0_u8; 2];
+    match rustix::fs::getxattr(tree, "trusted.overlay.opaque", &mut value) {
+        Ok(length) => Ok(value[..length] == *b"y"),
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(false),
+        Err(e) => Err(Error::from(e).context(format!("getxattr {}", tree.display()))),
+    }
 }
 
 /// Whatever the umask is.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -291,8 +291,23 @@ fn a_hard_link_to_a_lower_layer_is_a_file_in_each_stack() {
         let top = &place.store.layers().lower(&image).expect("layers")[0];
         assert_eq!(fs::read_to_string(top.join("link")).expect("read"), text);
     }
-    let e = place.try_image(&[tar(&[("other", 0o640, "")]), link], json!({}), &[]).expect_err("to nothing");
-    assert!(e.to_string().contains("is in no layer"), "{e}");
+    for below in [vec![tar(&[("other", 0o640, "")])], vec![]] {
+        let layers = [below, vec![link.clone()]].concat();
+        let e = place.try_image(&layers, json!({}), &[]).expect_err("to nothing");
+        assert!(e.to_string().contains("is in no layer"), "{e}");
+    }
+}
+
+#[test]
+fn a_layer_that_hides_all_below_does_so_in_each_stack() {
+    let place = Place::new("opaque");
+    let hides = tar(&[(".wh..wh..opq", 0o600, ""), ("new", 0o600, "")]);
+    for below in ["one", "two"] {
+        let image = place.image(&[tar(&[(below, 0o600, "")]), hides.clone()], json!({}), &[below]);
+        let top = &place.store.layers().lower(&image).expect("layers")[0];
+        let hidden = fs::symlink_metadata(top.join(below)).expect("a whiteout");
+        assert!(hidden.file_type().is_char_device() && hidden.rdev() == 0);
+    }
 }
 
 #[test]
