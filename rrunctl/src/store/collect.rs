@@ -33,7 +33,11 @@ impl Store {
 
     pub(super) fn collect_locked(&self) -> Result<u64> {
         let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
-        for (id, record) in self.records()? {
+        // Else one that is renamed at this moment, as its image is removed, is found under neither name.
+        let changing = Lock::shared(&self.image_lock())?;
+        let records = self.records()?;
+        drop(changing);
+        for (id, record) in records {
             blobs.insert(id);
             for variant in &record.manifests {
                 blobs.insert(variant.manifest.digest);
