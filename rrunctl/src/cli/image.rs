@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Manage images
@@ -184,7 +185,8 @@ fn written(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) 
     let made = (|| {
         let file = match special {
             true => File::options().write(true).open(&to),
-            false => File::create_new(&to),
+            // As docker's: an image may have secrets.
+            false => File::options().write(true).create_new(true).mode(0o600).open(&to),
         };
         let mut file = BufWriter::with_capacity(1 << 20, file.context(context)?);
         write(&mut file)?;

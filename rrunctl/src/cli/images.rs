@@ -10,7 +10,7 @@ use crate::image::{self, Image};
 use crate::reference::Reference;
 use clap::Args;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -73,21 +73,14 @@ impl List {
         if let Some(name) = &self.name {
             wanted.reference.push(name.clone());
         }
+        wanted.all = self.all;
         let images = at.store()?.images();
         let found = images.find(&wanted)?;
         let names = names(&images.references()?);
-        // An untagged image that another was made from is only shown with --all.
-        let parents: BTreeSet<Digest> = match self.all {
-            true => BTreeSet::new(),
-            false => images.list()?.iter().filter_map(|image| image.parent).collect(),
-        };
         let now = OffsetDateTime::now_utc();
         let mut rows = Vec::new();
         for image in found {
             let names = names.get(&image.id).map(Vec::as_slice).unwrap_or_default();
-            if names.is_empty() && parents.contains(&image.id) {
-                continue;
-            }
             let names: Vec<&Reference> = names
                 .iter()
                 .filter(|name| {
