@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn nobody_else_gets_in_whoever_made_the_directory() {
         let dir = std::env::temp_dir().join(format!("rrunctl-private-{}", unique().expect("random")));
-        fs::create_dir_all(dir.join("root/layers")).expect("mkdir");
+        DirBuilder::new().recursive(true).create(dir.join("root/layers")).expect("mkdir");
         for made in ["root", "root/layers"] {
             fs::set_permissions(dir.join(made), Permissions::from_mode(0o755)).expect("chmod");
         }
