@@ -580,21 +580,22 @@ fn resources() {
 fn devices() {
     let mut rules = spec(&json!({}), &json!({}))["linux"]["resources"]["devices"].clone();
     let list = rules.as_array_mut().expect("a list");
-    list.push(json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "r"}));
+    // Not /dev/null, whose owner runc 1.1.5 changes on the host.
+    list.push(json!({"allow": true, "type": "c", "major": 1, "minor": 7, "access": "r"}));
     list.push(json!({"allow": true, "type": "c", "major": 1, "minor": 5, "access": "rwm"}));
     list.push(json!({"allow": true, "type": "c", "major": 42, "minor": -1, "access": "rwm"}));
     check(
         json!({}),
         json!({
             "Devices": [
-                {"PathOnHost": "/dev/null", "PathInContainer": "/dev/mynull", "CgroupPermissions": "r"},
+                {"PathOnHost": "/dev/full", "PathInContainer": "/dev/myfull", "CgroupPermissions": "r"},
                 {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/zero", "CgroupPermissions": "rwm"},
             ],
             "DeviceCgroupRules": ["c 42:* rwm"],
         }),
         json!({
             "/linux/devices": [
-                {"path": "/dev/mynull", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0},
+                {"path": "/dev/myfull", "type": "c", "major": 1, "minor": 7, "fileMode": 0o666, "uid": 0, "gid": 0},
                 {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666, "uid": 0, "gid": 0},
             ],
             "/linux/resources/devices": rules,
