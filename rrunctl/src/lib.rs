@@ -67,6 +67,7 @@ pub mod archive;
 pub mod cli;
 pub mod container;
 pub mod digest;
+pub mod engine;
 pub mod error;
 pub mod home;
 pub mod image;

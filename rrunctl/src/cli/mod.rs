@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod check_config;
+mod container;
 mod disk;
 mod filter;
 mod generate;
@@ -22,6 +23,7 @@ mod table;
 mod template;
 
 use crate::digest::Digest;
+use crate::engine::{Engine, Programs};
 use crate::error::{Context as _, Error, Result};
 use crate::home::Home;
 use crate::progress::Event;
@@ -89,19 +91,29 @@ enum Command {
     Import(image::Import),
     Info(info::Info),
     Inspect(inspect::Inspect),
+    InternalEnded(container::lifecycle::InternalEnded),
+    Kill(container::lifecycle::Kill),
     Load(image::Load),
     Login(registry::Login),
     Logout(registry::Logout),
     #[command(subcommand)]
     Network(network::Command),
+    Pause(container::lifecycle::Pause),
     Pull(registry::Pull),
     Push(registry::Push),
+    Rename(container::lifecycle::Rename),
+    Restart(container::lifecycle::Restart),
+    Rm(container::lifecycle::Rm),
     Rmi(image::Remove),
     Save(image::Save),
+    Start(container::lifecycle::Start),
+    Stop(container::lifecycle::Stop),
     #[command(subcommand)]
     System(disk::System),
     Tag(image::Tag),
+    Unpause(container::lifecycle::Unpause),
     Version(info::Version),
+    Wait(container::lifecycle::Wait),
 }
 
 /// Runs the command that the process was started with.
@@ -116,7 +128,14 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
-    let at = At { place: cli.place, home: OnceCell::new(), gone: Cell::new(false), failed: Cell::new(false) };
+    let at = At {
+        place: cli.place,
+        home: OnceCell::new(),
+        engine: OnceCell::new(),
+        gone: Cell::new(false),
+        failed: Cell::new(false),
+        code: Cell::new(None),
+    };
     let done = match cli.command {
         Command::CheckConfig(command) => command.run(&at),
         Command::Completion(command) => command.run(&at),
@@ -127,24 +146,34 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Import(command) => command.run(&at),
         Command::Info(command) => command.run(&at),
         Command::Inspect(command) => command.run(&at),
+        Command::InternalEnded(command) => command.run(&at),
+        Command::Kill(command) => command.run(&at),
         Command::Load(command) => command.run(&at),
         Command::Login(command) => command.run(&at),
         Command::Logout(command) => command.run(&at),
         Command::Network(command) => command.run(&at),
+        Command::Pause(command) => command.run(&at),
         Command::Pull(command) => command.run(&at),
         Command::Push(command) => command.run(&at),
+        Command::Rename(command) => command.run(&at),
+        Command::Restart(command) => command.run(&at),
+        Command::Rm(command) => command.run(&at),
         Command::Rmi(command) => command.run(&at),
         Command::Save(command) => command.run(&at),
+        Command::Start(command) => command.run(&at),
+        Command::Stop(command) => command.run(&at),
         Command::System(command) => command.run(&at),
         Command::Tag(command) => command.run(&at),
+        Command::Unpause(command) => command.run(&at),
         Command::Version(command) => command.run(&at),
+        Command::Wait(command) => command.run(&at),
     };
     if let Err(e) = done
         && !at.gone.get()
     {
         at.complain(&e);
     }
-    ExitCode::from(u8::from(at.failed.get()))
+    ExitCode::from(at.code.get().unwrap_or_else(|| u8::from(at.failed.get())))
 }
 
 /// What clap says of arguments that it cannot take, in one line; help, where that was asked for. 125 as docker has it
@@ -182,10 +211,13 @@ fn usage(e: &clap::Error) -> ExitCode {
 struct At {
     place: Place,
     home: OnceCell<Home>,
+    engine: OnceCell<Engine>,
     /// Nobody reads standard output any more.
     gone: Cell<bool>,
     /// Something was complained about.
     failed: Cell<bool>,
+    /// What a container ended with, where the command's code is that.
+    code: Cell<Option<u8>>,
 }
 
 impl At {
@@ -206,6 +238,38 @@ impl At {
             _ => e,
         })?;
         Ok(self.home.get_or_init(|| home))
+    }
+
+    /// The engine, with rrun and rrunmon: those beside this program, or of $PATH.
+    fn engine(&self) -> Result<&Engine> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let home = self.home()?;
+        let own = std::env::current_exe().context(|| "readlink /proc/self/exe")?;
+        let beside = |name: &str| {
+            let dirs = std::env::var_os("PATH").unwrap_or_default();
+            let of_path = std::env::split_paths(&dirs).map(|dir| dir.join(name));
+            let mut all = own.parent().map(|dir| dir.join(name)).into_iter().chain(of_path);
+            all.find(|path| path.is_file()).ok_or_else(|| {
+                Error::not_found(format!("{name}: neither beside {} nor in $PATH", own.display()))
+                    .remedy("install it, or give its path")
+            })
+        };
+        let runtime = match std::env::var_os("RRUNCTL_RUNTIME").filter(|path| !path.is_empty()) {
+            Some(path) => std::path::absolute(path).context(|| "RRUNCTL_RUNTIME")?,
+            None => beside("rrun")?,
+        };
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut command =
+            vec![text(&own), "--root".into(), text(home.root()), "--run".into(), text(home.run())];
+        if let Some(config) = &self.place.config {
+            let config = std::path::absolute(config).context(|| config.display().to_string())?;
+            command.extend(["--config".to_owned(), text(&config)]);
+        }
+        let programs = Programs { runtime, monitor: beside("rrunmon")?, own: command };
+        let engine = Engine::open(home.clone(), self.settings()?, programs)?;
+        Ok(self.engine.get_or_init(|| engine))
     }
 
     fn store(&self) -> Result<Store> {
@@ -249,6 +313,11 @@ impl At {
     fn complain(&self, e: &Error) {
         self.failed.set(true);
         let _ = writeln!(io::stderr(), "Error: {}", table::printable(&e.to_string()));
+    }
+
+    /// Says on standard error what is no failure.
+    fn warn_plainly(&self, e: &Error) {
+        let _ = writeln!(io::stderr(), "{}", table::printable(&e.to_string()));
     }
 
     fn warn(&self, text: impl Display) {

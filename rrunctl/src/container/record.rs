@@ -134,6 +134,17 @@ impl Containers {
         }
     }
 
+    /// Likewise, without waiting: nothing, while another command has it.
+    ///
+    /// # Errors
+    /// Those of flock(2); the container is gone.
+    pub fn try_lock(&self, id: &str) -> Result<Option<Lock>> {
+        match Lock::try_exclusive(&self.dir(id).join("lock")) {
+            Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => Err(name::no_such(id)),
+            other => other,
+        }
+    }
+
     /// Takes `name` for `id`, or makes one up.
     ///
     /// # Errors
@@ -209,6 +220,14 @@ impl Containers {
     /// Those of writing.
     pub fn save(&self, container: &Container) -> Result<()> {
         write(&self.dir(&container.record.id), container)
+    }
+
+    /// Writes `config.v2.json` anew, and leaves what somebody may be editing.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn save_record(&self, container: &Container) -> Result<()> {
+        write_record(&self.dir(&container.record.id), container)
     }
 
     /// The container with this id.
@@ -322,9 +341,14 @@ impl Containers {
 }
 
 fn write(dir: &Path, container: &Container) -> Result<()> {
-    let text = |value: serde_json::Result<Vec<u8>>| value.map_err(|e| Error::system(e.to_string()));
-    home::replace(&dir.join("hostconfig.json"), 0o600, &text(serde_json::to_vec(&container.host))?)?;
-    home::replace(&dir.join("config.v2.json"), 0o600, &text(serde_json::to_vec(&container.record))?)
+    let host = serde_json::to_vec(&container.host).map_err(|e| Error::system(e.to_string()))?;
+    home::replace(&dir.join("hostconfig.json"), 0o600, &host)?;
+    write_record(dir, container)
+}
+
+fn write_record(dir: &Path, container: &Container) -> Result<()> {
+    let record = serde_json::to_vec(&container.record).map_err(|e| Error::system(e.to_string()))?;
+    home::replace(&dir.join("config.v2.json"), 0o600, &record)
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {

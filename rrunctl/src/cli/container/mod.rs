@@ -1,0 +1,5 @@
+//! The commands about containers.
+
+#![forbid(unsafe_code)]
+
+pub(super) mod lifecycle;

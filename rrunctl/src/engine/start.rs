@@ -1,0 +1,364 @@
+//! `start`: the network, config.json, and the monitor that makes the container; and what takes all of it down again.
+
+#![forbid(unsafe_code)]
+
+use super::{Engine, tree};
+use crate::container::host::Host;
+use crate::container::mount::{self, Point};
+use crate::container::record::Container;
+use crate::container::spec::{self, Input, LookedUp};
+use crate::container::types::{HostConfig, LogConfig, RestartPolicy, of_container};
+use crate::container::user::Accounts;
+use crate::digest::Digest;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::home::Lock;
+use crate::monitor::{self, Client, Driver, Found, Log, Phase, Policy, Restart, Root, Setup, Until};
+use crate::network;
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// A container that is made and whose program is not executed yet: whoever wants its first output attaches now. It
+/// goes again when this is dropped.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    engine: &'a Engine,
+    container: Container,
+    client: Client,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    _lock: Lock,
+}
+
+impl Prepared<'_> {
+    /// Its monitor.
+    pub fn monitor(&self) -> &Client {
+        &self.client
+    }
+
+    /// Executes its program.
+    ///
+    /// # Errors
+    /// rrun's words.
+    pub fn start(mut self) -> Result<Client> {
+        let record = &mut self.container.record;
+        (record.has_been_started_before, record.has_been_manually_stopped) = (true, false);
+        record.error.clear();
+        self.engine.containers.save_record(&self.container)?;
+        self.client.start()?;
+        Ok(self.client)
+    }
+}
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// It runs already ([`Kind::NotModified`]); those of [`Engine::prepare`] and [`Prepared::start`].
+    pub fn start(&self, id: &str) -> Result<Vec<String>> {
+        let mut prepared = self.prepare(id)?;
+        let warnings = std::mem::take(&mut prepared.warnings);
+        prepared.start().map(|_| warnings)
+    }
+
+    /// Makes everything of a container that runs, and lets its program wait.
+    ///
+    /// # Errors
+    /// It runs already ([`Kind::NotModified`]); an address, a port, a device or a source is not to be had; rrun's words.
+    /// Then nothing of it is left.
+    pub fn prepare(&self, id: &str) -> Result<Prepared<'_>> {
+        let lock = self.containers.lock(id)?;
+        let mut container = self.containers.load(id)?;
+        self.wait_for_the_last_run(&container)?;
+        // What a killed command or monitor left of the run before.
+        self.take_down(id)?;
+        let made = self.make(&mut container);
+        match made {
+            Ok((client, warnings)) => Ok(Prepared { engine: self, container, client, warnings, _lock: lock }),
+            Err(e) => {
+                let _ = self.take_down(id);
+                container.record.error = e.to_string();
+                let _ = self.containers.save_record(&container);
+                Err(e)
+            }
+        }
+    }
+
+    /// Waits for a monitor that is about to leave.
+    fn wait_for_the_last_run(&self, container: &Container) -> Result<()> {
+        let runs =
+            || Error::new(Kind::NotModified, format!("Container {} runs already", container.record.id));
+        match self.found(&container.record.id)? {
+            Found::Monitored(client) => match client.status() {
+                Ok(status) if status.phase != Phase::Ending => {
+                    if self.is_paused(&container.record.id)? {
+                        return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+                    }
+                    Err(runs())
+                }
+                // Told when it is over, or it is over already.
+                _ => {
+                    if let Ok(waiter) = client.wait(Until::Ended) {
+                        let _ = waiter.wait();
+                    }
+                    Ok(())
+                }
+            },
+            Found::Orphaned { status, .. } if status != "stopped" => Err(runs()),
+            Found::Orphaned { .. } => self.delete_by_runtime(&container.record.id),
+            Found::Gone => Ok(()),
+        }
+    }
+
+    fn make(&self, container: &mut Container) -> Result<(Client, Vec<String>)> {
+        let id = container.record.id.clone();
+        let (run, dir) = (self.run_dir(&id), self.containers.dir(&id));
+        directory(&run)?;
+        directory(&run.join("merged"))?;
+        make_sources(container.record.mount_points.values())?;
+        let on = self.host();
+        mount::check_propagation(
+            container.record.mount_points.values(),
+            &fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?,
+        )?;
+
+        let connected = self.connect_all(container)?;
+        let image = self.store.images().get(&Digest::parse(&container.record.image)?)?;
+        let lower = self.store.layers().lower(&image)?;
+        let upper = dir.join("rw");
+        let user = {
+            let all = std::iter::once(upper.as_path()).chain(lower.iter().map(PathBuf::as_path));
+            Accounts::read(tree::merged(all)?)?
+                .resolve(&container.record.config.user, &container.host.group_add)?
+        };
+        let namespaces = self.namespaces(container, on)?;
+        let merged = run.join("merged");
+        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        let record = &container.record;
+        let (hosts, hostname, resolv_conf) =
+            (path(&record.hosts_path), path(&record.hostname_path), path(&record.resolv_conf_path));
+        let config = spec::make(&Input {
+            config: &record.config,
+            host: &container.host,
+            on,
+            rootfs: &merged,
+            user: &user,
+            points: &record.mount_points,
+            hosts: hosts.as_deref(),
+            hostname: hostname.as_deref(),
+            resolv_conf: resolv_conf.as_deref(),
+            network: namespaces.network.as_deref(),
+            ipc: namespaces.ipc.as_deref(),
+            pid: namespaces.pid.as_deref(),
+            shm: namespaces.shm.as_deref(),
+            cgroups_path: &spec::cgroups_path(&container.host.resources.cgroup_parent, &id),
+            links: &connected.links,
+            init: Some(self.programs.monitor.as_path()),
+            looked_up: &LookedUp::of(&container.host, on)?,
+        })?;
+        let text = serde_json::to_vec(&config).map_err(|e| Error::system(e.to_string()))?;
+        write(&run.join("config.json"), &text)?;
+        self.containers.save_record(container)?;
+
+        let (ports, sockets) = connected.held.into_iter().map(port).unzip();
+        let client = monitor::spawn(&Setup {
+            monitor: self.programs.monitor.clone(),
+            file: dir.join("monitor.json"),
+            settings: monitor::Settings {
+                bundle: run.clone(),
+                runtime: self.runtime(),
+                run,
+                root: Some(Root { lower, upper, work: dir.join("work"), merged, options: Vec::new() }),
+                tty: container.record.config.tty,
+                open_stdin: container.record.config.open_stdin,
+                stdin_once: container.record.config.stdin_once,
+                log: log(&container.host.log_config, &container.record.log_path),
+                restart: restart(&container.host.restart_policy),
+                ports,
+                ended: [&self.programs.own[..], &["internal-ended".to_owned(), id.clone()]].concat(),
+                id,
+            },
+            ports: sockets,
+        })?;
+        Ok((client, connected.warnings))
+    }
+
+    fn namespaces(&self, container: &Container, on: &Host) -> Result<Namespaces> {
+        let (id, host) = (&container.record.id, &container.host);
+        let of = |other: &str, kind: &str| -> Result<PathBuf> {
+            Ok(PathBuf::from(format!("/proc/{}/ns/{kind}", self.pid_of(other)?)))
+        };
+        let network = match (host.network_mode.as_str(), of_container(&host.network_mode)) {
+            ("host", _) => None,
+            // Its file outlives the other's restart, its process does not.
+            (_, Some(other)) => {
+                self.pid_of(other)?;
+                Some(self.netns(other))
+                    .filter(|file| file.exists())
+                    .map_or_else(|| of(other, "net"), Ok)
+                    .map(Some)?
+            }
+            _ => Some(self.netns(id)),
+        };
+        let shm = match (host.ipc_mode.as_str(), of_container(&host.ipc_mode)) {
+            ("host", _) => Some(PathBuf::from("/dev/shm")),
+            (_, Some(other)) => {
+                let shm = self.run_dir(other).join("shm");
+                if !shm.exists() {
+                    return Err(Error::conflict(format!(
+                        "cannot join IPC of container {other}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+                    )));
+                }
+                Some(shm)
+            }
+            ("shareable", _) => Some(make_shm(&self.run_dir(id).join("shm"), host)?),
+            _ => None,
+        };
+        let _ = on;
+        Ok(Namespaces {
+            network,
+            shm,
+            ipc: of_container(&host.ipc_mode).map(|other| of(other, "ipc")).transpose()?,
+            pid: of_container(&host.pid_mode).map(|other| of(other, "pid")).transpose()?,
+        })
+    }
+
+    /// The process of another container that runs.
+    fn pid_of(&self, other: &str) -> Result<i64> {
+        let container = self.containers.load(other)?;
+        let state = self.state(&container)?;
+        if state.pid == 0 {
+            return Err(Error::conflict(format!("cannot join network of a non running container: {other}")));
+        }
+        Ok(state.pid)
+    }
+
+    /// Takes down what a container that does not run has on the host: its network, but for the addresses that are kept
+    /// for it, and its /dev/shm. May be done twice.
+    ///
+    /// # Errors
+    /// The kernel's; what can be taken down is, all the same.
+    pub fn take_down(&self, id: &str) -> Result<()> {
+        let detached = self.networks.detach(id, None);
+        let run = self.run_dir(id);
+        if !run.exists() {
+            return detached;
+        }
+        let netns = network::remove_netns(&self.netns(id));
+        let shm = remove_shm(&run.join("shm"));
+        detached.and(netns).and(shm)
+    }
+
+    /// What a monitor has done when its container has ended for good: takes it down, and with `--rm` removes it.
+    ///
+    /// # Errors
+    /// Those of [`Engine::take_down`] and of removing.
+    pub fn ended(&self, id: &str) -> Result<()> {
+        let down = self.take_down(id);
+        let container = match self.containers.load(id) {
+            Err(e) if e.kind() == Kind::NotFound => return down,
+            container => container?,
+        };
+        if container.host.auto_remove {
+            self.discard(&container, true)?;
+        }
+        down
+    }
+}
+
+/// Namespaces of others, and the files that stand for one's own.
+#[derive(Debug)]
+struct Namespaces {
+    network: Option<PathBuf>,
+    ipc: Option<PathBuf>,
+    pid: Option<PathBuf>,
+    shm: Option<PathBuf>,
+}
+
+fn directory(path: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o711).create(path).context(|| format!("mkdir {}", path.display()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).context(|| format!("write {}", path.display()))
+}
+
+/// The sources of bind mounts that are made if they are missing, as `-v` has it.
+fn make_sources<'a>(points: impl Iterator<Item = &'a Point>) -> Result<()> {
+    for point in points.filter(|point| point.r#type == "bind") {
+        let source = Path::new(&point.source);
+        match fs::metadata(source) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !point.skip_mountpoint_creation => {
+                fs::create_dir_all(source)
+                    .context(|| format!("error while creating mount source path '{}'", point.source))?;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                    point.source
+                )));
+            }
+            // What cannot be looked at may be mounted all the same; rrun says why if not.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A tmpfs on the host, which other containers' /dev/shm can be, too.
+fn make_shm(path: &Path, host: &HostConfig) -> Result<PathBuf> {
+    directory(path)?;
+    let doing = || format!("mount a tmpfs at {}", path.display());
+    let options = CString::new(format!("mode=1777,size={}", host.shm_size))
+        .map_err(|_| Error::invalid("a size with a NUL"))?;
+    let flags = MountFlags::NOEXEC | MountFlags::NOSUID | MountFlags::NODEV;
+    mount("shm", path, "tmpfs", flags, options.as_c_str()).context(doing)?;
+    Ok(path.to_owned())
+}
+
+fn remove_shm(path: &Path) -> Result<()> {
+    loop {
+        match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT) => break,
+            Err(e) => return Err(Error::from(e).context(format!("umount {}", path.display()))),
+        }
+    }
+    match rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT) | Ok(()) => Ok(()),
+        Err(e) => Err(Error::from(e).context(format!("rmdir {}", path.display()))),
+    }
+}
+
+fn port(held: network::Held) -> (monitor::Port, std::os::fd::OwnedFd) {
+    let protocol = held.port.protocol.to_string();
+    (monitor::Port { protocol, to: held.proxy.then_some(held.target) }, held.fd)
+}
+
+/// The log of a container; sizes that are not valid were refused when it was made.
+fn log(config: &LogConfig, path: &str) -> Log {
+    let option = |name: &str| config.config.get(name);
+    Log {
+        driver: if config.r#type == "none" { Driver::None } else { Driver::JsonFile },
+        path: path.into(),
+        max_size: option("max-size")
+            .and_then(|text| mount::ram_in_bytes(text))
+            .and_then(|n| u64::try_from(n).ok()),
+        max_file: option("max-file").and_then(|text| text.parse().ok()),
+    }
+}
+
+/// The policy; one that is not valid was refused when the container was made.
+pub(super) fn restart(policy: &RestartPolicy) -> Restart {
+    let name = match policy.name.as_str() {
+        "on-failure" => Policy::OnFailure,
+        "always" => Policy::Always,
+        "unless-stopped" => Policy::UnlessStopped,
+        _ => Policy::No,
+    };
+    Restart { name, maximum: u32::try_from(policy.maximum_retry_count).unwrap_or(0) }
+}

@@ -1,0 +1,345 @@
+//! Signals to containers, and waiting for their ends.
+
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use crate::container::record::{Container, Ended};
+use crate::container::signal;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::home;
+use crate::monitor::{Client, Exit, Found, Phase, Until, Waiter};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SIGKILL: u8 = 9;
+/// Docker's, in seconds.
+const STOP_TIMEOUT: i64 = 10;
+/// How long the kernel may take to end what was killed. A process in an uninterruptible sleep takes as long as that.
+const KILLED: Duration = Duration::from_secs(30);
+
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It does not run: at once if it does not now.
+    NotRunning,
+    /// The next end.
+    NextExit,
+    /// It is removed.
+    Removed,
+}
+
+impl Engine {
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// It does not run; no such signal.
+    pub fn kill(&self, id: &str, text: &str) -> Result<()> {
+        let number = if text.is_empty() { SIGKILL } else { signal::parse(text)? };
+        let container = self.containers.load(id)?;
+        let not_running =
+            || Error::conflict(format!("cannot kill container: {id}: container {id} is not running"));
+        match self.found(id)? {
+            Found::Monitored(client) => match client.status()?.phase {
+                Phase::Running => {
+                    // Whoever kills it does not want it again; other signals say nothing about that.
+                    let ends = number == SIGKILL || Some(number) == stop_signal(&container).ok();
+                    if ends {
+                        self.stopped_by_hand(id)?;
+                        client.stop_restarting()?;
+                    }
+                    self.signal(id, number)
+                }
+                Phase::Restarting => {
+                    self.stopped_by_hand(id)?;
+                    client.stop_restarting().map(|_| ())
+                }
+                Phase::Created | Phase::Ending => Err(not_running()),
+            },
+            Found::Orphaned { status, .. } if status == "running" || status == "paused" => {
+                self.signal(id, number)
+            }
+            _ => Err(not_running()),
+        }
+    }
+
+    /// Ends a container: its stop signal, and after `timeout` seconds SIGKILL; -1 waits for ever. One that does not run
+    /// is none of its business ([`Kind::NotModified`]).
+    ///
+    /// # Errors
+    /// No such signal; it cannot be ended.
+    pub fn stop(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+        let _lock = self.containers.lock(id)?;
+        self.stop_locked(&self.containers.load(id)?, signal, timeout)
+    }
+
+    /// `stop` and `start`.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn restart(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<Vec<String>> {
+        match self.stop(id, signal, timeout) {
+            Err(e) if e.kind() == Kind::NotModified => {}
+            other => other?,
+        }
+        self.start(id)
+    }
+
+    fn stop_locked(&self, container: &Container, text: Option<&str>, timeout: Option<i64>) -> Result<()> {
+        let id = container.record.id.as_str();
+        let number = match text.filter(|text| !text.is_empty()) {
+            Some(text) => signal::parse(text)?,
+            None => stop_signal(container)?,
+        };
+        let timeout = timeout.or(container.record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+        let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
+        let not_running = || Error::new(Kind::NotModified, format!("Container {id} is not running"));
+        match self.found(id)? {
+            Found::Monitored(client) => {
+                // Before the signal: otherwise its policy starts it again (nerdctl 5153).
+                self.stopped_by_hand(id)?;
+                let Ok(waiter) = client.wait(Until::Ended) else { return Err(not_running()) };
+                let status = client.stop_restarting()?;
+                if status.phase == Phase::Created {
+                    return Err(not_running());
+                }
+                self.end(id, number, patience, &waiter)
+            }
+            Found::Orphaned { status, pid } if status != "stopped" => {
+                let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+                if let Some(pidfd) = pidfd {
+                    self.end(id, number, patience, &pidfd)?;
+                }
+                self.bury(id)
+            }
+            Found::Orphaned { .. } => self.bury(id).and(Err(not_running())),
+            Found::Gone => Err(not_running()),
+        }
+    }
+
+    /// Sends a signal, and later SIGKILL, until `ends` is readable.
+    fn end(&self, id: &str, number: u8, patience: Option<Duration>, ends: &impl AsFd) -> Result<()> {
+        if self.is_paused(id)? {
+            // A frozen process gets no signal but SIGKILL, and on cgroup v1 not even that.
+            self.runtime_command(&["resume", id])?;
+        }
+        self.signal_if_there(id, number)?;
+        if readable(ends, patience)? {
+            return Ok(());
+        }
+        self.signal_if_there(id, SIGKILL)?;
+        if readable(ends, Some(KILLED))? {
+            return Ok(());
+        }
+        Err(Error::system(format!("container {id} was killed and has not ended for {} s", KILLED.as_secs())))
+    }
+
+    /// Ends a container without asking it; it may be about to start or to end.
+    pub(super) fn end_at_once(&self, id: &str) -> Result<()> {
+        match self.found(id)? {
+            Found::Monitored(client) => {
+                let Ok(waiter) = client.wait(Until::Ended) else { return Ok(()) };
+                let _ = client.stop_restarting();
+                let until = Instant::now() + KILLED;
+                loop {
+                    self.signal_if_there(id, SIGKILL)?;
+                    if readable(&waiter, Some(Duration::from_millis(500)))? {
+                        return Ok(());
+                    }
+                    if Instant::now() > until {
+                        return Err(Error::system(format!("container {id} was killed and does not end")));
+                    }
+                }
+            }
+            Found::Orphaned { .. } => self.bury(id),
+            Found::Gone => Ok(()),
+        }
+    }
+
+    /// Ends what a killed monitor left, and writes down that nobody saw how it ended.
+    fn bury(&self, id: &str) -> Result<()> {
+        self.delete_by_runtime(id)?;
+        let path = self.containers.dir(id).join("exit.json");
+        if home::read(&path)?.is_none() {
+            let exit = Exit {
+                code: 137,
+                signal: Some(SIGKILL.into()),
+                finished_at: crate::container::status::format_time(time::OffsetDateTime::now_utc())?,
+                ..Exit::default()
+            };
+            let text = serde_json::to_vec(&exit).map_err(|e| Error::system(e.to_string()))?;
+            home::replace(&path, 0o600, &text)?;
+        }
+        self.ended(id)
+    }
+
+    /// Waits for a container's end, and says how it ended.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn wait(&self, id: &str, condition: Condition) -> Result<i64> {
+        loop {
+            let until = if condition == Condition::Removed { Until::Ended } else { Until::Exit };
+            match self.found(id)? {
+                Found::Monitored(client) => match client.wait(until).and_then(Waiter::wait) {
+                    Ok(exit) if condition != Condition::Removed || !self.containers.dir(id).exists() => {
+                        return Ok(exit.code.into());
+                    }
+                    Ok(_) => self.nap(id)?,
+                    // The monitor left meanwhile, or it was killed.
+                    Err(_) => {}
+                },
+                Found::Orphaned { status, pid } if status != "stopped" => {
+                    if let Some(pidfd) =
+                        Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+                    {
+                        readable(&pidfd, None)?;
+                    }
+                }
+                _ if condition == Condition::NotRunning => return Ok(self.last_code(id)),
+                _ if !self.containers.dir(id).exists() => return Ok(self.last_code(id)),
+                _ => self.nap(id)?,
+            }
+        }
+    }
+
+    /// There is nobody to wait for until somebody starts it or removes it.
+    fn nap(&self, id: &str) -> Result<()> {
+        self.containers.load(id)?;
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(())
+    }
+
+    fn last_code(&self, id: &str) -> i64 {
+        self.last_run(id).map_or(0, |ended: Ended| ended.code)
+    }
+
+    /// Freezes a container.
+    ///
+    /// # Errors
+    /// It does not run, or is frozen already.
+    pub fn pause(&self, id: &str) -> Result<()> {
+        let _lock = self.containers.lock(id)?;
+        self.running(id)?;
+        if self.is_paused(id)? {
+            return Err(Error::conflict(format!("Container {id} is already paused")));
+        }
+        self.runtime_command(&["pause", id])
+    }
+
+    /// Thaws a container.
+    ///
+    /// # Errors
+    /// It is not frozen.
+    pub fn unpause(&self, id: &str) -> Result<()> {
+        let _lock = self.containers.lock(id)?;
+        self.containers.load(id)?;
+        if !self.is_paused(id)? {
+            return Err(Error::conflict(format!("Container {id} is not paused")));
+        }
+        self.runtime_command(&["resume", id])
+    }
+
+    /// The monitor of a container that runs.
+    ///
+    /// # Errors
+    /// It does not run, or its monitor was killed.
+    pub fn running(&self, id: &str) -> Result<Client> {
+        self.containers.load(id)?;
+        match self.found(id)? {
+            Found::Monitored(client) if client.status()?.phase == Phase::Running => Ok(client),
+            Found::Orphaned { status, .. } if status != "stopped" => {
+                Err(Error::conflict(format!("Container {id} has lost its monitor")).remedy("restart it"))
+            }
+            _ => Err(Error::conflict(format!("Container {id} is not running"))),
+        }
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// It is somebody's, or no name.
+    pub fn rename(&self, id: &str, name: &str) -> Result<()> {
+        let _lock = self.containers.lock(id)?;
+        self.containers.rename(&mut self.containers.load(id)?, name)
+    }
+
+    /// From here on a reboot leaves it alone if its policy is `unless-stopped`.
+    fn stopped_by_hand(&self, id: &str) -> Result<()> {
+        let mut container = self.containers.load(id)?;
+        if container.record.has_been_manually_stopped {
+            return Ok(());
+        }
+        container.record.has_been_manually_stopped = true;
+        self.containers.save_record(&container)
+    }
+
+    fn signal(&self, id: &str, number: u8) -> Result<()> {
+        self.runtime_command(&["kill", id, &number.to_string()])
+    }
+
+    /// A container that has ended meanwhile needs no signal.
+    fn signal_if_there(&self, id: &str, number: u8) -> Result<()> {
+        match self.signal(id, number) {
+            Err(e) if gone(&e.to_string()) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(super) fn delete_by_runtime(&self, id: &str) -> Result<()> {
+        self.runtime_command(&["delete", "--force", id])
+    }
+
+    /// Runs rrun.
+    pub(super) fn runtime_command(&self, arguments: &[&str]) -> Result<()> {
+        self.runtime_output(arguments).map(|_| ())
+    }
+
+    /// Runs rrun, and takes what it prints.
+    pub(super) fn runtime_output(&self, arguments: &[&str]) -> Result<Vec<u8>> {
+        let runtime = self.runtime();
+        let output = Command::new(&runtime[0])
+            .args(&runtime[1..])
+            .args(["--log-format", "json"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .context(|| format!("execute {}", runtime[0]))?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(Error::system(super::show::said(&output.stderr)))
+    }
+}
+
+/// rrun says so of a container that it does not know, and of one that has ended.
+fn gone(text: &str) -> bool {
+    ["does not exist", "not running", "no such process"].iter().any(|words| text.contains(words))
+}
+
+fn stop_signal(container: &Container) -> Result<u8> {
+    match container.record.config.stop_signal.as_str() {
+        "" => signal::parse("SIGTERM"),
+        text => signal::parse(text),
+    }
+}
+
+/// Waits until `fd` is readable, no longer than `patience`.
+fn readable(fd: &impl AsFd, patience: Option<Duration>) -> Result<bool> {
+    let until = patience.map(|patience| Instant::now() + patience);
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], left.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::from(e).context("poll")),
+        }
+    }
+}
