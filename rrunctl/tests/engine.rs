@@ -1,6 +1,8 @@
 //! The tests of the engine.
 #![allow(clippy::disallowed_methods, reason = "in directories of their own")]
 
+#[path = "engine/containers.rs"]
+mod containers;
 #[path = "engine/harness.rs"]
 mod harness;
 #[path = "engine/images.rs"]

@@ -8,11 +8,14 @@ use crate::container::record::Container;
 use crate::container::types::{EndpointSettings, List, Map, NetworkSettings, PortBinding, of_container};
 use crate::container::{link, validate};
 use crate::error::{Context as _, Error, Result};
-use crate::network::{self, Attachment, DEFAULT_BRIDGE, Endpoint, Held, Mapped, PublishedPort};
+use crate::network::{self, Attachment, Endpoint, Held, Mapped, PublishedPort};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+
+/// The default network, in which nobody has a name.
+const BRIDGE: &str = "bridge";
 
 /// What a container's networks came to.
 #[derive(Debug, Default)]
@@ -111,7 +114,7 @@ impl Engine {
         for endpoint in endpoints {
             let asked = before.networks.get(&endpoint.network_name).cloned().flatten().unwrap_or_default();
             let settings = shown(asked, endpoint, container);
-            if endpoint.network_name == DEFAULT_BRIDGE {
+            if endpoint.network_name == BRIDGE {
                 all.endpoint_id.clone_from(&settings.endpoint_id);
                 all.gateway.clone_from(&settings.gateway);
                 all.ip_address.clone_from(&settings.ip_address);
@@ -153,7 +156,7 @@ impl Engine {
                 )));
             };
             let name = other.record.name.trim_start_matches('/');
-            let variables = if container.host.network_mode == DEFAULT_BRIDGE {
+            let variables = if container.host.network_mode == BRIDGE {
                 link::environment(
                     own.trim_start_matches('/'),
                     alias,
@@ -187,9 +190,8 @@ impl Engine {
             files::hosts(&extra, &links, &own)
         };
         let dns = Dns { servers: &host.dns, search: &host.dns_search, options: &host.dns_options };
-        let own_names = endpoints
-            .iter()
-            .any(|endpoint| endpoint.ipv4.is_some() && endpoint.network_name != DEFAULT_BRIDGE);
+        let own_names =
+            endpoints.iter().any(|endpoint| endpoint.ipv4.is_some() && endpoint.network_name != BRIDGE);
         let resolver = match host.network_mode.as_str() {
             "host" => Resolver::Host,
             _ if own_names => Resolver::Internal,
@@ -262,7 +264,7 @@ fn settings(asked: Option<&EndpointSettings>) -> Result<network::EndpointSetting
 fn shown(asked: EndpointSettings, endpoint: &Endpoint, container: &Container) -> EndpointSettings {
     let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
     let (v4, v6) = (endpoint.ipv4.as_ref(), endpoint.ipv6.as_ref());
-    let is_own = endpoint.network_name != DEFAULT_BRIDGE && v4.is_some();
+    let is_own = endpoint.network_name != BRIDGE && v4.is_some();
     let mut names = Vec::new();
     if is_own {
         names.push(container.record.name.trim_start_matches('/').to_owned());

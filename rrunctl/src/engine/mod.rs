@@ -17,6 +17,7 @@
 
 mod connect;
 mod create;
+mod files;
 mod remove;
 mod show;
 mod start;
@@ -24,6 +25,7 @@ mod stop;
 mod tree;
 
 pub use create::Created;
+pub use files::CommitRequest;
 pub use remove::Pruned;
 pub use show::{Filters, Top};
 pub use start::Prepared;

@@ -42,6 +42,7 @@ pub use client::{Attach, Client, Found, Setup, Waiter, find, spawn};
 pub use keys::{DetachKeys, Keys};
 pub use packet::{Exit, Phase, Status, Until};
 pub use restart::{Policy, Restart};
+pub use root::mount_overlay;
 pub use supervise::supervise;
 
 use serde::{Deserialize, Serialize};

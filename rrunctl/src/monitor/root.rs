@@ -53,7 +53,7 @@ impl HostMounts {
 ///
 /// # Errors
 /// Those of the new mount API, and with kernels before 6.8 of mount(2).
-pub(super) fn mount_overlay(root: &Root) -> Result<()> {
+pub fn mount_overlay(root: &Root) -> Result<()> {
     // A path can be longer than the 255 bytes of fsconfig(2) and contain the ':' and ',' of mount(2); these cannot.
     let dir = |path: &Path| {
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

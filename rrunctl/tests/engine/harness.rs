@@ -1,6 +1,7 @@
 //! An engine of its own for each test, what runs `rrunctl` in it, and images made by hand.
 
 use rrunctl::digest::Digest;
+use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -311,4 +312,15 @@ pub fn archive(images: &[&Made]) -> Vec<u8> {
 
 pub fn ago(weeks: i64) -> OffsetDateTime {
     OffsetDateTime::now_utc() - Duration::weeks(weeks) - Duration::hours(1)
+}
+
+/// Runs a test where it has its own links and tables, which go with the thread.
+pub fn alone(test: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(|| {
+        #[expect(deprecated, reason = "files are what the other is about, and this unshares none")]
+        rustix::thread::unshare(UnshareFlags::NEWNET).expect("unshare as root");
+        test();
+    })
+    .join()
+    .expect("the test");
 }

@@ -1,19 +1,7 @@
 //! The commands about networks, each test in a network namespace of its own.
 
 use crate::harness::*;
-use rustix::thread::UnshareFlags;
 use serde_json::Value;
-
-/// Runs a test where it has its own links and tables, which go with the thread.
-fn alone(test: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(|| {
-        #[expect(deprecated, reason = "files are what the other is about, and this unshares none")]
-        rustix::thread::unshare(UnshareFlags::NEWNET).expect("unshare as root");
-        test();
-    })
-    .join()
-    .expect("the test");
-}
 
 #[test]
 fn n2_n3_networks_are_made_listed_and_removed() {

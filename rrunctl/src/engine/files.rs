@@ -1,0 +1,266 @@
+//! A container's files from outside: copied in and out, packed, compared with the image, made an image.
+
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use crate::archive::{self, Change, ExtractOptions};
+use crate::container::mount::Point;
+use crate::container::record::Container;
+use crate::container::types::Config;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::image::{self, Image, RunConfig};
+use crate::monitor::{Root, mount_overlay};
+use crate::reference::Reference;
+use crate::sys;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
+};
+use std::fs::DirBuilder;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// What `docker commit` is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct CommitRequest {
+    /// What the image is called, if anything.
+    pub name: Option<Reference>,
+    /// `-a`
+    pub author: String,
+    /// `-m`
+    pub message: String,
+    /// `-c`: lines of a Dockerfile.
+    pub changes: Vec<String>,
+    /// Whether the container is frozen meanwhile, if it runs.
+    pub pause: bool,
+}
+
+impl Engine {
+    /// Gives `work` a container's root directory: that of its process if it runs, otherwise its file systems mounted
+    /// where nobody else sees them.
+    ///
+    /// # Errors
+    /// Those of mounting, and of `work`.
+    pub fn with_root<T: Send>(
+        &self,
+        container: &Container,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
+    ) -> Result<T> {
+        let state = self.state(container)?;
+        // Whoever would start it waits: two overlays shall not have one upper directory.
+        let _lock = (state.pid == 0).then(|| self.containers.lock(&container.record.id)).transpose()?;
+        if state.pid > 0 {
+            let path = format!("/proc/{}/root", state.pid);
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = openat(CWD, &path, flags, Mode::empty()).context(|| format!("open {path}"))?;
+            // The pid may have become another process's before it was opened; afterwards it is this root in any case.
+            if self.state(container)?.pid == state.pid {
+                return work(root.as_fd());
+            }
+        }
+        let id = &container.record.id;
+        let dir = self.containers.dir(id);
+        let image = self.store.images().get(&crate::digest::Digest::parse(&container.record.image)?)?;
+        let scratch = self.home.scratch("mount")?;
+        let merged = scratch.path().join("merged");
+        DirBuilder::new().mode(0o700).create(&merged).context(|| format!("mkdir {}", merged.display()))?;
+        let overlay = Root {
+            lower: self.store.layers().lower(&image)?,
+            upper: dir.join("rw"),
+            work: dir.join("work"),
+            merged: merged.clone(),
+            options: Vec::new(),
+        };
+        let points: Vec<Point> = container.record.mount_points.values().cloned().collect();
+        // The namespace is the thread's alone, and what is mounted goes with it.
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                sys::unshare_mounts().context(|| "unshare the mount namespace")?;
+                mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+                    .context(|| "make / a recursive slave")?;
+                mount_overlay(&overlay)?;
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = openat(CWD, &merged, flags, Mode::empty())
+                    .context(|| format!("open {}", merged.display()))?;
+                for point in &points {
+                    put(point, &root)?;
+                }
+                work(root.as_fd())
+            });
+            worker.join().unwrap_or_else(|_| Err(Error::system("a thread that mounts has panicked")))
+        })
+    }
+
+    /// Packs `path` of a container as a tar, under its last name.
+    ///
+    /// # Errors
+    /// There is no such file; those of reading, and of `writer`.
+    pub fn copy_from(&self, id: &str, path: &Path, name: &Path, writer: impl Write + Send) -> Result<()> {
+        let container = self.containers.load(id)?;
+        self.with_root(&container, |root| archive::pack_tree(root, path, name, writer))
+    }
+
+    /// Extracts a tar in the directory `path` of a container.
+    ///
+    /// # Errors
+    /// There is no such directory; the root file system is read-only; those of writing.
+    pub fn copy_to(
+        &self,
+        id: &str,
+        path: &Path,
+        reader: impl Read + Send,
+        options: &ExtractOptions,
+    ) -> Result<()> {
+        let container = self.containers.load(id)?;
+        if container.host.readonly_rootfs && !in_volume(&container, path) {
+            return Err(Error::invalid("container rootfs is marked read-only"));
+        }
+        self.with_root(&container, |root| archive::extract(reader, root, path, options))
+    }
+
+    /// Packs a container's root file system, without what is mounted in it.
+    ///
+    /// # Errors
+    /// Those of reading, and of `writer`.
+    pub fn export(&self, id: &str, writer: impl Write + Send) -> Result<()> {
+        let mut container = self.containers.load(id)?;
+        let (_image, lower) = self.layers_of(&container)?;
+        container.record.mount_points.clear();
+        let upper = self.containers.dir(id).join("rw");
+        let all = std::iter::once(upper.as_path()).chain(lower.iter().map(PathBuf::as_path));
+        let root = super::tree::merged(all)?;
+        archive::pack_tree(root.as_fd(), Path::new("/"), Path::new(""), writer)
+    }
+
+    /// What a container has changed of its image's files.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn changes(&self, id: &str) -> Result<Vec<Change>> {
+        let container = self.containers.load(id)?;
+        let (upper, lower) = self.opened_layers(&container)?;
+        let lower: Vec<_> = lower.iter().map(|layer| layer.as_fd()).collect();
+        archive::changes(upper.as_fd(), &lower)
+    }
+
+    /// Makes an image of a container.
+    ///
+    /// # Errors
+    /// A line of `changes` that is none; those of reading and writing.
+    pub fn commit(&self, id: &str, request: &CommitRequest) -> Result<Image> {
+        let container = self.containers.load(id)?;
+        let mut config = to_image(&container.record.config)?;
+        image::changes(&mut config, &request.changes)?;
+        let state = self.state(&container)?;
+        let freeze = request.pause && state.running && !state.paused && !state.restarting;
+        let _lock = self.containers.lock(id)?;
+        let frozen = freeze.then(|| Frozen::new(self, id)).transpose()?;
+        let (base, _) = self.layers_of(&container)?;
+        let (upper, lower) = self.opened_layers(&container)?;
+        let lower: Vec<_> = lower.iter().map(|layer| layer.as_fd()).collect();
+        let commit = image::Commit {
+            config,
+            author: request.author.clone(),
+            comment: request.message.clone(),
+            created_by: std::iter::once(&container.record.path)
+                .chain(container.record.args.iter())
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(" "),
+            names: request.name.iter().cloned().collect(),
+            container: container.record.id.clone(),
+        };
+        let (reader, writer) = io::pipe().context(|| "pipe")?;
+        let made = std::thread::scope(|scope| {
+            let packer =
+                scope.spawn(|| archive::pack_diff(upper.as_fd(), &lower, io::BufWriter::new(writer)));
+            let made = image::commit(&self.store, Some(&base), reader, &commit);
+            match packer.join().unwrap_or_else(|_| Err(Error::system("a thread that packs has panicked"))) {
+                // Of its own failures the reader sees but a tar that ends early.
+                Err(e) if e.errno() != Some(Errno::PIPE) => Err(e),
+                _ => made,
+            }
+        });
+        drop(frozen);
+        made
+    }
+
+    fn layers_of(&self, container: &Container) -> Result<(Image, Vec<PathBuf>)> {
+        let image = self.store.images().get(&crate::digest::Digest::parse(&container.record.image)?)?;
+        let lower = self.store.layers().lower(&image)?;
+        Ok((image, lower))
+    }
+
+    fn opened_layers(&self, container: &Container) -> Result<(OwnedFd, Vec<OwnedFd>)> {
+        let open = |path: &Path| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat(CWD, path, flags, Mode::empty()).context(|| format!("open {}", path.display()))
+        };
+        let (_, lower) = self.layers_of(container)?;
+        let upper = open(&self.containers.dir(&container.record.id).join("rw"))?;
+        Ok((upper, lower.iter().map(|path| open(path)).collect::<Result<_>>()?))
+    }
+}
+
+/// A container that is frozen until this is dropped.
+#[derive(Debug)]
+struct Frozen<'a> {
+    engine: &'a Engine,
+    id: &'a str,
+}
+
+impl<'a> Frozen<'a> {
+    fn new(engine: &'a Engine, id: &'a str) -> Result<Self> {
+        engine.runtime_command(&["pause", id])?;
+        Ok(Self { engine, id })
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = self.engine.runtime_command(&["resume", self.id]);
+    }
+}
+
+/// Mounts a volume or another directory of the host where a stopped container would have it.
+fn put(point: &Point, root: &OwnedFd) -> Result<()> {
+    if point.r#type == "tmpfs" || point.source.is_empty() {
+        return Ok(());
+    }
+    let doing = || format!("mount {} at {}", point.source, point.destination);
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let place = point.destination.trim_start_matches('/');
+    let at = match openat2(root, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside) {
+        // rrun makes it when the container starts.
+        Err(Errno::NOENT) => return Ok(()),
+        at => at.context(doing)?,
+    };
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = match open_tree(CWD, point.source.as_str(), flags) {
+        Err(Errno::NOENT) => return Ok(()),
+        tree => tree.context(doing)?,
+    };
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, "", &at, "", empty).context(doing)
+}
+
+fn in_volume(container: &Container, path: &Path) -> bool {
+    let path = crate::container::mount::clean(&path.to_string_lossy());
+    container
+        .record
+        .mount_points
+        .values()
+        .any(|point| point.rw && Path::new(&path).starts_with(&point.destination))
+}
+
+/// What of a container's configuration becomes its image's: not its hostname, nor who is attached to it.
+fn to_image(config: &Config) -> Result<RunConfig> {
+    let value = serde_json::to_value(config);
+    value
+        .and_then(serde_json::from_value)
+        .map_err(|e| Error::new(Kind::System, e.to_string()).context("the container's configuration"))
+}
