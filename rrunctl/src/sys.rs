@@ -93,6 +93,36 @@ pub fn hangup() -> bool {
     HANGUP.swap(false, Ordering::Relaxed)
 }
 
+/// Holds back every signal that can be, for [`wait_for_signal`].
+///
+/// # Errors
+/// Those of sigprocmask(2).
+pub fn block_signals() -> Result<()> {
+    // SAFETY: all-zero is a valid set, which sigfillset then fills.
+    let done = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut())
+    };
+    if done == 0 { Ok(()) } else { Err(last()) }
+}
+
+/// Waits for a signal that is held back, and takes it.
+///
+/// # Errors
+/// Those of sigwaitinfo(2).
+pub fn wait_for_signal() -> Result<i32> {
+    // SAFETY: as in `block_signals`; nobody wants to know more about the signal.
+    match unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigwaitinfo(&raw const all, std::ptr::null_mut())
+    } {
+        -1 => Err(last()),
+        signal => Ok(signal),
+    }
+}
+
 fn last() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -260,7 +260,11 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
-fn check_restart(policy: &RestartPolicy) -> Result<()> {
+/// A restart policy.
+///
+/// # Errors
+/// One that there is not.
+pub fn check_restart(policy: &RestartPolicy) -> Result<()> {
     let RestartPolicy { name, maximum_retry_count: count } = policy;
     let wrong = |text: &str| refuse(format!("invalid restart policy: {text}"));
     match name.as_str() {

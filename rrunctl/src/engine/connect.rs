@@ -7,7 +7,7 @@ use crate::container::files::{self, Dns, Line, Resolver};
 use crate::container::record::Container;
 use crate::container::types::{EndpointSettings, List, Map, NetworkSettings, PortBinding, of_container};
 use crate::container::{link, validate};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::network::{self, Attachment, Endpoint, Held, Mapped, PublishedPort};
 use std::collections::BTreeMap;
 use std::fs;
@@ -66,6 +66,102 @@ impl Engine {
         self.write_files(container, &endpoints, &links)?;
         connected.links = links.into_iter().flat_map(|link| link.variables).collect();
         Ok(connected)
+    }
+
+    /// Puts a container into a further network, at once if it runs.
+    ///
+    /// # Errors
+    /// It is in it already, or has the network of the host or of another container; an address is somebody else's.
+    pub fn connect(&self, network: &str, id: &str, asked: EndpointSettings) -> Result<()> {
+        let _lock = self.containers.lock(id)?;
+        let mut container = self.containers.load(id)?;
+        let network = self.networks.resolve(network)?;
+        self.check_joinable(&container, &network)?;
+        if container.record.network_settings.networks.contains_key(&network.name) {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "endpoint with name {} already exists in network {}",
+                    container.record.name.trim_start_matches('/'),
+                    network.name
+                ),
+            ));
+        }
+        let netns = self.netns(id);
+        let state = self.state(&container)?;
+        if state.running {
+            let mut endpoint = self.attach(&container, &netns, &network.name, Some(&asked), &[])?;
+            endpoint.held.clear();
+            let settings = shown(asked, &endpoint, &container);
+            container.record.network_settings.networks.insert(network.name.clone(), Some(settings));
+        } else {
+            container.record.network_settings.networks.insert(network.name.clone(), Some(asked));
+        }
+        // `none` is where a container is that is nowhere else.
+        container.record.network_settings.networks.remove("none");
+        self.settle_again(&mut container, state.running)
+    }
+
+    /// Takes a container out of a network, at once if it runs.
+    ///
+    /// # Errors
+    /// It is not in it, unless by `force`.
+    pub fn disconnect(&self, network: &str, id: &str, force: bool) -> Result<()> {
+        let _lock = self.containers.lock(id)?;
+        let mut container = self.containers.load(id)?;
+        let network = self.networks.resolve(network)?;
+        if container.host.network_mode == "host" && network.name == "host" {
+            return Err(Error::new(
+                Kind::Conflict,
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        let was = container.record.network_settings.networks.remove(&network.name);
+        if was.is_none() && !force {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("container {id} is not connected to network {}", network.name),
+            ));
+        }
+        self.networks.detach(id, Some(&network.id))?;
+        let running = self.state(&container)?.running;
+        self.settle_again(&mut container, running)
+    }
+
+    fn check_joinable(&self, container: &Container, network: &network::Network) -> Result<()> {
+        let mode = container.host.network_mode.as_str();
+        if mode == "host" || network.name == "host" {
+            return Err(Error::new(
+                Kind::Conflict,
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        if of_container(mode).is_some() {
+            return Err(Error::new(
+                Kind::Conflict,
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ));
+        }
+        if network.name == "none" {
+            return Err(Error::new(
+                Kind::Conflict,
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Files and record of a container whose networks have changed.
+    fn settle_again(&self, container: &mut Container, running: bool) -> Result<()> {
+        if running {
+            let endpoints = endpoints_of(&container.record.network_settings);
+            let links = self.links(container)?;
+            self.write_files(container, &endpoints, &links)?;
+            let mut settings = self.settled(container, &endpoints);
+            settings.ports = container.record.network_settings.ports.clone();
+            container.record.network_settings = settings;
+        }
+        self.containers.save_record(container)
     }
 
     fn attach(
@@ -226,6 +322,30 @@ impl Engine {
 struct Link {
     line: Line,
     variables: Vec<String>,
+}
+
+/// The endpoints of a container that runs, from what its record says of them.
+fn endpoints_of(settings: &NetworkSettings) -> Vec<Endpoint> {
+    let address = |ip: &str, prefix: i64, gateway: &str| {
+        Some(network::Address {
+            ip: ip.parse().ok()?,
+            prefix: prefix.try_into().ok()?,
+            gateway: gateway.parse().ok(),
+        })
+    };
+    let one = |(name, one): (&String, &Option<EndpointSettings>)| {
+        let one = one.clone().unwrap_or_default();
+        Endpoint {
+            ipv4: address(&one.ip_address, one.ip_prefix_len, &one.gateway),
+            ipv6: address(&one.global_ipv6_address, one.global_ipv6_prefix_len, &one.ipv6_gateway),
+            network_id: one.network_id,
+            network_name: name.clone(),
+            endpoint_id: one.endpoint_id,
+            mac: one.mac_address,
+            ..Endpoint::default()
+        }
+    };
+    settings.networks.iter().map(one).collect()
 }
 
 fn has_ports(endpoint: &Endpoint) -> bool {

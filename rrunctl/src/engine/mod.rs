@@ -23,6 +23,7 @@ mod show;
 mod start;
 mod stop;
 mod tree;
+mod update;
 
 pub use create::Created;
 pub use files::CommitRequest;

@@ -253,6 +253,39 @@ impl Engine {
         detached.and(netns).and(shm)
     }
 
+    /// Starts what the restart policies want after a boot, or after monitors were killed: `always`, and `unless-stopped`
+    /// unless somebody stopped it. Returns what became of each.
+    ///
+    /// # Errors
+    /// Those of reading the containers.
+    pub fn restore(&self) -> Result<Vec<(String, Result<()>)>> {
+        let mut done = Vec::new();
+        let mut containers = self.containers.list()?;
+        // Those that others link to, or whose network they share, were made before them.
+        containers.reverse();
+        for container in containers {
+            let (record, host) = (&container.record, &container.host);
+            let wanted = match host.restart_policy.name.as_str() {
+                "always" => true,
+                "unless-stopped" => !record.has_been_manually_stopped,
+                // It ran when the machine went down, and that was no success.
+                "on-failure" => {
+                    !record.has_been_manually_stopped
+                        && self.last_run(&record.id).is_none_or(|last| last.code != 0)
+                }
+                _ => false,
+            };
+            if !wanted || !record.has_been_started_before {
+                continue;
+            }
+            match self.start(&record.id) {
+                Err(e) if e.kind() == Kind::NotModified => {}
+                started => done.push((record.name.trim_start_matches('/').to_owned(), started.map(|_| ()))),
+            }
+        }
+        Ok(done)
+    }
+
     /// What a monitor has done when its container has ended for good: takes it down, and with `--rm` removes it.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 mod changes;
 mod commit;
+mod hello;
 mod layout;
 mod load;
 mod save;
@@ -15,6 +16,7 @@ mod words;
 
 pub use changes::changes;
 pub use commit::{Commit, commit, import};
+pub use hello::{HELLO, hello};
 pub use load::load;
 pub use save::save;
 pub use show::{HistoryRow, history, inspect};

@@ -1,11 +1,14 @@
-//! `rrunmon`: see the library's [`rrunctl::monitor`].
+//! `rrunmon`: see the library's [`rrunctl::monitor`]. As `docker-init` it is the program of `--init`.
 
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
+    let mut args = std::env::args_os();
+    if args.next().is_some_and(|name| rrunctl::monitor::is_init(&name)) {
+        return rrunctl::monitor::init(args);
+    }
     let (Some(settings), None) = (args.next(), args.next()) else {
         eprintln!("rrunmon: started by rrunctl only, with the path of monitor.json");
         return ExitCode::from(2);

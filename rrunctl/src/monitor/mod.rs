@@ -26,6 +26,7 @@
 mod answer;
 mod cgroup;
 mod client;
+mod init;
 mod json_file;
 mod keys;
 pub mod logs;
@@ -39,6 +40,7 @@ mod streams;
 mod supervise;
 
 pub use client::{Attach, Client, Found, Setup, Waiter, find, spawn};
+pub use init::{init, is_init};
 pub use keys::{DetachKeys, Keys};
 pub use packet::{Exit, Phase, Status, Until};
 pub use restart::{Policy, Restart};
