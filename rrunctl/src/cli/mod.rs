@@ -21,6 +21,7 @@ mod progress;
 mod registry;
 mod table;
 mod template;
+mod volume;
 
 use crate::digest::Digest;
 use crate::engine::{Engine, Programs};
@@ -81,7 +82,11 @@ struct Place {
 #[derive(Debug, Subcommand)]
 enum Command {
     CheckConfig(check_config::CheckConfig),
+    Commit(container::images::Commit),
     Completion(generate::Completion),
+    Cp(container::cp::Cp),
+    Diff(container::images::Diff),
+    Export(container::images::Export),
     #[command(subcommand)]
     Generate(generate::Generate),
     History(images::History),
@@ -113,6 +118,8 @@ enum Command {
     Tag(image::Tag),
     Unpause(container::lifecycle::Unpause),
     Version(info::Version),
+    #[command(subcommand)]
+    Volume(volume::Command),
     Wait(container::lifecycle::Wait),
 }
 
@@ -138,7 +145,11 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.command {
         Command::CheckConfig(command) => command.run(&at),
+        Command::Commit(command) => command.run(&at),
         Command::Completion(command) => command.run(&at),
+        Command::Cp(command) => command.run(&at),
+        Command::Diff(command) => command.run(&at),
+        Command::Export(command) => command.run(&at),
         Command::Generate(command) => command.run(&at),
         Command::History(command) => command.run(&at),
         Command::Image(command) => command.run(&at),
@@ -166,6 +177,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Tag(command) => command.run(&at),
         Command::Unpause(command) => command.run(&at),
         Command::Version(command) => command.run(&at),
+        Command::Volume(command) => command.run(&at),
         Command::Wait(command) => command.run(&at),
     };
     if let Err(e) = done

@@ -5,6 +5,7 @@
 use super::inspect::show;
 use super::table::{self, Row, row};
 use super::{At, filter};
+use crate::container::types::{EndpointIpamConfig, EndpointSettings};
 use crate::error::{Error, Kind, Result};
 use crate::network::{self, CreateNetwork, Network, Networks};
 use clap::{Args, Subcommand};
@@ -18,7 +19,9 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Debug, Subcommand)]
 #[command(arg_required_else_help = true)]
 pub(super) enum Command {
+    Connect(Connect),
     Create(Create),
+    Disconnect(Disconnect),
     Inspect(Inspect),
     #[command(visible_alias = "list")]
     Ls(List),
@@ -30,7 +33,9 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn run(self, at: &At) -> Result<()> {
         match self {
+            Self::Connect(command) => command.run(at),
             Self::Create(command) => command.run(at),
+            Self::Disconnect(command) => command.run(at),
             Self::Inspect(command) => command.run(at),
             Self::Ls(command) => command.run(at),
             Self::Prune(command) => command.run(at),
@@ -190,6 +195,80 @@ fn network_row(network: &Network, short: bool) -> Row {
         ("Name", network.name.as_str().into()),
         ("Scope", network.scope.as_str().into()),
     ])
+}
+
+/// Put a container into a network
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rrunctl network connect mynet web
+  rrunctl network connect --alias db --ip 172.18.0.9 mynet mysql")]
+pub(super) struct Connect {
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// The container, which may run
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// A further name of it in the network
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// Its IPv4 address
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<String>,
+    /// Its IPv6 address
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<String>,
+    /// The one with the highest has the default route
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
+    gw_priority: i64,
+}
+
+impl Connect {
+    fn run(self, at: &At) -> Result<()> {
+        let engine = at.engine()?;
+        let given = self.ip.is_some() || self.ip6.is_some();
+        let addresses = EndpointIpamConfig {
+            ipv4_address: self.ip.unwrap_or_default(),
+            ipv6_address: self.ip6.unwrap_or_default(),
+            ..EndpointIpamConfig::default()
+        };
+        let asked = EndpointSettings {
+            ipam_config: given.then_some(addresses),
+            aliases: if self.alias.is_empty() { Default::default() } else { self.alias.into() },
+            gw_priority: self.gw_priority,
+            ..EndpointSettings::default()
+        };
+        engine.connect(&self.network, &engine.resolve(&self.container)?, asked)
+    }
+}
+
+/// Take a container out of a network
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rrunctl network disconnect mynet web")]
+pub(super) struct Disconnect {
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// The container, which may run
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// Also if it is not in it
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Disconnect {
+    fn run(self, at: &At) -> Result<()> {
+        let engine = at.engine()?;
+        engine.disconnect(&self.network, &engine.resolve(&self.container)?, self.force)
+    }
 }
 
 /// Of the same key one is enough, but for labels; of different keys all.

@@ -115,10 +115,19 @@ impl Engine {
         options: &ExtractOptions,
     ) -> Result<()> {
         let container = self.containers.load(id)?;
-        if container.host.readonly_rootfs && !in_volume(&container, path) {
+        self.check_writable(&container, path)?;
+        self.with_root(&container, |root| archive::extract(reader, root, path, options))
+    }
+
+    /// Whether files may be put there.
+    ///
+    /// # Errors
+    /// The root file system is read-only, and `path` is in no volume that is not.
+    pub fn check_writable(&self, container: &Container, path: &Path) -> Result<()> {
+        if container.host.readonly_rootfs && !in_volume(container, path) {
             return Err(Error::invalid("container rootfs is marked read-only"));
         }
-        self.with_root(&container, |root| archive::extract(reader, root, path, options))
+        Ok(())
     }
 
     /// Packs a container's root file system, without what is mounted in it.

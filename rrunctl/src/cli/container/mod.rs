@@ -2,4 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub(super) mod cp;
+pub(super) mod images;
 pub(super) mod lifecycle;
