@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use rustix::io::{Errno, Result};
-use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// Goes on in a child, and says in the parent that it is the parent.
@@ -93,33 +93,68 @@ pub fn hangup() -> bool {
     HANGUP.swap(false, Ordering::Relaxed)
 }
 
-/// Holds back every signal that can be, for [`wait_for_signal`].
-///
-/// # Errors
-/// Those of sigprocmask(2).
-pub fn block_signals() -> Result<()> {
-    // SAFETY: all-zero is a valid set, which sigfillset then fills.
-    let done = unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut())
-    };
-    if done == 0 { Ok(()) } else { Err(last()) }
+/// Signals that come by a descriptor for as long as this is there, and then as before.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+    before: libc::sigset_t,
 }
 
-/// Waits for a signal that is held back, and takes it.
-///
-/// # Errors
-/// Those of sigwaitinfo(2).
-pub fn wait_for_signal() -> Result<i32> {
-    // SAFETY: as in `block_signals`; nobody wants to know more about the signal.
-    match unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigwaitinfo(&raw const all, std::ptr::null_mut())
-    } {
-        -1 => Err(last()),
-        signal => Ok(signal),
+impl Signals {
+    /// Takes those of `wanted` that are not ignored: whoever started this with nohup(1) wants it so.
+    ///
+    /// They are blocked, which a child that is started by [`std::process::Command`] does not inherit.
+    ///
+    /// # Errors
+    /// Those of sigprocmask(2) and signalfd(2).
+    pub fn take(wanted: impl Iterator<Item = u8>) -> Result<Self> {
+        // SAFETY: all-zero is valid for these plain structures, each call gets pointers to them that live throughout,
+        // and the descriptor that signalfd returns is nobody else's.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            for signal in wanted {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                let known = libc::sigaction(signal.into(), std::ptr::null(), &raw mut action) == 0;
+                if known && action.sa_sigaction != libc::SIG_IGN {
+                    // The C library keeps some to itself.
+                    libc::sigaddset(&raw mut set, signal.into());
+                }
+            }
+            let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+            if fd < 0 {
+                return Err(last());
+            }
+            let fd = OwnedFd::from_raw_fd(fd);
+            match libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut before) {
+                0 => Ok(Self { fd, before }),
+                _ => Err(last()),
+            }
+        }
+    }
+
+    /// The next one that has come.
+    pub fn next(&self) -> Option<u8> {
+        // signalfd_siginfo, whose first field is the number.
+        let mut info = [0; 128];
+        match rustix::io::read(&self.fd, &mut info) {
+            Ok(128) => u32::from_ne_bytes([info[0], info[1], info[2], info[3]]).try_into().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that sigprocmask wrote.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
     }
 }
 

@@ -22,6 +22,7 @@ mod registry;
 mod table;
 mod template;
 mod volume;
+mod terminal;
 
 use crate::digest::Digest;
 use crate::engine::{Engine, Programs};
@@ -81,6 +82,7 @@ struct Place {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Attach(container::attach::Attach),
     CheckConfig(check_config::CheckConfig),
     Commit(container::images::Commit),
     Completion(generate::Completion),
@@ -144,6 +146,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         code: Cell::new(None),
     };
     let done = match cli.command {
+        Command::Attach(command) => command.run(&at),
         Command::CheckConfig(command) => command.run(&at),
         Command::Commit(command) => command.run(&at),
         Command::Completion(command) => command.run(&at),

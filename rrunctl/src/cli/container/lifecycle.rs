@@ -5,7 +5,8 @@
 
 use super::super::At;
 use crate::engine::Condition;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::monitor::Keys;
 use clap::Args;
 
 /// Does something to each container, and says its name; what is so already is no error.
@@ -228,11 +229,27 @@ pub(in super::super) struct Start {
     /// Names or ids
     #[arg(value_name = "CONTAINER", required = true)]
     names: Vec<String>,
+    /// Its output comes here, signals go there, and the exit code is its own
+    #[arg(short, long)]
+    attach: bool,
+    /// The same, and standard input goes there
+    #[arg(short, long)]
+    interactive: bool,
+    /// What to type to leave it running [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true)]
+    detach_keys: String,
 }
 
 impl Start {
     pub(in super::super) fn run(self, at: &At) -> Result<()> {
         let engine = at.engine()?;
+        if self.attach || self.interactive {
+            let keys = Keys::parse(&self.detach_keys)?;
+            let [name] = &self.names[..] else {
+                return Err(Error::invalid("you cannot start and attach multiple containers at once"));
+            };
+            return super::attach::start(at, &engine.resolve(name)?, self.interactive, keys);
+        }
         each(at, &self.names, |id| {
             for warning in engine.start(id)? {
                 at.warn(warning);

@@ -4,4 +4,5 @@
 
 pub(super) mod cp;
 pub(super) mod images;
+pub(super) mod attach;
 pub(super) mod lifecycle;
