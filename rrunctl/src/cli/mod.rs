@@ -21,8 +21,8 @@ mod progress;
 mod registry;
 mod table;
 mod template;
-mod volume;
 mod terminal;
+mod volume;
 
 use crate::digest::Digest;
 use crate::engine::{Engine, Programs};
@@ -39,6 +39,7 @@ use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -78,6 +79,9 @@ struct Place {
     /// Settings, written as docker's daemon.json [default: /etc/rrunctl/daemon.json]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     config: Option<PathBuf>,
+    /// What runs containers [default: $RRUNCTL_RUNTIME, or rrun beside rrunctl or in $PATH]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    oci_runtime: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +91,7 @@ enum Command {
     Commit(container::images::Commit),
     Completion(generate::Completion),
     Cp(container::cp::Cp),
+    Create(container::run::Create),
     Diff(container::images::Diff),
     Export(container::images::Export),
     #[command(subcommand)]
@@ -112,6 +117,7 @@ enum Command {
     Restart(container::lifecycle::Restart),
     Rm(container::lifecycle::Rm),
     Rmi(image::Remove),
+    Run(Box<container::run::Run>),
     Save(image::Save),
     Start(container::lifecycle::Start),
     Stop(container::lifecycle::Stop),
@@ -119,6 +125,7 @@ enum Command {
     System(disk::System),
     Tag(image::Tag),
     Unpause(container::lifecycle::Unpause),
+    Update(Box<container::update::Update>),
     Version(info::Version),
     #[command(subcommand)]
     Volume(volume::Command),
@@ -151,6 +158,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Commit(command) => command.run(&at),
         Command::Completion(command) => command.run(&at),
         Command::Cp(command) => command.run(&at),
+        Command::Create(command) => command.run(&at),
         Command::Diff(command) => command.run(&at),
         Command::Export(command) => command.run(&at),
         Command::Generate(command) => command.run(&at),
@@ -173,12 +181,14 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Restart(command) => command.run(&at),
         Command::Rm(command) => command.run(&at),
         Command::Rmi(command) => command.run(&at),
+        Command::Run(command) => command.run(&at),
         Command::Save(command) => command.run(&at),
         Command::Start(command) => command.run(&at),
         Command::Stop(command) => command.run(&at),
         Command::System(command) => command.run(&at),
         Command::Tag(command) => command.run(&at),
         Command::Unpause(command) => command.run(&at),
+        Command::Update(command) => command.run(&at),
         Command::Version(command) => command.run(&at),
         Command::Volume(command) => command.run(&at),
         Command::Wait(command) => command.run(&at),
@@ -271,10 +281,12 @@ impl At {
                     .remedy("install it, or give its path")
             })
         };
-        let runtime = match std::env::var_os("RRUNCTL_RUNTIME").filter(|path| !path.is_empty()) {
-            Some(path) => std::path::absolute(path).context(|| "RRUNCTL_RUNTIME")?,
-            None => beside("rrun")?,
+        let given = match &self.place.oci_runtime {
+            Some(path) => Some(path.clone()),
+            None => std::env::var_os("RRUNCTL_RUNTIME").filter(|path| !path.is_empty()).map(PathBuf::from),
         };
+        let given = given.map(|path| std::path::absolute(&path).context(|| path.display().to_string()));
+        let given = given.transpose()?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut command =
             vec![text(&own), "--root".into(), text(home.root()), "--run".into(), text(home.run())];
@@ -282,6 +294,10 @@ impl At {
             let config = std::path::absolute(config).context(|| config.display().to_string())?;
             command.extend(["--config".to_owned(), text(&config)]);
         }
+        if let Some(runtime) = &given {
+            command.extend(["--oci-runtime".to_owned(), text(runtime)]);
+        }
+        let runtime = given.map_or_else(|| beside("rrun"), Ok)?;
         let programs = Programs { runtime, monitor: beside("rrunmon")?, own: command };
         let engine = Engine::open(home.clone(), self.settings()?, programs)?;
         Ok(self.engine.get_or_init(|| engine))
@@ -331,8 +347,8 @@ impl At {
     }
 
     /// Says on standard error what is no failure.
-    fn warn_plainly(&self, e: &Error) {
-        let _ = writeln!(io::stderr(), "{}", table::printable(&e.to_string()));
+    fn note(&self, text: impl Display) {
+        let _ = writeln!(io::stderr(), "{}", table::printable(&text.to_string()));
     }
 
     fn warn(&self, text: impl Display) {
@@ -370,14 +386,24 @@ impl At {
         quiet: bool,
         work: impl FnOnce(crate::progress::Sink<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.progress_to(io::stdout(), quiet, work)
+    }
+
+    /// Likewise, on another stream.
+    fn progress_to<T>(
+        &self,
+        out: impl io::Write + io::IsTerminal + AsFd + Send,
+        quiet: bool,
+        work: impl FnOnce(crate::progress::Sink<'_>) -> Result<T>,
+    ) -> Result<T> {
         let how = match quiet {
             true => How::Quiet,
-            false if io::stdout().is_terminal() => How::Terminal(
-                rustix::termios::tcgetwinsize(io::stdout()).map_or(80, |size| size.ws_col.max(1)),
-            ),
+            false if out.is_terminal() => {
+                How::Terminal(rustix::termios::tcgetwinsize(&out).map_or(80, |size| size.ws_col.max(1)))
+            }
             false => How::Plain,
         };
-        let progress = Progress::new(io::stdout(), how);
+        let progress = Progress::new(out, how);
         work(&|event: Event| progress.show(event))
     }
 

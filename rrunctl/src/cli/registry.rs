@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 const HUB: &str = "docker.io";
 
 impl At {
-    fn client(&self) -> Result<Client> {
+    pub(super) fn client(&self) -> Result<Client> {
         Ok(Client::new(&self.settings()?, Credentials::of_user()))
     }
 

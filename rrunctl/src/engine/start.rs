@@ -164,7 +164,8 @@ impl Engine {
         write(&run.join("config.json"), &text)?;
         self.containers.save_record(container)?;
 
-        let (ports, sockets) = connected.held.into_iter().map(port).unzip();
+        let ports: Vec<_> = connected.held.into_iter().map(port).collect::<Result<_>>()?;
+        let (ports, sockets) = ports.into_iter().unzip();
         let client = monitor::spawn(&Setup {
             monitor: self.programs.monitor.clone(),
             file: dir.join("monitor.json"),
@@ -367,9 +368,14 @@ fn remove_shm(path: &Path) -> Result<()> {
     }
 }
 
-fn port(held: network::Held) -> (monitor::Port, std::os::fd::OwnedFd) {
+/// A socket that keeps a port. Only one to which connections come listens: the others are to refuse what the firewall
+/// does not take.
+fn port(held: network::Held) -> Result<(monitor::Port, std::os::fd::OwnedFd)> {
+    if held.proxy && held.port.protocol == network::Protocol::Tcp {
+        rustix::net::listen(&held.fd, 128).context(|| "listen at a published port")?;
+    }
     let protocol = held.port.protocol.to_string();
-    (monitor::Port { protocol, to: held.proxy.then_some(held.target) }, held.fd)
+    Ok((monitor::Port { protocol, to: held.proxy.then_some(held.target) }, held.fd))
 }
 
 /// The log of a container; sizes that are not valid were refused when it was made.

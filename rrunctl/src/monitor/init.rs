@@ -5,7 +5,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::sys;
+use crate::sys::Signals;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -20,9 +21,10 @@ pub fn is_init(name: &OsString) -> bool {
 pub fn init(words: impl Iterator<Item = OsString>) -> ExitCode {
     let mut words = words.skip_while(|word| word == "--");
     let Some(program) = words.next() else { return complain("no command", 1) };
-    if let Err(e) = sys::block_signals() {
-        return complain(&format!("sigprocmask: {e}"), 1);
-    }
+    let signals = match Signals::take(1..=64) {
+        Ok(signals) => signals,
+        Err(e) => return complain(&format!("take signals: {e}"), 1),
+    };
     // A group of its own: what the terminal's keys send is for it and its children, and not for this process twice.
     let child = match Command::new(&program).args(words).process_group(0).spawn() {
         Ok(child) => child,
@@ -37,23 +39,21 @@ pub fn init(words: impl Iterator<Item = OsString>) -> ExitCode {
         let _ = kill_process_group(pid, Signal::CONT);
     }
     loop {
-        match sys::wait_for_signal() {
-            Ok(signal) if signal == Signal::CHILD.as_raw() => {
-                while let Ok(Some((ended, status))) = wait(WaitOptions::NOHANG) {
-                    if ended == pid {
-                        let status = std::process::ExitStatus::from_raw(status.as_raw());
-                        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-                        return ExitCode::from(u8::try_from(code).unwrap_or(255));
-                    }
-                }
+        while let Some(signal) = signals.next() {
+            if i32::from(signal) != Signal::CHILD.as_raw()
+                && let Some(signal) = Signal::from_named_raw(signal.into())
+            {
+                let _ = kill_process(pid, signal);
             }
-            Ok(signal) => {
-                if let Some(signal) = Signal::from_named_raw(signal) {
-                    let _ = kill_process(pid, signal);
-                }
-            }
-            Err(_) => {}
         }
+        while let Ok(Some((ended, status))) = wait(WaitOptions::NOHANG) {
+            if ended == pid {
+                let status = std::process::ExitStatus::from_raw(status.as_raw());
+                let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+                return ExitCode::from(u8::try_from(code).unwrap_or(255));
+            }
+        }
+        let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
     }
 }
 

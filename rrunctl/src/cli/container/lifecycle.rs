@@ -166,7 +166,10 @@ impl Rm {
         at.each(&self.names, |name| {
             match engine.resolve(name).and_then(|id| engine.remove(&id, self.force, self.volumes)) {
                 // Docker's: no failure, no name, but a word.
-                Err(e) if self.force && e.kind() == Kind::NotFound => return Ok(at.warn_plainly(&e)),
+                Err(e) if self.force && e.kind() == Kind::NotFound => {
+                    at.note(&e);
+                    return Ok(());
+                }
                 other => other?,
             }
             at.say(name)

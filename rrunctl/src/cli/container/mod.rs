@@ -2,7 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-pub(super) mod cp;
-pub(super) mod images;
 pub(super) mod attach;
+pub(super) mod cp;
+mod flags;
+pub(super) mod images;
 pub(super) mod lifecycle;
+pub(super) mod run;
+pub(super) mod update;

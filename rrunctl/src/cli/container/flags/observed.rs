@@ -1,0 +1,552 @@
+//! What docker's CLI 28.2.2 sent to a server that spoke version 1.47 of the API, and what it refused.
+//!
+//! Each line has arguments of `docker create`, `=>`, and what came of them. `·` is a space; where the arguments name no
+//! `busybox`, it stands behind them. `$DIR` has the files of `tests::files`, `$PWD` is where it ran, `$UP` above that.
+
+#![forbid(unsafe_code)]
+
+/// The body without any flag.
+pub(super) const BODY: &str = r##"
+{"Hostname":"","Domainname":"","User":"","AttachStdin":false,"AttachStdout":true,"AttachStderr":true,"Tty":false,"OpenStdin":false,"StdinOnce":false,"Env":null,"Cmd":null,"Image":"busybox","Volumes":{},"WorkingDir":"","Entrypoint":null,"OnBuild":null,"Labels":{},"HostConfig":{"Binds":null,"ContainerIDFile":"","LogConfig":{"Type":"","Config":{}},"NetworkMode":"default","PortBindings":{},"RestartPolicy":{"Name":"no","MaximumRetryCount":0},"AutoRemove":false,"VolumeDriver":"","VolumesFrom":null,"ConsoleSize":[0,0],"CapAdd":null,"CapDrop":null,"CgroupnsMode":"","Dns":[],"DnsOptions":[],"DnsSearch":[],"ExtraHosts":null,"GroupAdd":null,"IpcMode":"","Cgroup":"","Links":null,"OomScoreAdj":0,"PidMode":"","Privileged":false,"PublishAllPorts":false,"ReadonlyRootfs":false,"SecurityOpt":null,"UTSMode":"","UsernsMode":"","ShmSize":0,"Isolation":"","CpuShares":0,"Memory":0,"NanoCpus":0,"CgroupParent":"","BlkioWeight":0,"BlkioWeightDevice":[],"BlkioDeviceReadBps":[],"BlkioDeviceWriteBps":[],"BlkioDeviceReadIOps":[],"BlkioDeviceWriteIOps":[],"CpuPeriod":0,"CpuQuota":0,"CpuRealtimePeriod":0,"CpuRealtimeRuntime":0,"CpusetCpus":"","CpusetMems":"","Devices":[],"DeviceCgroupRules":null,"DeviceRequests":null,"MemoryReservation":0,"MemorySwap":0,"MemorySwappiness":-1,"OomKillDisable":false,"PidsLimit":0,"Ulimits":[],"CpuCount":0,"CpuPercent":0,"IOMaximumIOps":0,"IOMaximumBandwidth":0,"MaskedPaths":null,"ReadonlyPaths":null},"NetworkingConfig":{"EndpointsConfig":{"default":{"IPAMConfig":null,"Links":null,"Aliases":null,"MacAddress":"","DriverOpts":null,"GwPriority":0,"NetworkID":"","EndpointID":"","Gateway":"","IPAddress":"","IPPrefixLen":0,"IPv6Gateway":"","GlobalIPv6Address":"","GlobalIPv6PrefixLen":0,"DNSNames":null}}}}
+"##;
+
+/// In which members it differs from [`BODY`]; in `HostConfig` and each endpoint, in which of theirs.
+pub(super) const CREATED: &str = r##"
+ => {}
+busybox => {}
+busybox sh -c echo·hi -t -- --rm => {"Cmd":["sh","-c","echo hi","-t","--","--rm"]}
+-- busybox -- x => {"Cmd":["--","x"]}
+-it busybox sh => {"AttachStdin":true,"Tty":true,"OpenStdin":true,"StdinOnce":true,"Cmd":["sh"]}
+-it busybox:1.36 -it => {"AttachStdin":true,"Tty":true,"OpenStdin":true,"StdinOnce":true,"Cmd":["-it"],"Image":"busybox:1.36"}
+-i => {"AttachStdin":true,"OpenStdin":true,"StdinOnce":true}
+-t => {"Tty":true}
+-it => {"AttachStdin":true,"Tty":true,"OpenStdin":true,"StdinOnce":true}
+-ti --rm => {"AttachStdin":true,"Tty":true,"OpenStdin":true,"StdinOnce":true,"HostConfig":{"AutoRemove":true}}
+-i -a stdout => {"AttachStdin":true,"AttachStderr":false,"OpenStdin":true,"StdinOnce":true}
+-a stdin -a STDOUT => {"AttachStdin":true,"AttachStderr":false}
+-a stderr => {"AttachStdout":false}
+-i=false -t=true => {"Tty":true}
+--rm => {"HostConfig":{"AutoRemove":true}}
+--rm=true => {"HostConfig":{"AutoRemove":true}}
+--rm=false => {}
+--rm --restart no => {"HostConfig":{"AutoRemove":true}}
+--init => {"HostConfig":{"Init":true}}
+--init=false => {"HostConfig":{"Init":false}}
+--init=1 => {"HostConfig":{"Init":true}}
+--read-only => {"HostConfig":{"ReadonlyRootfs":true}}
+--privileged=true => {"HostConfig":{"Privileged":true}}
+-P => {"HostConfig":{"PublishAllPorts":true}}
+--oom-kill-disable => {"HostConfig":{"OomKillDisable":true}}
+--publish-all=f => {}
+--name x => {}
+--name=x --hostname h --domainname d => {"Hostname":"h","Domainname":"d"}
+-h h -u 1000:1000 -w /tmp => {"Hostname":"h","User":"1000:1000","WorkingDir":"/tmp"}
+--entrypoint sh => {"Entrypoint":["sh"]}
+--entrypoint= => {"Entrypoint":[""]}
+--entrypoint= busybox ls => {"Cmd":["ls"],"Entrypoint":[""]}
+--entrypoint -x => {"Entrypoint":["-x"]}
+-e A=1 => {"Env":["A=1"]}
+-e A=1 -e B=2 => {"Env":["A=1","B=2"]}
+-e A=1 -e A=2 => {"Env":["A=2"]}
+-eA=1 => {"Env":["A=1"]}
+-e=A=1 => {"Env":["A=1"]}
+-e PATH => {"Env":["PATH=$PATH"]}
+-e UNSET_VARIABLE_X => {"Env":["UNSET_VARIABLE_X"]}
+-e A= -e B=x=y => {"Env":["A=","B=x=y"]}
+--env-file $DIR/env => {"Env":["A=1","B=x y=z ","PATH=$PATH","C=","A=2"]}
+--env-file $DIR/env -e A=3 => {"Env":["A=1","B=x y=z ","PATH=$PATH","C=","A=2","A=3"]}
+--env-file=$DIR/env --env A=3 --env A=4 => {"Env":["A=1","B=x y=z ","PATH=$PATH","C=","A=2","A=4"]}
+-l a -l b=1 -l c= => {"Labels":{"a":"","b":"1","c":""}}
+--label a=1 --label a=2 => {"Labels":{"a":"2"}}
+--label-file $DIR/labels => {"Labels":{"l.one":"1","l.three":"a b"}}
+--label-file $DIR/labels -l l.one=2 => {"Labels":{"l.one":"2","l.three":"a b"}}
+--annotation a=b --annotation c => {"HostConfig":{"Annotations":{"a":"b","c":""}}}
+-v /data => {"Volumes":{"/data":{}}}
+-v data:/data => {"HostConfig":{"Binds":["data:/data"]}}
+-v /a:/b:ro => {"HostConfig":{"Binds":["/a:/b:ro"]}}
+-v /a:/b:ro,z -v /c => {"Volumes":{"/c":{}},"HostConfig":{"Binds":["/a:/b:ro,z"]}}
+-v ./x:/x => {"HostConfig":{"Binds":["$PWD/x:/x"]}}
+-v .:/x => {"HostConfig":{"Binds":["$PWD:/x"]}}
+-v ../x:/x:ro => {"HostConfig":{"Binds":["$UP/x:/x:ro"]}}
+-v ~/x:/x => {"HostConfig":{"Binds":["~/x:/x"]}}
+-v a::b => {"HostConfig":{"Binds":["a::b"]}}
+-v :: => {"Volumes":{"::":{}}}
+-v a:/b:nocopy => {"HostConfig":{"Binds":["a:/b:nocopy"]}}
+-v /a:/b -v /a:/b => {"HostConfig":{"Binds":["/a:/b"]}}
+-v x => {"Volumes":{"x":{}}}
+-v C:/a:/b => {"HostConfig":{"Binds":["C:/a:/b"]}}
+-v ab => {"Volumes":{"ab":{}}}
+-v /a:/b:rshared,foo => {"HostConfig":{"Binds":["/a:/b:rshared,foo"]}}
+--volume-driver local -v v:/v => {"Volumes":{"v:/v":{}},"HostConfig":{"VolumeDriver":"local"}}
+--volumes-from c1 --volumes-from c2:ro => {"HostConfig":{"VolumesFrom":["c1","c2:ro"]}}
+--tmpfs /tmp => {"HostConfig":{"Tmpfs":{"/tmp":""}}}
+--tmpfs /tmp:size=1m,mode=1777 --tmpfs /run => {"HostConfig":{"Tmpfs":{"/run":"","/tmp":"size=1m,mode=1777"}}}
+--mount type=bind,src=/a,dst=/b => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b"}]}}
+--mount type=bind,source=/a,target=/b,readonly => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true}]}}
+--mount type=bind,source=/a,target=/b,readonly=false,bind-propagation=RSLAVE => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","BindOptions":{"Propagation":"rslave"}}]}}
+--mount TYPE=BIND,SRC=/a,DST=/b,RO => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true}]}}
+--mount type=bind,src=./a,dst=/b => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"$PWD/a","Target":"/b"}]}}
+--mount type=bind,src=.,dst=/b,bind-nonrecursive => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"$PWD","Target":"/b","BindOptions":{"NonRecursive":true}}]}}
+--mount type=bind,src=/a,dst=/b,bind-nonrecursive=true => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","BindOptions":{"NonRecursive":true}}]}}
+--mount type=bind,src=/a,dst=/b,bind-recursive=enabled => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b"}]}}
+--mount type=bind,src=/a,dst=/b,bind-recursive=disabled => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","BindOptions":{"NonRecursive":true}}]}}
+--mount type=bind,src=/a,dst=/b,ro,bind-recursive=writable => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true,"BindOptions":{"ReadOnlyNonRecursive":true}}]}}
+--mount type=bind,src=/a,dst=/b,ro,bind-recursive=readonly,bind-propagation=rprivate => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true,"BindOptions":{"Propagation":"rprivate","ReadOnlyForceRecursive":true}}]}}
+--mount src=v,dst=/v => {"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v"}]}}
+--mount dst=/v => {"HostConfig":{"Mounts":[{"Type":"volume","Target":"/v"}]}}
+--mount src=v,dst=/v,volume-nocopy => {"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"NoCopy":true,"DriverConfig":{}}}]}}
+--mount src=v,dst=/v,volume-nocopy=false => {"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"DriverConfig":{}}}]}}
+--mount src=v,dst=/v,volume-label=a=b,volume-label=c => {"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"Labels":{"a":"b","c":""},"DriverConfig":{}}}]}}
+--mount src=v,dst=/v,volume-driver=local,volume-opt=type=nfs,volume-opt=o=addr=1 => {"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"DriverConfig":{"Name":"local","Options":{"o":"addr=1","type":"nfs"}}}}]}}
+--mount src=v,dst=/v,volume-subpath=a/b => {"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"Subpath":"a/b","DriverConfig":{}}}]}}
+--mount src=v,dst=/v,volume-label==b => {"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"DriverConfig":{}}}]}}
+--mount type=tmpfs,dst=/t => {"HostConfig":{"Mounts":[{"Type":"tmpfs","Target":"/t"}]}}
+--mount type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770 => {"HostConfig":{"Mounts":[{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":1048576,"Mode":1016}}]}}
+--mount type=tmpfs,dst=/t,tmpfs-mode=0 => {"HostConfig":{"Mounts":[{"Type":"tmpfs","Target":"/t","TmpfsOptions":{}}]}}
+--mount type=bind,src=/a,dst=/b,consistency=Cached => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","Consistency":"cached"}]}}
+--mount type=foo,src=/a,dst=/b => {"HostConfig":{"Mounts":[{"Type":"foo","Source":"/a","Target":"/b"}]}}
+--mount type=bind,"src=/a,b",dst=/b => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a,b","Target":"/b"}]}}
+--mount "type=bind","src=/a""b",dst=/b => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a\"b","Target":"/b"}]}}
+--mount dst=/v --mount dst=/w => {"HostConfig":{"Mounts":[{"Type":"volume","Target":"/v"},{"Type":"volume","Target":"/w"}]}}
+-p 80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}]}}}
+-p 8080:80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}}}
+-p 127.0.0.1:8080:80/udp => {"ExposedPorts":{"80/udp":{}},"HostConfig":{"PortBindings":{"80/udp":[{"HostIp":"127.0.0.1","HostPort":"8080"}]}}}
+-p 127.0.0.1::80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":""}]}}}
+-p [::1]:8080:80/TCP => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"::1","HostPort":"8080"}]}}}
+-p ::1:8080:80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"::1","HostPort":"8080"}]}}}
+-p 8080-8082:80-82 => {"ExposedPorts":{"80/tcp":{},"81/tcp":{},"82/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}],"81/tcp":[{"HostIp":"","HostPort":"8081"}],"82/tcp":[{"HostIp":"","HostPort":"8082"}]}}}
+-p 8080-8090:80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080-8090"}]}}}
+-p 80-82 => {"ExposedPorts":{"80/tcp":{},"81/tcp":{},"82/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}],"81/tcp":[{"HostIp":"","HostPort":""}],"82/tcp":[{"HostIp":"","HostPort":""}]}}}
+-p :80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}]}}}
+-p 80:80 -p 81:80 -p 80/sctp => {"ExposedPorts":{"80/sctp":{},"80/tcp":{}},"HostConfig":{"PortBindings":{"80/sctp":[{"HostIp":"","HostPort":""}],"80/tcp":[{"HostIp":"","HostPort":"80"},{"HostIp":"","HostPort":"81"}]}}}
+-p published=8080,target=80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}}}
+-p published=8080,target=80,protocol=udp => {"ExposedPorts":{"80/udp":{}},"HostConfig":{"PortBindings":{"80/udp":[{"HostIp":"","HostPort":"8080"}]}}}
+-p target=80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}]}}}
+-p 0:80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"0"}]}}}
+-p 080:80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"80"}]}}}
+-p 80/ => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}]}}}
+-p 80/tcp/x => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}]}}}
+--expose 80 --expose 81/udp => {"ExposedPorts":{"80/tcp":{},"81/udp":{}}}
+--expose 80-82/udp => {"ExposedPorts":{"80/udp":{},"81/udp":{},"82/udp":{}}}
+--expose 80 -p 80:80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"80"}]}}}
+--expose 080 => {"ExposedPorts":{"80/tcp":{}}}
+--expose 80/FOO => {"ExposedPorts":{"80/FOO":{}}}
+--expose 80/ => {"ExposedPorts":{"80/tcp":{}}}
+--network host => {"HostConfig":{"NetworkMode":"host"},"Endpoints":{}}
+--network none => {"HostConfig":{"NetworkMode":"none"},"Endpoints":{}}
+--network bridge => {"HostConfig":{"NetworkMode":"bridge"},"Endpoints":{}}
+--network default => {"Endpoints":{}}
+--network mynet => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{}}
+--network container:c1 => {"HostConfig":{"NetworkMode":"container:c1"},"Endpoints":{}}
+--net mynet --net-alias a --network-alias b => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{"mynet":{"Aliases":["a","b"]}}}
+--network mynet --ip 10.0.0.9 --ip6 fd00::9 --link-local-ip 169.254.1.1 => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{"mynet":{"IPAMConfig":{"IPv4Address":"10.0.0.9","IPv6Address":"fd00::9","LinkLocalIPs":["169.254.1.1"]}}}}
+--network mynet --link c1:a --link c2 => {"HostConfig":{"NetworkMode":"mynet","Links":["c1:a","c2"]},"Endpoints":{"mynet":{"Links":["c1:a","c2"]}}}
+--link c1:a --link c2 --link /c3/x:/c1/b => {"HostConfig":{"Links":["c1:a","c2","/c3/x:/c1/b"]}}
+--network mynet --mac-address 02:42:0a:00:00:09 => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{"mynet":{"MacAddress":"02:42:0a:00:00:09"}}}
+--mac-address 02-42-0a-00-00-09 => {"Endpoints":{"default":{"MacAddress":"02-42-0a-00-00-09"}}}
+--mac-address 0242.0a00.0009 => {"Endpoints":{"default":{"MacAddress":"0242.0a00.0009"}}}
+--ip 10.0.0.9 => {"Endpoints":{"default":{"IPAMConfig":{"IPv4Address":"10.0.0.9"}}}}
+--ip x => {"Endpoints":{"default":{"IPAMConfig":{"IPv4Address":"x"}}}}
+--network name=mynet,alias=a,alias=B => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{"mynet":{"Aliases":["a","b"]}}}
+--network name=mynet,ip=10.0.0.9,ip6=fd00::9,mac-address=02:42:0A:00:00:09,link-local-ip=169.254.1.1 => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{"mynet":{"IPAMConfig":{"IPv4Address":"10.0.0.9","IPv6Address":"fd00::9","LinkLocalIPs":["169.254.1.1"]},"MacAddress":"02:42:0a:00:00:09"}}}
+--network name=mynet,driver-opt=a=b,"driver-opt=c=D·d",gw-priority=5 => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{"mynet":{"DriverOpts":{"a":"b","c":"d d"},"GwPriority":5}}}
+--network name=mynet,gw-priority=-1 => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{"mynet":{"GwPriority":-1}}}
+--network name=one --network name=two,alias=x => {"HostConfig":{"NetworkMode":"one"},"Endpoints":{"one":{},"two":{"Aliases":["x"]}}}
+--network one --network two => {"HostConfig":{"NetworkMode":"one"},"Endpoints":{"one":{},"two":{}}}
+--network name=one,alias=a --ip 10.0.0.9 => {"HostConfig":{"NetworkMode":"one"},"Endpoints":{"one":{"IPAMConfig":{"IPv4Address":"10.0.0.9"},"Aliases":["a"]}}}
+--network name=host => {"HostConfig":{"NetworkMode":"host"},"Endpoints":{}}
+--network name=bridge,ip=10.0.0.9 => {"HostConfig":{"NetworkMode":"bridge"},"Endpoints":{"bridge":{"IPAMConfig":{"IPv4Address":"10.0.0.9"}}}}
+--network name=Mynet => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{}}
+--network Mynet => {"HostConfig":{"NetworkMode":"Mynet"},"Endpoints":{}}
+--network name=mynet => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{}}
+--network name= => {"HostConfig":{"NetworkMode":"name="},"Endpoints":{}}
+--network a=· => {"HostConfig":{"NetworkMode":"a= "},"Endpoints":{}}
+--restart always => {"HostConfig":{"RestartPolicy":{"Name":"always","MaximumRetryCount":0}}}
+--restart on-failure => {"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":0}}}
+--restart on-failure:5 => {"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":5}}}
+--restart unless-stopped => {"HostConfig":{"RestartPolicy":{"Name":"unless-stopped","MaximumRetryCount":0}}}
+--restart foo => {"HostConfig":{"RestartPolicy":{"Name":"foo","MaximumRetryCount":0}}}
+--restart= => {"HostConfig":{"RestartPolicy":{"Name":"","MaximumRetryCount":0}}}
+--restart no => {}
+--restart always:3 => {"HostConfig":{"RestartPolicy":{"Name":"always","MaximumRetryCount":3}}}
+--restart on-failure: => {"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":0}}}
+--restart on-failure:-1 => {"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":-1}}}
+--dns 8.8.8.8 --dns ::1 --dns-search example.org --dns-search . --dns-option ndots:2 --dns-opt rotate => {"HostConfig":{"Dns":["8.8.8.8","::1"],"DnsOptions":["ndots:2","rotate"],"DnsSearch":["example.org","."]}}
+--dns ::ffff:1.2.3.4 --dns FD00::0001 => {"HostConfig":{"Dns":["1.2.3.4","fd00::1"]}}
+--dns-search example.org. --dns-search a-b.c => {"HostConfig":{"DnsSearch":["example.org","a-b.c"]}}
+--dns ·8.8.8.8 => {"HostConfig":{"Dns":["8.8.8.8"]}}
+--add-host a:1.2.3.4 --add-host b=::1 --add-host c:[::1] --add-host d:host-gateway --add-host e:::1 => {"HostConfig":{"ExtraHosts":["a:1.2.3.4","b:::1","c:::1","d:host-gateway","e:::1"]}}
+-m 64m => {"HostConfig":{"Memory":67108864}}
+-m 64M --memory-swap 128m --memory-reservation 32m --memory-swappiness 0 => {"HostConfig":{"Memory":67108864,"MemoryReservation":33554432,"MemorySwap":134217728,"MemorySwappiness":0}}
+--memory-swap -1 => {"HostConfig":{"MemorySwap":-1}}
+--memory-swap=-1 => {"HostConfig":{"MemorySwap":-1}}
+-m 1.5g => {"HostConfig":{"Memory":1610612736}}
+-m 1024 => {"HostConfig":{"Memory":1024}}
+-m 6.5·MiB => {"HostConfig":{"Memory":6815744}}
+-m 1tb => {"HostConfig":{"Memory":1099511627776}}
+-m 100b => {"HostConfig":{"Memory":100}}
+-m 1e3k => {"HostConfig":{"Memory":1024000}}
+-m 0 => {}
+-m .5g => {"HostConfig":{"Memory":536870912}}
+-m 5. => {"HostConfig":{"Memory":5}}
+--memory-swappiness 60 => {"HostConfig":{"MemorySwappiness":60}}
+--memory-swappiness -1 => {}
+--kernel-memory 64m => {}
+--oom-score-adj -500 => {"HostConfig":{"OomScoreAdj":-500}}
+--oom-score-adj=1000 => {"HostConfig":{"OomScoreAdj":1000}}
+--cpus 1.5 => {"HostConfig":{"NanoCpus":1500000000}}
+--cpus .5 => {"HostConfig":{"NanoCpus":500000000}}
+--cpus 1/4 => {"HostConfig":{"NanoCpus":250000000}}
+--cpus 1e-1 => {"HostConfig":{"NanoCpus":100000000}}
+--cpus 0 => {}
+--cpus -1 => {"HostConfig":{"NanoCpus":-1000000000}}
+--cpus 0.000000001 => {"HostConfig":{"NanoCpus":1}}
+--cpus +2.0 => {"HostConfig":{"NanoCpus":2000000000}}
+-c 512 => {"HostConfig":{"CpuShares":512}}
+--cpu-shares 0x200 --cpu-period 100000 --cpu-quota -1 --cpu-rt-period 1000000 --cpu-rt-runtime 950000 => {"HostConfig":{"CpuShares":512,"CpuPeriod":100000,"CpuQuota":-1,"CpuRealtimePeriod":1000000,"CpuRealtimeRuntime":950000}}
+--cpu-shares 010 => {"HostConfig":{"CpuShares":8}}
+--cpu-shares 1_000 => {"HostConfig":{"CpuShares":1000}}
+--cpuset-cpus 0-3,5 --cpuset-mems 0 => {"HostConfig":{"CpusetCpus":"0-3,5","CpusetMems":"0"}}
+--pids-limit 100 => {"HostConfig":{"PidsLimit":100}}
+--pids-limit -1 => {"HostConfig":{"PidsLimit":-1}}
+--blkio-weight 300 => {"HostConfig":{"BlkioWeight":300}}
+--blkio-weight-device /dev/null:300 --blkio-weight-device /dev/zero:0 => {"HostConfig":{"BlkioWeightDevice":[{"Path":"/dev/null","Weight":300},{"Path":"/dev/zero","Weight":0}]}}
+--device-read-bps /dev/null:1mb --device-write-bps /dev/null:1024 => {"HostConfig":{"BlkioDeviceReadBps":[{"Path":"/dev/null","Rate":1048576}],"BlkioDeviceWriteBps":[{"Path":"/dev/null","Rate":1024}]}}
+--device-read-iops /dev/null:100 --device-write-iops /dev/null:0 => {"HostConfig":{"BlkioDeviceReadIOps":[{"Path":"/dev/null","Rate":100}],"BlkioDeviceWriteIOps":[{"Path":"/dev/null","Rate":0}]}}
+--device /dev/null => {"HostConfig":{"Devices":[{"PathOnHost":"/dev/null","PathInContainer":"/dev/null","CgroupPermissions":"rwm"}]}}
+--device /dev/null:/dev/x --device /dev/zero:r --device /dev/full:/dev/y:rw => {"HostConfig":{"Devices":[{"PathOnHost":"/dev/null","PathInContainer":"/dev/x","CgroupPermissions":"rwm"},{"PathOnHost":"/dev/zero","PathInContainer":"/dev/zero","CgroupPermissions":"r"},{"PathOnHost":"/dev/full","PathInContainer":"/dev/y","CgroupPermissions":"rw"}]}}
+--device /dev//null:/dev/../x => {"HostConfig":{"Devices":[{"PathOnHost":"/dev//null","PathInContainer":"/x","CgroupPermissions":"rwm"}]}}
+--device /dev/null:/dev//x:r => {"HostConfig":{"Devices":[{"PathOnHost":"/dev/null","PathInContainer":"/dev//x","CgroupPermissions":"r"}]}}
+--device vendor.com/class=name --device /dev/null => {"HostConfig":{"Devices":[{"PathOnHost":"/dev/null","PathInContainer":"/dev/null","CgroupPermissions":"rwm"}],"DeviceRequests":[{"Driver":"cdi","Count":0,"DeviceIDs":["vendor.com/class=name"],"Capabilities":null,"Options":null}]}}
+--device-cgroup-rule c·1:3·rwm --device-cgroup-rule a·*:*·r => {"HostConfig":{"DeviceCgroupRules":["c 1:3 rwm","a *:* r"]}}
+--gpus all => {"HostConfig":{"DeviceRequests":[{"Driver":"","Count":-1,"DeviceIDs":null,"Capabilities":[["gpu"]],"Options":{}}]}}
+--gpus 2 => {"HostConfig":{"DeviceRequests":[{"Driver":"","Count":2,"DeviceIDs":null,"Capabilities":[["gpu"]],"Options":{}}]}}
+--gpus count=2,capabilities=compute => {"HostConfig":{"DeviceRequests":[{"Driver":"","Count":2,"DeviceIDs":null,"Capabilities":[["compute","gpu"]],"Options":{}}]}}
+--gpus "device=0,1" => {"HostConfig":{"DeviceRequests":[{"Driver":"","Count":0,"DeviceIDs":["0","1"],"Capabilities":[["gpu"]],"Options":{}}]}}
+--gpus device=0 => {"HostConfig":{"DeviceRequests":[{"Driver":"","Count":0,"DeviceIDs":["0"],"Capabilities":[["gpu"]],"Options":{}}]}}
+--gpus 1,2 => {"HostConfig":{"DeviceRequests":[{"Driver":"","Count":2,"DeviceIDs":null,"Capabilities":[["gpu"]],"Options":{}}]}}
+--gpus driver=nvidia,"capabilities=compute,utility","options=a=b,c" => {"HostConfig":{"DeviceRequests":[{"Driver":"nvidia","Count":1,"DeviceIDs":null,"Capabilities":[["compute","utility","gpu"]],"Options":{"a":"b","c":""}}]}}
+--gpus all --device vendor.com/class=name => {"HostConfig":{"DeviceRequests":[{"Driver":"","Count":-1,"DeviceIDs":null,"Capabilities":[["gpu"]],"Options":{}},{"Driver":"cdi","Count":0,"DeviceIDs":["vendor.com/class=name"],"Capabilities":null,"Options":null}]}}
+--cap-add NET_ADMIN --cap-add sys_time --cap-add CAP_NET_ADMIN --cap-drop all => {"HostConfig":{"CapAdd":["CAP_NET_ADMIN","CAP_SYS_TIME"],"CapDrop":["ALL"]}}
+--cap-add ALL --cap-add CHOWN => {"HostConfig":{"CapAdd":["ALL","CAP_CHOWN"]}}
+--security-opt no-new-privileges => {"HostConfig":{"SecurityOpt":["no-new-privileges"]}}
+--security-opt no-new-privileges:true --security-opt apparmor=unconfined => {"HostConfig":{"SecurityOpt":["no-new-privileges:true","apparmor=unconfined"]}}
+--security-opt seccomp=unconfined --security-opt label:disable => {"HostConfig":{"SecurityOpt":["seccomp=unconfined","label:disable"]}}
+--security-opt seccomp=builtin => {"HostConfig":{"SecurityOpt":["seccomp=builtin"]}}
+--security-opt seccomp=$DIR/seccomp.json => {"HostConfig":{"SecurityOpt":["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\",\"x\":[1,2,\"a b\"]}"]}}
+--security-opt seccomp:$DIR/seccomp.json => {"HostConfig":{"SecurityOpt":["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\",\"x\":[1,2,\"a b\"]}"]}}
+--security-opt systempaths=unconfined => {"HostConfig":{"SecurityOpt":[],"MaskedPaths":[],"ReadonlyPaths":[]}}
+--security-opt systempaths=unconfined --security-opt label=disable => {"HostConfig":{"SecurityOpt":["label=disable"],"MaskedPaths":[],"ReadonlyPaths":[]}}
+--ulimit nofile=1024 => {"HostConfig":{"Ulimits":[{"Name":"nofile","Hard":1024,"Soft":1024}]}}
+--ulimit nofile=1024:2048 --ulimit core=-1 --ulimit core=0 => {"HostConfig":{"Ulimits":[{"Name":"core","Hard":0,"Soft":0},{"Name":"nofile","Hard":2048,"Soft":1024}]}}
+--ulimit nproc=-1:-1 => {"HostConfig":{"Ulimits":[{"Name":"nproc","Hard":-1,"Soft":-1}]}}
+--ulimit nofile=5:-1 => {"HostConfig":{"Ulimits":[{"Name":"nofile","Hard":-1,"Soft":5}]}}
+--sysctl net.core.somaxconn=1024 --sysctl kernel.msgmax=1 => {"HostConfig":{"Sysctls":{"kernel.msgmax":"1","net.core.somaxconn":"1024"}}}
+--sysctl net.a= => {"HostConfig":{"Sysctls":{"net.a":""}}}
+--log-driver json-file --log-opt max-size=10m --log-opt max-file=3 => {"HostConfig":{"LogConfig":{"Type":"json-file","Config":{"max-file":"3","max-size":"10m"}}}}
+--log-opt a => {"HostConfig":{"LogConfig":{"Type":"","Config":{"a":""}}}}
+--log-driver none => {"HostConfig":{"LogConfig":{"Type":"none","Config":{}}}}
+--stop-signal SIGINT --stop-timeout 5 => {"StopSignal":"SIGINT","StopTimeout":5}
+--stop-timeout 0 => {"StopTimeout":0}
+--stop-timeout -1 => {"StopTimeout":-1}
+--shm-size 128m => {"HostConfig":{"ShmSize":134217728}}
+--pid host => {"HostConfig":{"PidMode":"host"}}
+--pid container:c1 => {"HostConfig":{"PidMode":"container:c1"}}
+--ipc host --uts host --userns host --cgroupns host => {"HostConfig":{"CgroupnsMode":"host","IpcMode":"host","UTSMode":"host","UsernsMode":"host"}}
+--ipc container:c1 --cgroupns private => {"HostConfig":{"CgroupnsMode":"private","IpcMode":"container:c1"}}
+--ipc foo => {"HostConfig":{"IpcMode":"foo"}}
+--cgroup-parent /x => {"HostConfig":{"CgroupParent":"/x"}}
+--group-add 10 --group-add audio => {"HostConfig":{"GroupAdd":["10","audio"]}}
+--health-cmd true => {"Healthcheck":{"Test":["CMD-SHELL","true"]}}
+--health-cmd curl·-f·localhost --health-interval 1m30s --health-timeout 500ms --health-retries 3 --health-start-period 1.5h --health-start-interval 10us => {"Healthcheck":{"Test":["CMD-SHELL","curl -f localhost"],"Interval":90000000000,"Timeout":500000000,"StartPeriod":5400000000000,"StartInterval":10000,"Retries":3}}
+--health-interval 0 => {}
+--health-interval 5s => {"Healthcheck":{"Interval":5000000000}}
+--health-cmd= => {}
+--no-healthcheck => {"Healthcheck":{"Test":["NONE"]}}
+--no-healthcheck=false => {}
+--storage-opt size=10G --storage-opt a= => {"HostConfig":{"StorageOpt":{"a":"","size":"10G"}}}
+--isolation default => {"HostConfig":{"Isolation":"default"}}
+--isolation process => {"HostConfig":{"Isolation":"process"}}
+--runtime rrun => {"HostConfig":{"Runtime":"rrun"}}
+--platform linux/amd64 => {}
+--platform linux/arm64/v8 => {}
+--pull always => {}
+--pull never => {}
+--pull= => {}
+-q => {}
+--quiet --pull missing => {}
+--cidfile $DIR/cid => {"HostConfig":{"ContainerIDFile":"$DIR/cid"}}
+--disable-content-trust => {}
+busybox@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 busybox => {"Image":"busybox@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 busybox => {"Image":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 busybox => {"Image":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+--volume /a:/b --net=host => {"HostConfig":{"Binds":["/a:/b"],"NetworkMode":"host"},"Endpoints":{}}
+--hostname=-x --label=-a=b => {"Hostname":"-x","Labels":{"-a":"b"}}
+-p=80:80 => {"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"80"}]}}}
+-tie A=1 => {"AttachStdin":true,"Tty":true,"OpenStdin":true,"StdinOnce":true,"Env":["A=1"]}
+--memory 64m --memory 32m => {"HostConfig":{"Memory":33554432}}
+-i --interactive=false => {}
+--cpus 0.30000000000 => {"HostConfig":{"NanoCpus":300000000}}
+--cpus 10000 => {"HostConfig":{"NanoCpus":10000000000000}}
+--health-timeout 1h2m3.5s => {"Healthcheck":{"Timeout":3723500000000}}
+--health-timeout 0.1us => {"Healthcheck":{"Timeout":100}}
+--health-timeout .5s => {"Healthcheck":{"Timeout":500000000}}
+--health-timeout +1ns => {"Healthcheck":{"Timeout":1}}
+--expose 1-3 --expose 2/udp => {"ExposedPorts":{"1/tcp":{},"2/tcp":{},"2/udp":{},"3/tcp":{}}}
+-v /a/../b:/c/ => {"HostConfig":{"Binds":["/a/../b:/c/"]}}
+-v /a:/b:x,y => {"HostConfig":{"Binds":["/a:/b:x,y"]}}
+-v foo/bar:/x => {"HostConfig":{"Binds":["foo/bar:/x"]}}
+-v .hidden:/x => {"HostConfig":{"Binds":["$PWD/.hidden:/x"]}}
+--mount type=bind,src=.hidden,dst=/x => {"HostConfig":{"Mounts":[{"Type":"bind","Source":"$PWD/.hidden","Target":"/x"}]}}
+--add-host host.docker.internal:host-gateway => {"HostConfig":{"ExtraHosts":["host.docker.internal:host-gateway"]}}
+--add-host a=host-gateway => {"HostConfig":{"ExtraHosts":["a:host-gateway"]}}
+--gpus options=a=b,device=1 => {"HostConfig":{"DeviceRequests":[{"Driver":"","Count":0,"DeviceIDs":["1"],"Capabilities":[["gpu"]],"Options":{"a":"b"}}]}}
+--link-local-ip 169.254.1.1 => {"Endpoints":{"default":{"IPAMConfig":{"LinkLocalIPs":["169.254.1.1"]}}}}
+--ip6 fd00::1 --network bridge => {"HostConfig":{"NetworkMode":"bridge"},"Endpoints":{"bridge":{"IPAMConfig":{"IPv6Address":"fd00::1"}}}}
+--cap-drop NET_RAW --cap-drop cap_net_raw => {"HostConfig":{"CapDrop":["CAP_NET_RAW"]}}
+--stop-signal 9 => {"StopSignal":"9"}
+--device /dev/null:rwm => {"HostConfig":{"Devices":[{"PathOnHost":"/dev/null","PathInContainer":"/dev/null","CgroupPermissions":"rwm"}]}}
+--ulimit core=0:-1 => {"HostConfig":{"Ulimits":[{"Name":"core","Hard":-1,"Soft":0}]}}
+--shm-size 0 => {}
+--storage-opt a=b=c => {"HostConfig":{"StorageOpt":{"a":"b=c"}}}
+--log-opt a=b=c => {"HostConfig":{"LogConfig":{"Type":"","Config":{"a":"b=c"}}}}
+--tmpfs /x:a:b => {"HostConfig":{"Tmpfs":{"/x":"a:b"}}}
+--annotation a=b=c => {"HostConfig":{"Annotations":{"a":"b=c"}}}
+--sysctl fs.mqueue.msg_max=1 => {"HostConfig":{"Sysctls":{"fs.mqueue.msg_max":"1"}}}
+--label ·a=b => {"Labels":{" a":"b"}}
+--user= => {}
+--workdir= => {}
+--hostname= => {}
+--name= => {}
+--cidfile= => {}
+--stop-signal= => {}
+--network-alias= --network mynet => {"HostConfig":{"NetworkMode":"mynet"},"Endpoints":{"mynet":{"Aliases":[""]}}}
+--attach stdin --attach stdin => {"AttachStdin":true,"AttachStdout":false,"AttachStderr":false}
+--attach stderr -i => {"AttachStdin":true,"AttachStdout":false,"OpenStdin":true,"StdinOnce":true}
+"##;
+
+/// What is wrong; the exit code was 125, but 1 for the image's name.
+pub(super) const REFUSED: &str = r##"
+Busybox busybox => invalid reference format: repository name (library/Busybox) must be lowercase
+a..b busybox => invalid reference format
+:x busybox => invalid reference format
+-m x => invalid argument "x" for "-m, --memory" flag: invalid size: 'x'
+-m -5 => invalid argument "-5" for "-m, --memory" flag: invalid size: '-5'
+-m 5x => invalid argument "5x" for "-m, --memory" flag: invalid suffix: 'x'
+-m 5mbb => invalid argument "5mbb" for "-m, --memory" flag: invalid suffix: 'mbb'
+-m 5mx => invalid argument "5mx" for "-m, --memory" flag: invalid suffix: 'mx'
+-m 1.2.3 => invalid argument "1.2.3" for "-m, --memory" flag: strconv.ParseFloat: parsing "1.2.3": invalid syntax
+-m · => invalid argument " " for "-m, --memory" flag: strconv.ParseFloat: parsing "": invalid syntax
+--memory= => invalid argument "" for "-m, --memory" flag: invalid size: ''
+--memory-swap -2 => invalid argument "-2" for "--memory-swap" flag: invalid size: '-2'
+--memory-swap x => invalid argument "x" for "--memory-swap" flag: invalid size: 'x'
+--memory-reservation 1q => invalid argument "1q" for "--memory-reservation" flag: invalid suffix: 'q'
+--shm-size x => invalid argument "x" for "--shm-size" flag: invalid size: 'x'
+--kernel-memory x => invalid argument "x" for "--kernel-memory" flag: invalid size: 'x'
+--memory-swappiness 101 => invalid value: 101. Valid memory swappiness range is 0-100
+--memory-swappiness -2 => invalid value: -2. Valid memory swappiness range is 0-100
+--memory-swappiness x => invalid argument "x" for "--memory-swappiness" flag: strconv.ParseInt: parsing "x": invalid syntax
+--oom-score-adj x => invalid argument "x" for "--oom-score-adj" flag: strconv.ParseInt: parsing "x": invalid syntax
+--cpus x => invalid argument "x" for "--cpus" flag: failed to parse x as a rational number
+--cpus 0.0000000001 => invalid argument "0.0000000001" for "--cpus" flag: value is too precise
+--cpus 1/0 => invalid argument "1/0" for "--cpus" flag: failed to parse 1/0 as a rational number
+--cpu-shares x => invalid argument "x" for "-c, --cpu-shares" flag: strconv.ParseInt: parsing "x": invalid syntax
+--cpu-shares 99999999999999999999 => invalid argument "99999999999999999999" for "-c, --cpu-shares" flag: strconv.ParseInt: parsing "99999999999999999999": value out of range
+--cpu-shares 09 => invalid argument "09" for "-c, --cpu-shares" flag: strconv.ParseInt: parsing "09": invalid syntax
+--cpu-period 1.5 => invalid argument "1.5" for "--cpu-period" flag: strconv.ParseInt: parsing "1.5": invalid syntax
+--cpu-quota= => invalid argument "" for "--cpu-quota" flag: strconv.ParseInt: parsing "": invalid syntax
+--pids-limit x => invalid argument "x" for "--pids-limit" flag: strconv.ParseInt: parsing "x": invalid syntax
+--blkio-weight 65536 => invalid argument "65536" for "--blkio-weight" flag: strconv.ParseUint: parsing "65536": value out of range
+--blkio-weight -1 => invalid argument "-1" for "--blkio-weight" flag: strconv.ParseUint: parsing "-1": invalid syntax
+--blkio-weight x => invalid argument "x" for "--blkio-weight" flag: strconv.ParseUint: parsing "x": invalid syntax
+--blkio-weight-device x => invalid argument "x" for "--blkio-weight-device" flag: bad format: x
+--blkio-weight-device a:1 => invalid argument "a:1" for "--blkio-weight-device" flag: bad format for device path: a:1
+--blkio-weight-device /dev/a:5 => invalid argument "/dev/a:5" for "--blkio-weight-device" flag: invalid weight for device: /dev/a:5
+--blkio-weight-device /dev/a:x => invalid argument "/dev/a:x" for "--blkio-weight-device" flag: invalid weight for device: /dev/a:x
+--device-read-bps /dev/a => invalid argument "/dev/a" for "--device-read-bps" flag: bad format: /dev/a
+--device-read-bps :1 => invalid argument ":1" for "--device-read-bps" flag: bad format: :1
+--device-read-bps a:1 => invalid argument "a:1" for "--device-read-bps" flag: bad format for device path: a:1
+--device-read-bps /dev/a:-1 => invalid argument "/dev/a:-1" for "--device-read-bps" flag: invalid rate for device: /dev/a:-1. The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb
+--device-read-bps /dev/a:x => invalid argument "/dev/a:x" for "--device-read-bps" flag: invalid rate for device: /dev/a:x. The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb
+--device-write-iops /dev/a:1mb => invalid argument "/dev/a:1mb" for "--device-write-iops" flag: invalid rate for device: /dev/a:1mb. The correct format is <device-path>:<number>. Number must be a positive integer
+--device x => x is not an absolute path
+--device :/dev/x => bad format for path: :/dev/x
+--device a:b:c:d => bad format for path: a:b:c:d
+--device /dev/null:/dev/x:z => bad mode specified: z
+--device /dev/null:x => x is not an absolute path
+--device-cgroup-rule x => invalid argument "x" for "--device-cgroup-rule" flag: invalid device cgroup format 'x'
+--gpus x => invalid argument "x" for "--gpus" flag: invalid count (x): value must be either "all" or an integer: invalid syntax
+--gpus count=x => invalid argument "count=x" for "--gpus" flag: invalid count (x): value must be either "all" or an integer: invalid syntax
+--gpus device=0,device=1 => invalid argument "device=0,device=1" for "--gpus" flag: gpu request key 'device' can be specified only once
+--gpus foo=1 => invalid argument "foo=1" for "--gpus" flag: unexpected key 'foo' in 'foo=1'
+--gpus all,count=1 => invalid argument "all,count=1" for "--gpus" flag: gpu request key 'count' can be specified only once
+--gpus a"b => invalid argument "a\"b" for "--gpus" flag: parse error on line 1, column 2: bare " in non-quoted-field
+--gpus= => invalid argument "" for "--gpus" flag: EOF
+--rm=x => invalid argument "x" for "--rm" flag: strconv.ParseBool: parsing "x": invalid syntax
+-t=x => invalid argument "x" for "-t, --tty" flag: strconv.ParseBool: parsing "x": invalid syntax
+--init=maybe => invalid argument "maybe" for "--init" flag: strconv.ParseBool: parsing "maybe": invalid syntax
+--rm --restart always => conflicting options: cannot specify both --restart and --rm
+--restart on-failure:x => invalid restart policy format: maximum retry count must be an integer
+--restart :5 => invalid restart policy format: no policy provided before colon
+-a foo => invalid argument "foo" for "-a, --attach" flag: valid streams are STDIN, STDOUT and STDERR
+--env= => invalid argument "" for "-e, --env" flag: invalid environment variable: 
+-e =x => invalid argument "=x" for "-e, --env" flag: invalid environment variable: =x
+--env-file /nonexistent => open /nonexistent: no such file or directory
+--env-file $DIR/bad-env => invalid env file ($DIR/bad-env): variable 'A B' contains whitespaces
+--env-file $DIR/no-name => invalid env file ($DIR/no-name): no variable name on line '=1'
+--env-file $DIR/bytes => invalid env file ($DIR/bytes): invalid utf8 bytes at line 2: [66 61 255]
+--label-file /nonexistent => open /nonexistent: no such file or directory
+--label= => invalid argument "" for "-l, --label" flag: invalid label '': empty name
+-l =x => invalid argument "=x" for "-l, --label" flag: invalid label '=x': empty name
+-l a·b=1 => invalid argument "a b=1" for "-l, --label" flag: label 'a b' contains whitespaces
+--volume= => invalid empty volume spec
+-v /a:/b:ro:x => invalid spec: /a:/b:ro:x: too many colons
+-v :/a => invalid spec: :/a: empty section between colons
+--mount= => invalid argument "" for "--mount" flag: EOF
+--mount x => invalid argument "x" for "--mount" flag: invalid field 'x' must be a key=value pair
+--mount type=bind,src=/a => invalid argument "type=bind,src=/a" for "--mount" flag: target is required
+--mount foo=bar,dst=/x => invalid argument "foo=bar,dst=/x" for "--mount" flag: unexpected key 'foo' in 'foo=bar'
+--mount type=,dst=/x => invalid argument "type=,dst=/x" for "--mount" flag: type is required
+--mount dst=/x,readonly=maybe => invalid argument "dst=/x,readonly=maybe" for "--mount" flag: invalid value for readonly: maybe
+--mount dst=/x,volume-nocopy=maybe => invalid argument "dst=/x,volume-nocopy=maybe" for "--mount" flag: invalid value for volume-nocopy: maybe
+--mount dst=/x,bind-propagation=rslave => invalid argument "dst=/x,bind-propagation=rslave" for "--mount" flag: cannot mix 'bind-*' options with mount type 'volume'
+--mount type=bind,dst=/x,volume-nocopy => invalid argument "type=bind,dst=/x,volume-nocopy" for "--mount" flag: cannot mix 'volume-*' options with mount type 'bind'
+--mount type=bind,dst=/x,tmpfs-size=1 => invalid argument "type=bind,dst=/x,tmpfs-size=1" for "--mount" flag: cannot mix 'tmpfs-*' options with mount type 'bind'
+--mount type=tmpfs,dst=/x,tmpfs-size=-1 => invalid argument "type=tmpfs,dst=/x,tmpfs-size=-1" for "--mount" flag: invalid value for tmpfs-size: -1
+--mount type=tmpfs,dst=/x,tmpfs-mode=9 => invalid argument "type=tmpfs,dst=/x,tmpfs-mode=9" for "--mount" flag: invalid value for tmpfs-mode: 9
+--mount type=bind,dst=/x,bind-recursive=foo => invalid argument "type=bind,dst=/x,bind-recursive=foo" for "--mount" flag: invalid value for bind-recursive: foo (must be "enabled", "disabled", "writable", or "readonly")
+--mount type=bind,dst=/x,bind-recursive=writable => invalid argument "type=bind,dst=/x,bind-recursive=writable" for "--mount" flag: option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction
+--mount type=bind,dst=/x,bind-recursive=readonly => invalid argument "type=bind,dst=/x,bind-recursive=readonly" for "--mount" flag: option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction
+--mount type=bind,dst=/x,ro,bind-recursive=readonly => invalid argument "type=bind,dst=/x,ro,bind-recursive=readonly" for "--mount" flag: option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction
+--mount type=bind,dst=/x,bind-nonrecursive=maybe => invalid argument "type=bind,dst=/x,bind-nonrecursive=maybe" for "--mount" flag: invalid value for bind-nonrecursive: maybe
+--mount a"b => invalid argument "a\"b" for "--mount" flag: parse error on line 1, column 2: bare " in non-quoted-field
+--mount "dst=/x => invalid argument "\"dst=/x" for "--mount" flag: parse error on line 1, column 8: extraneous or missing " in quoted-field
+--mount "dst=/x"y => invalid argument "\"dst=/x\"y" for "--mount" flag: parse error on line 1, column 8: extraneous or missing " in quoted-field
+--publish= => no port specified: <empty>
+-p x => invalid containerPort: x
+-p 80:x => invalid containerPort: x
+-p x:80 => invalid hostPort: x
+-p 65536 => invalid containerPort: 65536
+-p 80:70000 => invalid containerPort: 70000
+-p 82-80 => invalid containerPort: 82-80
+-p 1.2.3:80:80 => invalid IP address: 1.2.3
+-p [::1:80:80 => invalid IP address [::1: address [::1:: missing ']' in address
+-p 80/foo => invalid proto: foo
+-p 80-82:80-81 => invalid ranges specified for container and host Ports: 80-81 and 80-82
+-p 8080:80-81 => invalid ranges specified for container and host Ports: 80-81 and 8080
+-p published=8080,x => invalid publish opts format (should be name=value but got 'x')
+-p target=x => invalid containerPort: x
+-p a:b:c:d:e => invalid IP address: a:b:c
+--expose x => invalid range format for --expose: x, error: strconv.ParseUint: parsing "x": invalid syntax
+--expose 1:2 => invalid port format for --expose: 1:2
+--expose 82-80 => invalid range format for --expose: 82-80, error: invalid range specified for port: 82-80
+--expose= => invalid range format for --expose: , error: empty string specified for ports
+--network= => no name set for network
+--network alias=x => invalid argument "alias=x" for "--network" flag: network name/id is not specified
+--network name=a,foo=b => invalid argument "name=a,foo=b" for "--network" flag: invalid field key foo
+--network name=a,x => invalid argument "name=a,x" for "--network" flag: invalid field x
+--network name=a,gw-priority=x => invalid argument "name=a,gw-priority=x" for "--network" flag: invalid gw-priority (x): invalid syntax
+--network name=a,driver-opt=x => invalid argument "name=a,driver-opt=x" for "--network" flag: invalid key value pair format in driver options
+--network a --network a => network "a" is specified multiple times
+--network host --network a => conflicting options: cannot attach both user-defined and non-user-defined network-modes
+--network host --network-alias x => network-scoped aliases are only supported for user-defined networks
+--network-alias x => network-scoped aliases are only supported for user-defined networks
+--network name=a,alias=b --network-alias x => conflicting options: cannot specify both --network-alias and per-network alias
+--network name=a,ip=10.0.0.1 --ip 10.0.0.2 => conflicting options: cannot specify both --ip and per-network IPv4 address
+--network name=a,ip6=fd00::1 --ip6 fd00::2 => conflicting options: cannot specify both --ip6 and per-network IPv6 address
+--network name=a,mac-address=02:42:0A:00:00:09 --mac-address 02:42:0A:00:00:08 => conflicting options: cannot specify both --mac-address and per-network MAC address
+--network name=a,link-local-ip=1.1.1.1 --link-local-ip 1.1.1.2 => conflicting options: cannot specify both --link-local-ip and per-network link-local IP addresses
+--network name=a,mac-address=x => x is not a valid mac address
+--network name=a"b => invalid argument "name=a\"b" for "--network" flag: parse error on line 1, column 7: bare " in non-quoted-field
+--mac-address x => x is not a valid mac address
+--mac-address 02:42:0A:00:00 => 02:42:0A:00:00 is not a valid mac address
+--link= => invalid argument "" for "--link" flag: empty string specified for links
+--link a:b:c => invalid argument "a:b:c" for "--link" flag: bad format for links: a:b:c
+--dns x => invalid argument "x" for "--dns" flag: IP address is not correctly formatted: x
+--dns-search _ => invalid argument "_" for "--dns-search" flag: _ is not a valid domain
+--dns-search 1.2 => invalid argument "1.2" for "--dns-search" flag: 1.2 is not a valid domain
+--dns-search a..b => invalid argument "a..b" for "--dns-search" flag: a..b is not a valid domain
+--add-host x => invalid argument "x" for "--add-host" flag: bad format for add-host: "x"
+--add-host a:x => invalid argument "a:x" for "--add-host" flag: invalid IP address in add-host: "x"
+--add-host :1.2.3.4 => invalid argument ":1.2.3.4" for "--add-host" flag: bad format for add-host: ":1.2.3.4"
+--add-host a::1.2.3.4 => invalid argument "a::1.2.3.4" for "--add-host" flag: invalid IP address in add-host: ":1.2.3.4"
+--ulimit x => invalid argument "x" for "--ulimit" flag: invalid ulimit argument: x
+--ulimit foo=1 => invalid argument "foo=1" for "--ulimit" flag: invalid ulimit type: foo
+--ulimit nofile=x => invalid argument "nofile=x" for "--ulimit" flag: strconv.ParseInt: parsing "x": invalid syntax
+--ulimit nofile=2:1 => invalid argument "nofile=2:1" for "--ulimit" flag: ulimit soft limit must be less than or equal to hard limit: 2 > 1
+--ulimit nofile=-1:5 => invalid argument "nofile=-1:5" for "--ulimit" flag: ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: 5
+--ulimit nofile=1:2:3 => invalid argument "nofile=1:2:3" for "--ulimit" flag: too many limit value arguments - 1:2:3, can only have up to two, `soft[:hard]`
+--sysctl x => invalid argument "x" for "--sysctl" flag: sysctl 'x' is not allowed
+--sysctl foo=1 => invalid argument "foo=1" for "--sysctl" flag: sysctl 'foo=1' is not allowed
+--sysctl =1 => invalid argument "=1" for "--sysctl" flag: sysctl '=1' is not allowed
+--log-driver none --log-opt a=b => invalid logging opts for driver none
+--security-opt x => Invalid --security-opt: "x"
+--security-opt seccomp= => Invalid --security-opt: "seccomp="
+--security-opt seccomp=/nonexistent => opening seccomp profile (/nonexistent) failed: open /nonexistent: no such file or directory
+--security-opt label= => Invalid --security-opt: "label="
+--storage-opt x => invalid storage option
+--pid x => --pid: invalid PID mode
+--pid container: => --pid: invalid PID mode
+--uts x => --uts: invalid UTS mode
+--userns x => --userns: invalid USER mode
+--cgroupns x => --cgroupns: invalid CGROUP mode
+--health-interval x => invalid argument "x" for "--health-interval" flag: time: invalid duration "x"
+--health-interval 5 => invalid argument "5" for "--health-interval" flag: time: missing unit in duration "5"
+--health-interval 5d => invalid argument "5d" for "--health-interval" flag: time: unknown unit "d" in duration "5d"
+--health-interval -1s => --health-interval cannot be negative
+--health-interval= => invalid argument "" for "--health-interval" flag: time: invalid duration ""
+--health-timeout -1s => --health-timeout cannot be negative
+--health-start-period -1s => --health-start-period cannot be negative
+--health-start-interval -1s => --health-start-interval cannot be negative
+--health-retries -1 => --health-retries cannot be negative
+--health-retries x => invalid argument "x" for "--health-retries" flag: strconv.ParseInt: parsing "x": invalid syntax
+--no-healthcheck --health-cmd x => --no-healthcheck conflicts with --health-* options
+--stop-timeout x => invalid argument "x" for "--stop-timeout" flag: strconv.ParseInt: parsing "x": invalid syntax
+--network none --network none2 => conflicting options: cannot attach both user-defined and non-user-defined network-modes
+--label a·=b => invalid argument "a =b" for "-l, --label" flag: label 'a ' contains whitespaces
+--device /dev/null: =>  is not an absolute path
+--device /dev/null::r =>  is not an absolute path
+-m ib => invalid argument "ib" for "-m, --memory" flag: invalid size: 'ib'
+-m 1ib => invalid argument "1ib" for "-m, --memory" flag: invalid suffix: 'ib'
+-m . => invalid argument "." for "-m, --memory" flag: strconv.ParseFloat: parsing ".": invalid syntax
+--cpus . => invalid argument "." for "--cpus" flag: failed to parse . as a rational number
+--cpus= => invalid argument "" for "--cpus" flag: failed to parse  as a rational number
+--cpus 1.2.3 => invalid argument "1.2.3" for "--cpus" flag: failed to parse 1.2.3 as a rational number
+--cpus 0.33333333333333333333 => invalid argument "0.33333333333333333333" for "--cpus" flag: value is too precise
+--health-interval . => invalid argument "." for "--health-interval" flag: time: invalid duration "."
+--health-interval 1h-1m => invalid argument "1h-1m" for "--health-interval" flag: time: unknown unit "h-" in duration "1h-1m"
+--health-interval s => invalid argument "s" for "--health-interval" flag: time: invalid duration "s"
+--cpu-shares 0x => invalid argument "0x" for "-c, --cpu-shares" flag: strconv.ParseInt: parsing "0x": invalid syntax
+--cpu-shares 1__0 => invalid argument "1__0" for "-c, --cpu-shares" flag: strconv.ParseInt: parsing "1__0": invalid syntax
+--cpu-shares _1 => invalid argument "_1" for "-c, --cpu-shares" flag: strconv.ParseInt: parsing "_1": invalid syntax
+--cpu-shares -99999999999999999999 => invalid argument "-99999999999999999999" for "-c, --cpu-shares" flag: strconv.ParseInt: parsing "-99999999999999999999": value out of range
+--gpus device=0,"options=a"b => invalid argument "device=0,\"options=a\"b" for "--gpus" flag: parse error on line 1, column 20: extraneous or missing " in quoted-field
+-p 80:80:80 => invalid IP address: 80
+-p 127.0.0.1: => no port specified: 127.0.0.1:<empty>
+-p /tcp => no port specified: /tcp<empty>
+-p -80 => invalid containerPort: -80
+-p +80 => invalid containerPort: +80
+-p 80- => invalid containerPort: 80-
+-p 1.2.3.4.5::80 => invalid IP address: 1.2.3.4.5
+--device-cgroup-rule c·1:3·rwmx => invalid argument "c 1:3 rwmx" for "--device-cgroup-rule" flag: invalid device cgroup format 'c 1:3 rwmx'
+--device-cgroup-rule b·*:x·r => invalid argument "b *:x r" for "--device-cgroup-rule" flag: invalid device cgroup format 'b *:x r'
+--blkio-weight-device /dev/a:1001 => invalid argument "/dev/a:1001" for "--blkio-weight-device" flag: invalid weight for device: /dev/a:1001
+--network name=a,mac-address=02:42 => 02:42 is not a valid mac address
+--network=· => no name set for network
+--mount type=bind,src=/a,dst=/b,readonly= => invalid argument "type=bind,src=/a,dst=/b,readonly=" for "--mount" flag: invalid value for readonly: 
+--mount readonly => invalid argument "readonly" for "--mount" flag: target is required
+--mount dst => invalid argument "dst" for "--mount" flag: invalid field 'dst' must be a key=value pair
+--add-host a=[] => invalid argument "a=[]" for "--add-host" flag: invalid IP address in add-host: "[]"
+--dns 1.2.3.4,5.6.7.8 => invalid argument "1.2.3.4,5.6.7.8" for "--dns" flag: IP address is not correctly formatted: 1.2.3.4,5.6.7.8
+--dns-search example.org,x => invalid argument "example.org,x" for "--dns-search" flag: example.org,x is not a valid domain
+--ulimit nofile= => invalid argument "nofile=" for "--ulimit" flag: strconv.ParseInt: parsing "": invalid syntax
+--ulimit nofile=99999999999999999999 => invalid argument "nofile=99999999999999999999" for "--ulimit" flag: strconv.ParseInt: parsing "99999999999999999999": value out of range
+--restart always:x => invalid restart policy format: maximum retry count must be an integer
+--rm --restart on-failure => conflicting options: cannot specify both --restart and --rm
+--link :: => invalid argument "::" for "--link" flag: bad format for links: ::
+-v /a: => invalid spec: /a:: empty section between colons
+-v ::: => invalid spec: :::: empty section between colons
+--health-retries 1.5 => invalid argument "1.5" for "--health-retries" flag: strconv.ParseInt: parsing "1.5": invalid syntax
+--memory-swappiness= => invalid argument "" for "--memory-swappiness" flag: strconv.ParseInt: parsing "": invalid syntax
+--oom-score-adj= => invalid argument "" for "--oom-score-adj" flag: strconv.ParseInt: parsing "": invalid syntax
+"##;
