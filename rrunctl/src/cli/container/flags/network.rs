@@ -17,8 +17,8 @@ pub(super) struct Attachment {
     pub(super) ip6: String,
     pub(super) link_local: Vec<String>,
     pub(super) mac: String,
-    driver: BTreeMap<String, String>,
-    priority: i64,
+    pub(super) driver: BTreeMap<String, String>,
+    pub(super) priority: i64,
 }
 
 /// `NETWORK`, or `name=NETWORK,alias=…,ip=…`.
