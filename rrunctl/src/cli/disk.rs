@@ -23,6 +23,7 @@ pub(super) enum System {
     Df(Df),
     Info(info::Info),
     Prune(Prune),
+    Restore(Restore),
 }
 
 impl System {
@@ -31,6 +32,7 @@ impl System {
             Self::Df(command) => command.run(at),
             Self::Info(command) => command.run(at),
             Self::Prune(command) => command.run(at),
+            Self::Restore(command) => command.run(at),
         }
     }
 }
@@ -184,6 +186,26 @@ impl Prune {
         let left = at.home()?.sweep()?;
         at.print(image::deleted(&removed))?;
         at.say(format_args!("Total reclaimed space: {}", human::precise_size(freed.saturating_add(left))))
+    }
+}
+
+/// Start the containers whose restart policy wants it, as after a boot
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rrunctl system restore
+
+rrunctl-restore.service does it at boot: `always` starts, and `unless-stopped` unless somebody stopped it.")]
+pub(super) struct Restore {}
+
+impl Restore {
+    fn run(self, at: &At) -> Result<()> {
+        for (name, started) in at.engine()?.restore()? {
+            match started {
+                Ok(()) => at.say(name)?,
+                Err(e) => at.complain(&e.context(name)),
+            }
+        }
+        Ok(())
     }
 }
 

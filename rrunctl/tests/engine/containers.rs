@@ -1,85 +1,721 @@
-//! Containers from their making to their end, each test in a network namespace of its own.
+//! Containers from their making to their end, each test in a network namespace of its own. The names begin with the rows
+//! of the table of what users do.
 
 use crate::harness::*;
-use rrunctl::container::types::{Config, CreateRequest, HostConfig};
-use rrunctl::engine::{Engine as Library, Programs};
-use rrunctl::home::Home;
-use rrunctl::settings::Settings;
+use serde_json::Value;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-fn library(engine: &Engine) -> Library {
-    let runtime = std::env::var_os("RRUN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/rrun"), Into::into);
-    let text = |path: &Path| path.display().to_string();
-    let own = vec![
-        env!("CARGO_BIN_EXE_rrunctl").to_owned(),
-        "--root".into(),
-        text(&engine.root()),
-        "--run".into(),
-        text(&engine.path("run")),
+/// busybox with users, a page, and a directory that is a volume.
+fn site(engine: &Engine) {
+    let busybox = fs::read("/bin/busybox").expect("apt-get install busybox-static");
+    let mut archive = tar::Builder::new(Vec::new());
+    let files: [(&str, &[u8], u32); 10] = [
+        ("bin/", b"", 0o755),
+        ("bin/busybox", &busybox, 0o755),
+        ("etc/", b"", 0o755),
+        ("etc/passwd", b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n", 0o644),
+        ("etc/group", b"root:x:0:\nstaff:x:1001:\naudio:x:29:alice\n", 0o644),
+        ("www/", b"", 0o755),
+        ("www/index.html", b"a page\n", 0o644),
+        ("data/", b"", 0o750),
+        ("data/seed", b"from the image\n", 0o600),
+        ("tmp/", b"", 0o1777),
     ];
-    let programs = Programs { runtime, monitor: env!("CARGO_BIN_EXE_rrunmon").into(), own };
-    let home = Home::open(&engine.root(), &engine.path("run")).expect("a home");
-    Library::open(home, Settings::default(), programs).expect("an engine")
-}
-
-fn busybox(engine: &Engine) {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut file = std::fs::File::open("/bin/busybox").expect("busybox-static");
-    tar.append_file("bin/busybox", &mut file).expect("tar");
-    for applet in ["sh", "cat", "sleep", "ls", "true", "false", "id", "ip", "wget", "httpd", "echo", "nc"] {
+    for (path, bytes, mode) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(mode);
+        header.set_size(bytes.len() as u64);
+        if path.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+        }
+        archive.append_data(&mut header, path, bytes).expect("a vector");
+    }
+    for applet in [
+        "cat", "chmod", "date", "echo", "env", "false", "hostname", "httpd", "id", "ip", "kill", "ls",
+        "mkdir", "mount", "nc", "nslookup", "ping", "pwd", "readlink", "rm", "sh", "sleep", "stat", "stty",
+        "touch", "true", "wget",
+    ] {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_mode(0o777);
         header.set_size(0);
-        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("tar");
+        archive.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("a vector");
     }
-    let bytes = tar.into_inner().expect("tar");
-    let out = engine.fed(&["import", "-c", "CMD [\"sh\"]", "-", "busybox"], &bytes);
-    assert_eq!(text(&out.stderr), "");
+    let bytes = archive.into_inner().expect("a vector");
+    let changes = ["CMD [\"sh\"]", "EXPOSE 80", "WORKDIR /www", "ENV LEVEL=1"];
+    let mut arguments = vec!["import", "-q"];
+    for change in &changes {
+        arguments.extend(["-c", change]);
+    }
+    arguments.retain(|word| *word != "-q");
+    arguments.extend(["-", "site"]);
+    let output = engine.fed(&arguments, &bytes);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
+/// An engine with the image `site`, in a network namespace of its own.
+fn with_site(test: impl FnOnce(&Engine) + Send + 'static) {
+    alone(|| {
+        // What is published is reached by it.
+        assert!(
+            std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .expect("iproute2")
+                .success()
+        );
+        let engine = Engine::new();
+        site(&engine);
+        test(&engine);
+    });
+}
+
+/// What `run` gives: its code, and both outputs.
+fn ran(engine: &Engine, arguments: &[&str]) -> (i32, String, String) {
+    let output = engine.run(&[&["run", "--rm"], arguments].concat());
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// Standard output of a container that has nothing to complain about.
+#[track_caller]
+fn says(engine: &Engine, arguments: &[&str]) -> String {
+    let (code, out, err) = ran(engine, arguments);
+    assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+    out
+}
+
+/// A part of what `inspect` prints.
+#[track_caller]
+fn shown(engine: &Engine, container: &str, pointer: &str) -> Value {
+    let value: Value = serde_json::from_str(&engine.prints(&["inspect", container])).expect("JSON");
+    value[0].pointer(pointer).cloned().unwrap_or_else(|| panic!("{pointer}: {}", value[0]))
+}
+
+/// Waits for something that comes by itself.
+#[track_caller]
+fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What a web server answers.
+fn page(at: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(at).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
+
+fn links() -> usize {
+    let output = std::process::Command::new("ip").args(["-o", "link"]).output().expect("iproute2");
+    text(&output.stdout).lines().filter(|line| line.contains("veth")).count()
 }
 
 #[test]
-fn a_container_is_made_started_stopped_and_removed() {
+fn i18_run_hello_needs_no_registry() {
     alone(|| {
         let engine = Engine::new();
-        busybox(&engine);
-        let library = library(&engine);
-        let request = CreateRequest {
-            name: Some("web".into()),
-            config: Config {
-                image: "busybox".into(),
-                cmd: ["sh", "-c", "echo hello; ip a; cat /etc/hosts /etc/resolv.conf; id; trap 'exit 7' TERM; sleep 100 & wait"].into_iter().collect(),
-                ..Config::default()
-            },
-            host: HostConfig::default(),
-            ..CreateRequest::default()
+        let said = engine.prints(&["run", "--rm", "hello"]);
+        assert!(said.starts_with("\nHello from a container.\n"), "{said}");
+        assert_eq!(engine.prints(&["images", "--format", "{{.Repository}}:{{.Tag}}"]), "hello:latest\n");
+        assert_eq!(engine.prints(&["run", "--rm", "--network", "none", "hello"]), said);
+    });
+}
+
+#[test]
+fn c1_run_makes_a_container_that_knows_its_name() {
+    with_site(|engine| {
+        let id = engine.prints(&["run", "-d", "--name", "web", "site", "sleep", "1000"]);
+        let id = id.trim_end();
+        assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        let hostname = engine.root().join("containers").join(id).join("hostname");
+        assert_eq!(fs::read_to_string(hostname).expect("read"), format!("{}\n", &id[..12]));
+        let conflict = engine.run(&["run", "-d", "--name", "web", "site", "true"]);
+        assert_eq!(conflict.status.code(), Some(125));
+        assert!(
+            text(&conflict.stderr).contains("The container name \"/web\" is already in use by container")
+        );
+        // A made-up name has two parts.
+        let id = engine.prints(&["create", "site"]);
+        let name = shown(engine, id.trim_end(), "/Name");
+        assert!(name.as_str().expect("a name").contains('_'), "{name}");
+        assert_eq!(shown(engine, "web", "/State/Status"), "running");
+        assert_eq!(shown(engine, id.trim_end(), "/State/Status"), "created");
+        assert_eq!(
+            says(
+                engine,
+                &["--hostname", "box", "site", "sh", "-c", "hostname; echo $LEVEL; pwd; echo $HOSTNAME"]
+            ),
+            "box\n1\n/www\nbox\n"
+        );
+    });
+}
+
+#[test]
+fn c2_exit_codes_are_dockers() {
+    with_site(|engine| {
+        let code = |arguments: &[&str]| ran(engine, arguments).0;
+        assert_eq!(code(&["site", "sh", "-c", "exit 7"]), 7);
+        assert_eq!(code(&["site", "sh", "-c", "kill -9 $$"]), 137);
+        assert_eq!(code(&["site", "nothing"]), 127);
+        assert_eq!(code(&["site", "/etc/passwd"]), 126);
+        assert_eq!(code(&["--memory", "1", "site", "true"]), 125);
+        assert_eq!(code(&["--no-such-flag", "site", "true"]), 125);
+        assert_eq!(code(&["nosuch:image", "true"]), 125);
+        // Nothing of those that could not be executed is left.
+        assert_eq!(fs::read_dir(engine.root().join("containers")).expect("readdir").count(), 0);
+        assert_eq!(links(), 0);
+    });
+}
+
+#[test]
+fn c4_start_stop_and_restart_take_several_and_say_each() {
+    with_site(|engine| {
+        for name in ["one", "two"] {
+            engine.prints(&[
+                "create",
+                "--name",
+                name,
+                "site",
+                "sh",
+                "-c",
+                "echo up >>/log; trap 'exit 5' TERM; sleep 1000 & wait",
+            ]);
+        }
+        assert_eq!(engine.prints(&["start", "one", "two"]), "one\ntwo\n");
+        assert_eq!(engine.prints(&["start", "one"]), "one\n");
+        let upper = |name: &str| {
+            Path::new(shown(engine, name, "/GraphDriver/Data/UpperDir").as_str().expect("a path")).to_owned()
         };
-        let t = std::time::Instant::now();
-        let made = library.create(request).expect("made");
-        eprintln!("{made:?} {:?}", t.elapsed());
-        let t = std::time::Instant::now();
-        library.start(&made.id).expect("started");
-        eprintln!("start {:?}", t.elapsed());
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        eprintln!(
-            "{}",
-            serde_json::to_string_pretty(&library.inspect(&made.id, false).expect("inspect")).expect("json")
+        eventually("it has written", || {
+            fs::read_to_string(upper("one").join("log")).is_ok_and(|log| log == "up\n")
+        });
+        assert_eq!(engine.prints(&["restart", "one"]), "one\n");
+        // What it wrote is kept.
+        eventually("it has written again", || {
+            fs::read_to_string(upper("one").join("log")).is_ok_and(|log| log == "up\nup\n")
+        });
+        assert_eq!(engine.prints(&["stop", "one", "two"]), "one\ntwo\n");
+        assert_eq!(shown(engine, "one", "/State/ExitCode"), 5);
+        assert_eq!(shown(engine, "one", "/State/Status"), "exited");
+        assert_eq!(engine.prints(&["stop", "one"]), "one\n");
+        let refused = engine.run(&["stop", "nobody", "two"]);
+        assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(1), "two\n"));
+        assert_eq!(text(&refused.stderr), "Error: No such container: nobody\n");
+        // Who does not listen to SIGTERM is killed.
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "deaf",
+            "site",
+            "sh",
+            "-c",
+            "trap '' TERM; while true; do sleep 1; done",
+        ]);
+        let begun = Instant::now();
+        engine.prints(&["stop", "-t", "1", "deaf"]);
+        assert!(begun.elapsed() >= Duration::from_secs(1));
+        assert_eq!(shown(engine, "deaf", "/State/ExitCode"), 137);
+    });
+}
+
+#[test]
+fn c8_cp_works_both_ways_running_and_stopped() {
+    with_site(|engine| {
+        let here = engine.path("here");
+        fs::create_dir_all(here.join("dir/sub")).expect("mkdir");
+        fs::write(here.join("file"), "hello\n").expect("write");
+        fs::write(here.join("dir/sub/deep"), "deep\n").expect("write");
+        let local = |path: &str| here.join(path).display().to_string();
+        engine.prints(&["run", "-d", "--name", "up", "-v", "vol:/vol", "site", "sleep", "1000"]);
+        engine.prints(&["create", "--name", "down", "-v", "vol:/vol", "site", "true"]);
+        for name in ["up", "down"] {
+            let to = |path: &str| format!("{name}:{path}");
+            engine.prints(&["cp", &local("file"), &to("/tmp/")]);
+            engine.prints(&["cp", &local("file"), &to("/tmp/other")]);
+            // A directory into one that is there, one that is not, and only what is in it.
+            engine.prints(&["cp", &local("dir"), &to("/tmp")]);
+            engine.prints(&["cp", &local("dir"), &to("/tmp/new")]);
+            engine.prints(&["cp", &local("dir/."), &to("/www")]);
+            // A volume is where the container has it.
+            engine.prints(&["cp", &local("file"), &to(&format!("/vol/{name}"))]);
+            for (path, content) in [
+                ("/tmp/file", "hello\n"),
+                ("/tmp/other", "hello\n"),
+                ("/tmp/dir/sub/deep", "deep\n"),
+                ("/tmp/new/sub/deep", "deep\n"),
+                ("/www/sub/deep", "deep\n"),
+                ("/www/index.html", "a page\n"),
+                (&format!("/vol/{name}"), "hello\n"),
+                ("etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n"),
+            ] {
+                let back = local(&format!("{name}-back"));
+                engine.prints(&["cp", &to(path), &back]);
+                assert_eq!(fs::read_to_string(&back).expect(path), content, "{name} {path}");
+                fs::remove_file(back).expect("remove");
+            }
+            let refused = engine.refuses(&["cp", &to("/nowhere"), &local("x")]);
+            assert_eq!(refused, format!("Could not find the file /nowhere in container {name}"));
+            let refused = engine.refuses(&["cp", &local("dir"), &to("/etc/passwd")]);
+            assert_eq!(refused, "cannot copy directory");
+            let stream = engine.run(&["cp", &to("/etc/passwd"), "-"]);
+            assert!(text(&piped("tar", &["t"], &stream.stdout)).contains("passwd"));
+        }
+        // A link in the container leads nowhere else.
+        engine.prints(&[
+            "run",
+            "--name",
+            "evil",
+            "site",
+            "sh",
+            "-c",
+            "rm -r /tmp; ln -s / /tmp 2>/dev/null || busybox ln -s /etc /tmp",
+        ]);
+        let target = engine.path("canary");
+        engine.prints(&["cp", &local("file"), "evil:/tmp/canary"]);
+        assert!(!target.exists() && !Path::new("/etc/canary").exists());
+        assert_eq!(engine.refuses(&["cp", "a", "b"]), "must specify at least one container source");
+    });
+}
+
+#[test]
+fn c9_rm_takes_what_runs_by_force_and_volumes_without_a_name() {
+    with_site(|engine| {
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-v",
+            "/data",
+            "-v",
+            "named:/named",
+            "site",
+            "sleep",
+            "1000",
+        ]);
+        let volume = shown(engine, "web", "/Mounts/0/Name").as_str().expect("a volume").to_owned();
+        let refused = engine.refuses(&["rm", "web"]);
+        assert_eq!(
+            refused,
+            "cannot remove container \"/web\": container is running: stop the container before removing or force remove"
         );
-        eprintln!(
-            "{}",
-            std::fs::read_to_string(
-                engine.root().join("containers").join(&made.id).join(format!("{}-json.log", made.id))
-            )
-            .expect("log")
+        // Flags may stand behind, as people write them.
+        assert_eq!(engine.prints(&["rm", "web", "-f", "-v"]), "web\n");
+        let left = engine.prints(&["volume", "ls", "-q"]);
+        assert_eq!(left, "named\n", "{volume}");
+        assert_eq!(engine.run(&["rm", "-f", "web"]).status.code(), Some(0));
+        assert_eq!(engine.refuses(&["rm", "web"]), "No such container: web");
+        assert_eq!(links(), 0);
+    });
+}
+
+#[test]
+fn c13_the_process_has_the_user_the_variables_and_the_directory() {
+    with_site(|engine| {
+        let id = "id; pwd; echo $HOME $A $B";
+        assert_eq!(
+            says(
+                engine,
+                &["--user", "alice", "-w", "/tmp", "-e", "A=1", "-e", "B=2", "site", "sh", "-c", id]
+            ),
+            "uid=1000(alice) gid=1001(staff) groups=29(audio),1001(staff)\n/tmp\n/home/alice 1 2\n"
         );
-        let t = std::time::Instant::now();
-        library.stop(&made.id, None, None).expect("stopped");
-        eprintln!("stop {:?}", t.elapsed());
-        eprintln!("{:?}", library.state(&library.containers.load(&made.id).expect("load")));
-        let t = std::time::Instant::now();
-        library.remove(&made.id, false, true).expect("removed");
-        eprintln!("rm {:?}", t.elapsed());
-        eprintln!("{:?}", engine.files());
+        assert_eq!(says(engine, &["-u", "1000:1001", "site", "sh", "-c", "id -u; id -g"]), "1000\n1001\n");
+        assert_eq!(says(engine, &["-w", "/new/place", "site", "pwd"]), "/new/place\n");
+        let (code, _, err) = ran(engine, &["-u", "nobodyhere", "site", "true"]);
+        assert_eq!(code, 125);
+        assert!(err.contains("unable to find user nobodyhere"), "{err}");
+    });
+}
+
+#[test]
+fn c14_restart_policies_start_it_again() {
+    with_site(|engine| {
+        let count = |name: &str| shown(engine, name, "/RestartCount").as_i64().expect("a number");
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "twice",
+            "--restart",
+            "on-failure:2",
+            "site",
+            "sh",
+            "-c",
+            "exit 3",
+        ]);
+        eventually("it was started three times", || {
+            shown(engine, "twice", "/State/Status") == "exited" && count("twice") == 2
+        });
+        assert_eq!(shown(engine, "twice", "/State/ExitCode"), 3);
+        engine.prints(&["run", "-d", "--name", "always", "--restart", "always", "site", "sleep", "1000"]);
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "unless",
+            "--restart",
+            "unless-stopped",
+            "site",
+            "sleep",
+            "1000",
+        ]);
+        let pid = shown(engine, "always", "/State/Pid");
+        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
+        eventually("it runs again", || {
+            shown(engine, "always", "/State/Status") == "running"
+                && shown(engine, "always", "/State/Pid") != pid
+        });
+        // Whoever stops it means it, and a boot starts it all the same; but not `unless-stopped`.
+        engine.prints(&["stop", "-t", "1", "always", "unless"]);
+        assert_eq!(shown(engine, "always", "/State/Status"), "exited");
+        engine.prints(&["system", "restore"]);
+        assert_eq!(shown(engine, "always", "/State/Status"), "running");
+        assert_eq!(shown(engine, "unless", "/State/Status"), "exited");
+        let refused = engine.run(&["run", "--rm", "--restart", "always", "site", "true"]);
+        assert_eq!(refused.status.code(), Some(125));
+    });
+}
+
+#[test]
+fn c15_a_link_is_a_name_and_variables() {
+    with_site(|engine| {
+        let refused = engine.run(&["run", "--rm", "--link", "nobody:db", "site", "true"]);
+        assert_eq!(refused.status.code(), Some(125));
+        engine.prints(&["create", "--name", "asleep", "site", "true"]);
+        let refused = engine.run(&["run", "--rm", "--name", "app", "--link", "asleep:db", "site", "true"]);
+        assert!(
+            text(&refused.stderr).contains("Cannot link to a non running container: /asleep AS /app/db"),
+            "{}",
+            text(&refused.stderr)
+        );
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "mysql2",
+            "-e",
+            "MYSQL_ROOT_PASSWORD=x",
+            "site",
+            "sleep",
+            "1000",
+        ]);
+        let said = says(
+            engine,
+            &["--name", "app", "--link", "mysql2:mysql", "site", "sh", "-c", "cat /etc/hosts; env"],
+        );
+        let address = shown(engine, "mysql2", "/NetworkSettings/IPAddress");
+        let address = address.as_str().expect("an address");
+        assert!(said.contains(&format!("{address}\tmysql ")), "{said}");
+        for variable in [
+            format!("MYSQL_PORT=tcp://{address}:80"),
+            "MYSQL_NAME=/app/mysql".to_owned(),
+            "MYSQL_ENV_MYSQL_ROOT_PASSWORD=x".to_owned(),
+        ] {
+            assert!(said.lines().any(|line| line == variable), "{variable}: {said}");
+        }
+    });
+}
+
+#[test]
+fn c16_what_a_container_writes_is_its_own_and_goes_with_it() {
+    with_site(|engine| {
+        engine.prints(&[
+            "run",
+            "--name",
+            "a",
+            "site",
+            "sh",
+            "-c",
+            "echo mine >/www/new; rm /www/index.html; chmod 700 /data",
+        ]);
+        assert_eq!(engine.prints(&["diff", "a"]), "C /data\nC /www\nD /www/index.html\nA /www/new\n");
+        assert_eq!(says(engine, &["site", "ls", "/www"]), "index.html\n");
+        engine.prints(&["rm", "a"]);
+        assert_eq!(fs::read_dir(engine.root().join("containers")).expect("readdir").count(), 0);
+    });
+}
+
+#[test]
+fn c17_n6_an_edited_hostconfig_json_holds_from_the_next_start() {
+    with_site(|engine| {
+        let id = engine.prints(&["run", "-d", "--name", "web", "site", "httpd", "-f", "-h", "/www"]);
+        let file = engine.root().join("containers").join(id.trim_end()).join("hostconfig.json");
+        let mut host: Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
+        host["PortBindings"] = serde_json::json!({"80/tcp": [{"HostIp": "", "HostPort": "18080"}]});
+        fs::write(&file, host.to_string()).expect("write");
+        assert_eq!(page("127.0.0.1:18080"), None);
+        engine.prints(&["restart", "-t", "1", "web"]);
+        eventually("the port is published", || page("127.0.0.1:18080").as_deref() == Some("a page\n"));
+        engine.prints(&["stop", "-t", "1", "web"]);
+        fs::write(&file, "{ no JSON").expect("write");
+        let refused = engine.refuses(&["start", "web"]);
+        assert!(refused.contains("hostconfig.json: key must be a string at line 1"), "{refused}");
+        fs::write(&file, host.to_string()).expect("write");
+    });
+}
+
+#[test]
+fn c20_privileges_are_given_only_when_asked_for() {
+    with_site(|engine| {
+        let mount = ["site", "mount", "-t", "tmpfs", "none", "/tmp"];
+        assert_ne!(ran(engine, &mount).0, 0);
+        assert_eq!(ran(engine, &[&["--privileged"][..], &mount].concat()).0, 0);
+        assert_eq!(ran(engine, &[&["--cap-add", "SYS_ADMIN"][..], &mount].concat()).0, 0);
+        assert_ne!(ran(engine, &["--read-only", "site", "touch", "/new"]).0, 0);
+        assert_eq!(ran(engine, &["--read-only", "--tmpfs", "/run", "site", "touch", "/run/new"]).0, 0);
+        let limit =
+            says(engine, &["--ulimit", "nofile=100:200", "site", "sh", "-c", "ulimit -n; ulimit -Hn"]);
+        assert_eq!(limit, "100\n200\n");
+        assert_eq!(
+            says(
+                engine,
+                &["--sysctl", "net.core.somaxconn=77", "site", "cat", "/proc/sys/net/core/somaxconn"]
+            ),
+            "77\n"
+        );
+        assert!(says(engine, &["--init", "site", "cat", "/proc/1/cmdline"]).starts_with("/sbin/docker-init"));
+        assert_eq!(
+            says(engine, &["--device", "/dev/null:/dev/nix", "site", "stat", "-c", "%t:%T", "/dev/nix"]),
+            "1:3\n"
+        );
+    });
+}
+
+#[test]
+fn i10_commit_makes_an_image_of_what_was_written() {
+    with_site(|engine| {
+        engine.prints(&[
+            "run",
+            "--name",
+            "a",
+            "-p",
+            "18081:80",
+            "-e",
+            "ADDED=1",
+            "site",
+            "sh",
+            "-c",
+            "echo two >/www/index.html; rm -r /data",
+        ]);
+        let id = engine.prints(&["commit", "-a", "wy", "-m", "msg", "a", "site:2"]);
+        assert!(id.starts_with("sha256:") && id.trim_end().len() == 71, "{id}");
+        assert_eq!(
+            says(engine, &["site:2", "sh", "-c", "cat /www/index.html; ls /data 2>&1; echo $ADDED"]),
+            "two\nls: /data: No such file or directory\n1\n"
+        );
+        let image = engine.inspect("site:2");
+        assert_eq!((&image["Author"], &image["Comment"]), (&"wy".into(), &"msg".into()));
+        assert_eq!(image["RootFS"]["Layers"].as_array().expect("layers").len(), 2);
+        assert_eq!(image["Config"]["Env"][0], "ADDED=1");
+        assert!(!image.to_string().contains("18081"), "ports are the container's");
+        let layer = piped("tar", &["t"], &engine.run(&["export", "a"]).stdout);
+        assert!(text(&layer).contains("www/index.html"));
+    });
+}
+
+#[test]
+fn i9_the_image_of_a_container_is_not_removed_under_it() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--name", "web", "site", "sleep", "1000"]);
+        let refused = engine.refuses(&["rmi", "site"]);
+        assert!(
+            refused.starts_with(
+                "conflict: unable to remove repository reference \"site\" (must force) - container "
+            ),
+            "{refused}"
+        );
+        assert_eq!(engine.prints(&["rmi", "-f", "site"]), "Untagged: site:latest\n");
+        assert_eq!(shown(engine, "web", "/State/Status"), "running");
+        let id = shown(engine, "web", "/Image");
+        engine.prints(&["tag", id.as_str().expect("an id"), "site:again"]);
+        assert_eq!(says(engine, &["site:again", "echo", "there"]), "there\n");
+    });
+}
+
+#[test]
+fn n1_host_and_containers_reach_each_other() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--name", "web", "site", "httpd", "-f", "-h", "/www"]);
+        let address =
+            shown(engine, "web", "/NetworkSettings/IPAddress").as_str().expect("an address").to_owned();
+        assert_eq!(shown(engine, "web", "/NetworkSettings/Gateway"), "172.17.0.1");
+        assert_eq!(shown(engine, "web", "/NetworkSettings/IPPrefixLen"), 16);
+        eventually("the host reaches it", || page(&format!("{address}:80")).as_deref() == Some("a page\n"));
+        assert_eq!(says(engine, &["site", "wget", "-qO-", &format!("http://{address}/")]), "a page\n");
+    });
+}
+
+#[test]
+fn n2_host_and_none_are_networks_too() {
+    with_site(|engine| {
+        let own = fs::read_link("/proc/thread-self/ns/net").expect("readlink").display().to_string();
+        assert_eq!(
+            says(engine, &["--network", "host", "site", "readlink", "/proc/self/ns/net"]).trim_end(),
+            own
+        );
+        let links = says(engine, &["--network", "none", "site", "ip", "-o", "link"]);
+        assert_eq!(links.lines().count(), 1, "{links}");
+        engine.prints(&["run", "-d", "--name", "web", "site", "httpd", "-f", "-h", "/www"]);
+        assert_eq!(
+            says(engine, &["--network", "container:web", "site", "wget", "-qO-", "http://127.0.0.1/"]),
+            "a page\n"
+        );
+        let (code, _, err) = ran(engine, &["--network", "nowhere", "site", "true"]);
+        assert_eq!(code, 125);
+        assert!(err.contains("network nowhere not found"), "{err}");
+    });
+}
+
+#[test]
+fn n5_ports_are_published_and_conflicts_refused() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--name", "web", "-p", "18082:80", "site", "httpd", "-f", "-h", "/www"]);
+        for at in ["127.0.0.1:18082", "[::1]:18082"] {
+            eventually(at, || page(at).as_deref() == Some("a page\n"));
+        }
+        let refused = engine.run(&["run", "-d", "--name", "second", "-p", "18082:80", "site", "true"]);
+        assert_eq!(refused.status.code(), Some(125));
+        assert!(text(&refused.stderr).contains("port is already allocated"), "{}", text(&refused.stderr));
+        engine.prints(&["rm", "-f", "web"]);
+        assert_eq!(page("127.0.0.1:18082"), None);
+        engine.prints(&["start", "second"]);
+        engine.prints(&["run", "-d", "--name", "any", "-P", "site", "httpd", "-f", "-h", "/www"]);
+        let port = shown(engine, "any", "/NetworkSettings/Ports/80~1tcp/0/HostPort");
+        let port: u16 = port.as_str().expect("a port").parse().expect("a number");
+        assert!(port >= 32768, "{port}");
+        eventually("it answers", || page(&format!("127.0.0.1:{port}")).as_deref() == Some("a page\n"));
+    });
+}
+
+#[test]
+fn n3_containers_of_a_network_know_each_other_by_name() {
+    with_site(|engine| {
+        engine.prints(&["network", "create", "mynet"]);
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "--network",
+            "mynet",
+            "--network-alias",
+            "www",
+            "site",
+            "httpd",
+            "-f",
+            "-h",
+            "/www",
+        ]);
+        for name in ["web", "www"] {
+            assert_eq!(
+                says(engine, &["--network", "mynet", "site", "wget", "-qO-", &format!("http://{name}/")]),
+                "a page\n"
+            );
+        }
+        // A container that is in it later is known too.
+        engine.prints(&["run", "-d", "--name", "late", "site", "httpd", "-f", "-h", "/www"]);
+        engine.prints(&["network", "connect", "--alias", "other", "mynet", "late"]);
+        assert_eq!(
+            says(engine, &["--network", "mynet", "site", "wget", "-qO-", "http://other/"]),
+            "a page\n"
+        );
+        engine.prints(&["network", "disconnect", "mynet", "late"]);
+        assert_ne!(
+            ran(engine, &["--network", "mynet", "site", "wget", "-T", "3", "-qO-", "http://other/"]).0,
+            0
+        );
+        let refused = engine.refuses(&["network", "rm", "mynet"]);
+        assert!(refused.contains("has active endpoints"), "{refused}");
+    });
+}
+
+#[test]
+fn n8_the_network_namespace_is_a_file_that_nsenter_takes() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--name", "web", "site", "sleep", "1000"]);
+        let key = shown(engine, "web", "/NetworkSettings/SandboxKey");
+        let address = shown(engine, "web", "/NetworkSettings/IPAddress");
+        let output = std::process::Command::new("nsenter")
+            .args([&format!("--net={}", key.as_str().expect("a path")), "ip", "-o", "addr"])
+            .output()
+            .expect("util-linux");
+        assert!(
+            text(&output.stdout).contains(address.as_str().expect("an address")),
+            "{}",
+            text(&output.stderr)
+        );
+    });
+}
+
+#[test]
+fn v1_volumes_are_filled_once_and_outlive_containers() {
+    with_site(|engine| {
+        assert_eq!(engine.prints(&["volume", "create", "mydb"]), "mydb\n");
+        let script = "cat /data/seed; echo more >/data/more; stat -c %a /data";
+        assert_eq!(says(engine, &["-v", "mydb:/data", "site", "sh", "-c", script]), "from the image\n750\n");
+        assert_eq!(says(engine, &["-v", "mydb:/elsewhere", "site", "cat", "/elsewhere/more"]), "more\n");
+        // A bind's source is made, and nothing is copied to it.
+        let source = engine.path("made/by/run");
+        let bind = format!("{}:/data", source.display());
+        assert_eq!(says(engine, &["-v", &bind, "site", "ls", "/data"]), "");
+        assert!(source.is_dir());
+        assert_ne!(ran(engine, &["-v", "mydb:/data:ro", "site", "touch", "/data/x"]).0, 0);
+        engine.prints(&["create", "--name", "user", "-v", "mydb:/data", "site", "true"]);
+        let refused = engine.refuses(&["volume", "rm", "mydb"]);
+        assert!(refused.starts_with("remove mydb: volume is in use - ["), "{refused}");
+        engine.prints(&["rm", "user"]);
+        assert_eq!(engine.prints(&["volume", "rm", "mydb"]), "mydb\n");
+        // One that nobody named goes with `--rm`.
+        says(engine, &["-v", "/data", "site", "true"]);
+        assert_eq!(engine.prints(&["volume", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+fn a_pause_freezes_and_an_update_holds_at_once() {
+    with_site(|engine| {
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "--memory",
+            "64m",
+            "site",
+            "sh",
+            "-c",
+            "while true; do date >/tmp/now; sleep 0.1; done",
+        ]);
+        engine.prints(&["pause", "web"]);
+        assert_eq!(shown(engine, "web", "/State/Status"), "paused");
+        assert_eq!(
+            engine.refuses(&["pause", "web"]).split(' ').skip(2).collect::<Vec<_>>(),
+            ["is", "already", "paused"]
+        );
+        assert!(engine.refuses(&["rm", "web"]).contains("container is paused and must be unpaused first"));
+        engine.prints(&["unpause", "web"]);
+        assert_eq!(shown(engine, "web", "/State/Status"), "running");
+        engine.prints(&["update", "--memory", "100m", "--restart", "always", "web"]);
+        assert_eq!(shown(engine, "web", "/HostConfig/Memory"), 100 << 20);
+        assert_eq!(shown(engine, "web", "/HostConfig/RestartPolicy/Name"), "always");
+        engine.prints(&["pause", "web"]);
+        engine.prints(&["stop", "-t", "5", "web"]);
+        assert_eq!(shown(engine, "web", "/State/Status"), "exited");
+        engine.prints(&["rename", "web", "old"]);
+        assert_eq!(shown(engine, "old", "/Name"), "/old");
+        assert_eq!(engine.refuses(&["start", "web"]), "No such container: web");
+        assert_eq!(engine.prints(&["wait", "old"]), "137\n");
     });
 }

@@ -20,6 +20,12 @@ pub struct Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        let containers = fs::read_dir(self.root().join("containers")).into_iter().flatten().flatten();
+        let ids: Vec<String> = containers.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        if !ids.is_empty() {
+            let ids = ids.iter().map(String::as_str);
+            self.run(&["rm", "-fv"].into_iter().chain(ids).collect::<Vec<_>>());
+        }
         fs::remove_dir_all(&self.dir).expect("the engine's directory is removed");
     }
 }
@@ -46,7 +52,12 @@ impl Engine {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rrunctl"));
-        command.arg("--root").arg(self.root()).arg("--run").arg(self.path("run")).args(arguments);
+        let runtime = std::env::var_os("RRUN").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/rrun"),
+            PathBuf::from,
+        );
+        command.arg("--root").arg(self.root()).arg("--run").arg(self.path("run"));
+        command.arg("--oci-runtime").arg(runtime).args(arguments);
         // A registry of the test is not behind the proxy of whoever runs it.
         for name in [
             "RRUNCTL_ROOT",
