@@ -4,9 +4,17 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Context as _, Error, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, flock, openat, openat2,
+    renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -194,31 +202,113 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Removes a directory and all in it, or a file; what is missing is no error.
+/// Removes a directory and all in it, or a file; what is missing is no error. What is mounted below stays as it is, and
+/// so does what it is mounted on.
 ///
 /// # Errors
-/// Those of unlink(2) and rmdir(2).
+/// Those of unlink(2) and rmdir(2); something is mounted below.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) => Err(e),
-    };
-    match removed {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::from(e).context(format!("remove {}", path.display())))
+    remove_at(CWD, path.as_os_str()).map_err(|e| {
+        let failed = Error::from(e).context(format!("remove {}", path.display()));
+        match e {
+            Errno::XDEV | Errno::BUSY => failed.remedy("unmount what is mounted there"),
+            _ => failed,
         }
-        _ => Ok(()),
+    })
+}
+
+/// So many directories are open in one another while a tree is removed, twice: a container may make its tree as deep as
+/// its disk allows, far deeper than RLIMIT_NOFILE.
+const LEVELS: usize = 32;
+
+/// The same, of a name in a directory; nothing is followed below it.
+///
+/// # Errors
+/// As [`remove_tree`]: EXDEV or EBUSY where something is mounted below.
+pub(crate) fn remove_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => remove_dir(dir, name, None, 0, &Cell::new(false)),
+        Err(Errno::NOENT) => Ok(()),
+        done => done,
     }
 }
 
-/// How many bytes the regular files below `path` have.
+/// `top` is the uppermost directory: what is deeper than [`LEVELS`] is moved there, `moved` says so, and it is removed
+/// from there.
+fn remove_dir(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    top: Option<BorrowedFd<'_>>,
+    level: usize,
+    moved: &Cell<bool>,
+) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Whoever makes files in it as fast as they are removed does not hold this up.
+    let mut passes = 100;
+    loop {
+        let opened = match top {
+            None => openat(dir, name, flags, Mode::empty()),
+            Some(_) => {
+                openat2(dir, name, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_XDEV)
+            }
+        };
+        let below = match opened {
+            Err(Errno::NOENT) => return Ok(()),
+            opened => opened?,
+        };
+        if level == 0 {
+            moved.set(false);
+        }
+        for entry in Dir::read_from(&below)? {
+            let entry = entry?;
+            let inner = OsStr::from_bytes(entry.file_name().to_bytes());
+            if inner == "." || inner == ".." {
+                continue;
+            }
+            match unlinkat(&below, inner, AtFlags::empty()) {
+                Err(Errno::ISDIR) => {}
+                Err(Errno::NOENT) => continue,
+                done => {
+                    done?;
+                    continue;
+                }
+            }
+            match top {
+                Some(top) if level == LEVELS => {
+                    let free = unique().map_err(|e| e.errno().unwrap_or(Errno::IO))?;
+                    match renameat_with(&below, inner, top, free, RenameFlags::NOREPLACE) {
+                        Err(Errno::NOENT) => {}
+                        done => done?,
+                    }
+                    moved.set(true);
+                }
+                _ => remove_dir(below.as_fd(), inner, Some(top.unwrap_or(below.as_fd())), level + 1, moved)?,
+            }
+        }
+        match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTEMPTY) if level == 0 && moved.get() => {}
+            Err(Errno::NOTEMPTY) if passes > 0 => passes -= 1,
+            done => return done,
+        }
+    }
+}
+
+/// How many bytes the regular files below `path` have; what is deeper than a path can tell (PATH_MAX) does not count.
 pub fn size(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    if !meta.is_dir() {
-        return if meta.is_file() { meta.len() } else { 0 };
+    let mut sum = if meta.is_file() { meta.len() } else { 0 };
+    let mut dirs = if meta.is_dir() { vec![path.to_owned()] } else { Vec::new() };
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_file() => sum += meta.len(),
+                Ok(meta) if meta.is_dir() => dirs.push(entry.path()),
+                _ => {}
+            }
+        }
     }
-    fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| size(&entry.path())).sum())
+    sum
 }
 
 /// 16 hexadecimal digits that nobody has had.
@@ -301,3 +391,78 @@ mod tests {
         remove_tree(&dir).expect("remove");
     }
 }
+
+    /// Makes `levels` directories in one another.
+    fn deep(path: &Path, levels: usize) {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut dir = rustix::fs::open(path, flags, Mode::empty()).expect("open");
+        for _ in 0..levels {
+            mkdirat(&dir, "a-directory", Mode::RWXU).expect("mkdir");
+            openat(&dir, "file", flags - OFlags::DIRECTORY | OFlags::RDWR | OFlags::CREATE, Mode::RWXU)
+                .expect("a file");
+            dir = openat(&dir, "a-directory", flags, Mode::empty()).expect("open");
+        }
+    }
+
+    /// Of this process, until it is dropped.
+    struct Descriptors(rustix::process::Rlimit);
+
+    impl Descriptors {
+        fn limited(most: u64) -> Self {
+            use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+            let before = getrlimit(Resource::Nofile);
+            let limit = Rlimit { current: Some(most), ..before.clone() };
+            setrlimit(Resource::Nofile, limit).expect("setrlimit");
+            Self(before)
+        }
+    }
+
+    impl Drop for Descriptors {
+        fn drop(&mut self) {
+            let limit = self.0.clone();
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("setrlimit");
+        }
+    }
+
+    #[test]
+    fn what_is_deeper_than_there_are_descriptors_is_removed_and_measured() {
+        let (dir, home) = home("deep");
+        let tree = home.kept("layers/deep");
+        fs::create_dir(&tree).expect("mkdir");
+        deep(&tree, 5_000);
+        fs::create_dir(tree.join("beside")).expect("mkdir");
+        deep(&tree.join("beside"), 100);
+        fs::write(tree.join("z"), [0; 10]).expect("write");
+        let few = Descriptors::limited(128);
+        assert_eq!(size(&tree), 10);
+        let removed = remove_tree(&tree);
+        drop(few);
+        removed.expect("remove");
+        assert!(!tree.exists());
+        remove_tree(&dir).expect("remove");
+    }
+
+    #[test]
+    fn what_is_mounted_below_is_not_emptied() {
+        struct Mounted(PathBuf);
+        impl Drop for Mounted {
+            fn drop(&mut self) {
+                let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+        let (dir, home) = home("mounted");
+        let (tree, volume) = (home.kept("layers/tree"), home.kept("volumes/one"));
+        for made in [&tree.join("a/b"), &volume] {
+            DirBuilder::new().recursive(true).create(made).expect("mkdir");
+        }
+        fs::write(volume.join("file"), "kept").expect("write");
+        rustix::mount::mount_bind(&volume, tree.join("a/b")).expect("mount");
+        let mounted = Mounted(tree.join("a/b"));
+        let e = remove_tree(&tree).expect_err("a mount point").to_string();
+        assert!(volume.join("file").exists(), "{e}");
+        assert!(e.contains("layers/tree"), "{e}");
+        drop(mounted);
+        remove_tree(&tree).expect("nothing is mounted");
+        remove_tree(&dir).expect("remove");
+    }

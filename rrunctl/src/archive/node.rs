@@ -5,10 +5,11 @@
 use super::OPAQUE_XATTR;
 use super::member::{Attributes, Member, Members, Type};
 use crate::error::{Context as _, Error, Result};
+pub(super) use crate::home::remove_at as remove;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat,
     chownat, fchmod, fchown, fgetxattr, fsetxattr, futimens, getxattr, linkat, listxattr, mkdirat, mknodat,
-    openat, setxattr, statat, symlinkat, unlinkat, utimensat,
+    openat, setxattr, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -81,20 +82,6 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-/// Removes a file, or a directory with all in it.
-pub(super) fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    match unlinkat(dir, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => {}
-        Err(Errno::NOENT) => return Ok(()),
-        done => return done,
-    }
-    let below = subdirectory(dir, name)?;
-    for name in names(below.as_fd())? {
-        remove(below.as_fd(), &name)?;
-    }
-    unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
 
 /// Makes what `member` is, under a name that nobody has.
