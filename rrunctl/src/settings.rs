@@ -110,6 +110,18 @@ impl Settings {
             log_opts: file.log_opts,
             ..Self::default()
         };
+        match settings.log_opts.get("compress").map(String::as_str) {
+            None | Some("0" | "f" | "F" | "false" | "False" | "FALSE") => {}
+            Some("1" | "t" | "T" | "true" | "True" | "TRUE") => {
+                return Err(Error::invalid(
+                    " log-opts: compress is not supported: rotated logs stay as they are",
+                )
+                .remedy("leave it out, and take max-size and max-file for the room that there is"));
+            }
+            Some(other) => {
+                return Err(Error::invalid(format!(" log-opts: invalid value for compress: {other:?}")));
+            }
+        }
         for (entry, warning) in file.insecure_registries.into_iter().map(|entry| (entry.0, entry.1)) {
             settings.insecure_registries.push(entry);
             settings.warnings.extend(warning);
@@ -549,6 +561,15 @@ mod tests {
             let error = error(text);
             assert!(error.contains(told), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn rotated_logs_are_not_compressed_and_who_asks_for_it_is_told() {
+        let e = error(r#"{"log-opts": {"max-size": "1m", "compress": "true"}}"#);
+        assert!(e.contains("compress") && e.contains("not supported"), "{e}");
+        let e = error(r#"{"log-opts": {"compress": "gzip"}}"#);
+        assert!(e.contains("invalid value"), "{e}");
+        assert!(Settings::parse(r#"{"log-opts": {"compress": "false"}}"#).is_ok());
     }
 
     #[test]
