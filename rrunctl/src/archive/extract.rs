@@ -73,6 +73,7 @@ struct Tree<'a> {
     options: ExtractOptions,
     /// The directory that was used last.
     parent: Option<(PathBuf, OwnedFd)>,
+    /// Bounded by the directories that were made or found, and by the length of a path.
     times: BTreeMap<PathBuf, Timespec>,
 }
 

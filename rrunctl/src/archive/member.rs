@@ -20,8 +20,11 @@ const EXTENSION: u64 = 1 << 20;
 /// A sparse file may have so many extents: they go into memory, at 16 bytes each.
 const EXTENTS: usize = 1 << 20;
 
-/// A name may have so many directories. Whoever removes the tree may need an fd for each, and 1024 is the usual limit.
+/// A name may have so many directories. Whoever walks the tree may need an fd for each, and 1024 is the usual limit.
 const DEPTH: usize = 512;
+
+/// A name may have so many bytes, as a path may (PATH_MAX, with its end): names are kept until the archive ends.
+const NAME: usize = 4096;
 
 /// What is read ahead: the tar layer asks for 512 bytes at a time, a decoder is faster with more.
 const CHUNK: usize = 256 << 10;
@@ -84,12 +87,28 @@ impl Member {
 
     /// The name, for an error.
     pub(super) fn quoted(&self) -> String {
-        format!("{:?}", String::from_utf8_lossy(&self.name))
+        quoted(&self.name)
     }
+}
+
+/// A name for an error; of one that is longer than any file's, the beginning.
+fn quoted(name: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(&name[..name.len().min(NAME)]);
+    if name.len() > NAME { format!("{shown:?}...") } else { format!("{shown:?}") }
 }
 
 /// A name of an archive as a path without `.`, `..` and a slash in front; `.` for the root.
 fn relative(name: &[u8]) -> Result<PathBuf> {
+    if name.is_empty() {
+        return Err(Error::system("a name is empty"));
+    }
+    if name.len() >= NAME {
+        return Err(Error::system(format!(
+            "a name of {} bytes is refused, {} are the most",
+            name.len(),
+            NAME - 1
+        )));
+    }
     let mut path = PathBuf::new();
     let mut depth = 0;
     for part in name.split(|&c| c == b'/') {
@@ -101,9 +120,6 @@ fn relative(name: &[u8]) -> Result<PathBuf> {
                 depth += 1;
             }
         }
-    }
-    if name.is_empty() {
-        return Err(Error::system("a name is empty"));
     }
     if depth > DEPTH {
         return Err(Error::system(format!("a name of {depth} directories is refused, {DEPTH} are the most")));
@@ -306,7 +322,7 @@ impl<R: Read> Members<R> {
         let name = which(header.path_bytes().to_vec(), long_name, records.get("path"))?;
         let link = header.link_name_bytes().map(|link| link.to_vec()).unwrap_or_default();
         let link = which(link, long_link, records.get("linkpath"))?;
-        let told = format!("tar: {:?}", String::from_utf8_lossy(&name));
+        let told = format!("tar: {}", quoted(&name));
         let id = |key: &str, field: &[u8]| {
             let id = match records.number(key)? {
                 Some(id) => id,

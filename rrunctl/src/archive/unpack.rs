@@ -17,6 +17,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+/// The names of [`Unpacked::deferred`] may have so many bytes. Nothing on the disk stands for them, and a thousand of
+/// them are one byte of a compressed archive; the layers that programs make have few.
+const DEFERRED: usize = 16 << 20;
+
 /// What the caller chooses.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UnpackOptions {
@@ -61,6 +65,7 @@ pub fn unpack(reader: impl Read, dir: BorrowedFd<'_>, options: &UnpackOptions) -
         times: BTreeMap::new(),
         implied: BTreeSet::from([PathBuf::from(".")]),
         deferred: BTreeMap::new(),
+        deferred_bytes: 0,
         size: 0,
     };
     let mut members = Members::new(reader);
@@ -78,10 +83,14 @@ struct Layer<'a> {
     root: BorrowedFd<'a>,
     /// The directory that was used last; most archives have the files of a directory in a row.
     parent: Option<(PathBuf, OwnedFd)>,
-    /// A directory's time is set at the end: each file made in it changes it.
+    /// A directory's time is set at the end: each file made in it changes it. Bounded by the tree, which has every
+    /// directory that is named here ([`Layer::forget`]), as `implied` is; and a name by [`Member::path`].
     times: BTreeMap<PathBuf, Timespec>,
     implied: BTreeSet<PathBuf>,
+    /// Bounded by [`DEFERRED`].
     deferred: BTreeMap<PathBuf, PathBuf>,
+    /// Bytes of its names.
+    deferred_bytes: usize,
     size: u64,
 }
 
@@ -118,7 +127,7 @@ impl Layer<'_> {
         if member.typ == Type::HardLink {
             return self.link(dir, name, &path, member);
         }
-        self.deferred.remove(&path);
+        self.undefer(&path);
         let parent = self.directory(dir, member)?;
         let mut made = node::make(parent, name, member, data)?;
         if !made {
@@ -206,7 +215,7 @@ impl Layer<'_> {
                 self.forget(path);
             }
         }
-        self.deferred.remove(path);
+        self.undefer(path);
         match (from, stat) {
             (Some(from), Some(stat)) if !node::is_directory(&stat) && !node::is_whiteout(&stat) => {
                 node::link(from.as_fd(), base, self.directory(dir, member)?, name).context(told)
@@ -217,6 +226,13 @@ impl Layer<'_> {
             (_, Some(_)) => Err(Error::system("this layer deletes it")).context(told),
             (_, None) => {
                 let target = self.deferred.get(&target).cloned().unwrap_or(target);
+                self.deferred_bytes += path.as_os_str().len() + target.as_os_str().len();
+                if self.deferred_bytes > DEFERRED {
+                    return Err(Error::system(format!(
+                        "{}: the layer has too many hard links to files that it does not have",
+                        member.quoted()
+                    )));
+                }
                 self.deferred.insert(path.to_owned(), target);
                 Ok(())
             }
@@ -239,7 +255,13 @@ impl Layer<'_> {
         let gone: Vec<PathBuf> =
             self.deferred.range(path.to_owned()..).map(|(p, _)| p).take_while(below).cloned().collect();
         for path in gone {
-            self.deferred.remove(&path);
+            self.undefer(&path);
+        }
+    }
+
+    fn undefer(&mut self, path: &Path) {
+        if let Some(target) = self.deferred.remove(path) {
+            self.deferred_bytes -= path.as_os_str().len() + target.as_os_str().len();
         }
     }
 
@@ -827,5 +849,35 @@ mod tests {
         unpack_into(&Tar::default().file("b", "x").0, &dir).expect("no marker");
         assert_eq!(unpack_into(b"", &dir).expect("nothing").size, 0);
         assert!(dir.join("b").exists());
+    }
+
+    #[test]
+    fn hard_links_to_lower_layers_are_limited() {
+        let scratch = Scratch::new();
+        // Nothing of them is in the tree, and a target of 4,000 bytes packs to a few.
+        let far = format!("below/{}", "d/".repeat(500) + &"x".repeat(250)).into_bytes();
+        let links = |n: usize| {
+            let mut tar = Tar::default();
+            for n in 0..n {
+                tar = tar.pax(&[("linkpath", &far)]).hard_link(&format!("l{n}"), "x");
+            }
+            tar
+        };
+        let few = links(1000).unpack(&scratch.dir("few")).expect("few");
+        assert_eq!(few.deferred.len(), 1000);
+        let e = links(20_000).unpack(&scratch.dir("many")).expect_err("too many").to_string();
+        assert!(e.contains("hard links to files that it does not have"), "{e}");
+    }
+
+    #[test]
+    fn a_name_longer_than_a_path_can_be_is_refused() {
+        let scratch = Scratch::new();
+        let long = [b"x".repeat(5000), b"x/".repeat(200).repeat(12)];
+        for long in &long {
+            let e = Tar::default().pax(&[("linkpath", long)]).hard_link("l", "x").unpack(&scratch.dir("l"));
+            let e = e.expect_err("a long target").to_string();
+            assert!(e.contains("of 5000 bytes") || e.contains("of 4800 bytes"), "{e}");
+            assert!(e.len() < 1000, "{} bytes of error", e.len());
+        }
     }
 }
