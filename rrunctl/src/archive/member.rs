@@ -6,7 +6,7 @@ use super::pax::{self, Records};
 use crate::error::{Context as _, Error, Result};
 use rustix::fs::{Dev, Timespec, makedev};
 use std::ffi::OsStr;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ const CHUNK: usize = 256 << 10;
 
 /// What a member becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+pub(crate) enum Type {
     File,
     HardLink,
     Symlink,
@@ -50,12 +50,12 @@ struct Extent {
 
 /// One member, without its data.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
     /// As it is written.
-    pub(super) name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// Where a link leads, as it is written.
-    pub(super) link: Vec<u8>,
-    pub(super) typ: Type,
+    pub(crate) link: Vec<u8>,
+    pub(crate) typ: Type,
     pub(super) attributes: Attributes,
     pub(super) device: Dev,
     /// Of a file, with its holes.
@@ -65,7 +65,7 @@ pub(super) struct Member {
 
 /// What files of every type have.
 #[derive(Debug, Clone)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     /// The permissions, and set-user-id, set-group-id and sticky.
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -128,7 +128,7 @@ fn relative(name: &[u8]) -> Result<PathBuf> {
 }
 
 /// Reads an archive, member by member.
-pub(super) struct Members<R> {
+pub(crate) struct Members<R> {
     stream: BufReader<R>,
     /// Bytes of the current member's data that have not been read.
     unread: u64,
@@ -137,7 +137,7 @@ pub(super) struct Members<R> {
 }
 
 impl<R: Read> Members<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         Self { stream: BufReader::with_capacity(CHUNK, reader), unread: 0, padding: 0 }
     }
 
@@ -146,7 +146,7 @@ impl<R: Read> Members<R> {
     ///
     /// # Errors
     /// A broken archive, or one that ends within a member.
-    pub(super) fn next(&mut self) -> Result<Option<Member>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>> {
         self.skip()?;
         let (mut records, mut long_name, mut long_link) = (None, None, None);
         loop {
@@ -203,6 +203,27 @@ impl<R: Read> Members<R> {
             self.write_some(member, extent.length, file, extent.offset)?;
         }
         rustix::fs::ftruncate(file, member.size).context(|| format!("{}: ftruncate", member.quoted()))
+    }
+
+    /// The data of the member that [`Self::next`] gave last, as it is stored.
+    ///
+    /// # Errors
+    /// A sparse file, whose holes would be as many zeros as its header says; those of reading the archive and of `to`.
+    pub(crate) fn copy_to(&mut self, member: &Member, to: &mut impl Write) -> Result<()> {
+        if member.extents.is_some() {
+            return Err(Error::system(format!("{}: a sparse file is refused here", member.quoted())));
+        }
+        while self.unread > 0 {
+            let bytes = fill(&mut self.stream).context(|| member.quoted())?;
+            if bytes.is_empty() {
+                return Err(Error::system(format!("tar: the archive ends within {}", member.quoted())));
+            }
+            let n = bytes.len().min(usize::try_from(self.unread).unwrap_or(usize::MAX));
+            to.write_all(&bytes[..n])?;
+            self.stream.consume(n);
+            self.unread -= n as u64;
+        }
+        Ok(())
     }
 
     fn write_some(

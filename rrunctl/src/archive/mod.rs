@@ -38,6 +38,7 @@ pub use changes::{Change, Kind, changes};
 pub use compression::{Compression, decompress};
 pub use extract::{ExtractOptions, extract};
 pub use lower::settle;
+pub(crate) use member::{Members, Type};
 pub use pack::{pack_diff, pack_tree};
 pub use unpack::{HardLink, UnpackOptions, Unpacked, unpack};
 

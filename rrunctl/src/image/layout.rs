@@ -3,17 +3,21 @@
 #![forbid(unsafe_code)]
 
 use super::spec::{Descriptor, Index, Manifest};
-use crate::archive::decompress;
+use crate::archive::{Members, Type, decompress};
 use crate::digest::Digest;
 use crate::error::{Context as _, Error, Result};
 use crate::store::Store;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use tar::EntryType;
+use std::io::Read;
 
 /// The longest document that is read, in bytes.
 const DOCUMENT: u64 = 8 << 20;
+/// The names of an archive may have so many bytes together, and each counts [`ENTRY`] more: they are kept in memory, and
+/// a hundred images of a hundred layers have a tenth of it.
+const NAMES: usize = 16 << 20;
+/// What keeping a name costs beside its bytes.
+const ENTRY: usize = 128;
 /// The most symbolic links that lead to a file.
 const LINKS: usize = 8;
 
@@ -43,27 +47,31 @@ impl Contents {
     pub fn read(store: &Store, archive: impl Read + Send) -> Result<Self> {
         let mut contents = Self::default();
         let (_, plain) = decompress(archive)?;
-        let mut archive = tar::Archive::new(plain);
-        for entry in archive.entries().context(reading)? {
-            let mut entry = entry.context(reading)?;
-            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let Some(path) = normal("", &path) else { continue };
-            match entry.header().entry_type() {
-                EntryType::Regular | EntryType::Continuous if is_part(&path) => {
-                    let kept = keep(store, &path, &mut entry)?;
+        let mut members = Members::new(plain);
+        let mut names = 0;
+        // To the end of what is read: what wrote it, `xz -dc` say, shall not be killed by what follows the archive's end.
+        while let Some(member) = members.next().context(reading)? {
+            let Some(path) = normal("", &String::from_utf8_lossy(&member.name)) else { continue };
+            names += path.len() + member.link.len() + ENTRY;
+            match member.typ {
+                Type::File if is_part(&path) => {
+                    let mut blob = store.blobs().writer()?;
+                    members.copy_to(&member, &mut blob).context(reading)?;
+                    let expected = path.strip_prefix("blobs/sha256/").and_then(Digest::from_hex);
+                    let kept = blob.commit(expected.as_ref()).context(|| path.clone())?;
                     contents.files.insert(path, kept);
                 }
-                kind @ (EntryType::Symlink | EntryType::Link) => {
-                    let target = entry.link_name_bytes().unwrap_or_default();
-                    let target = String::from_utf8_lossy(&target).into_owned();
-                    let from = if kind == EntryType::Symlink { parent(&path) } else { "" };
-                    contents.links.extend(normal(from, &target).map(|target| (path, target)));
+                Type::Symlink | Type::HardLink => {
+                    let from = if member.typ == Type::Symlink { parent(&path) } else { "" };
+                    let target = normal(from, &String::from_utf8_lossy(&member.link));
+                    contents.links.extend(target.map(|target| (path, target)));
                 }
-                _ => {}
+                _ => names -= path.len() + member.link.len() + ENTRY,
+            }
+            if names > NAMES {
+                return Err(Error::invalid(format!("read archive: its names have more than {NAMES} bytes")));
             }
         }
-        // What wrote it, `xz -dc` say, shall not be killed by what follows the archive's end.
-        io::copy(&mut archive.into_inner(), &mut io::sink()).context(reading)?;
         Ok(contents)
     }
 
@@ -128,13 +136,6 @@ pub(super) fn blob_path(digest: &Digest) -> String {
 
 fn reading() -> String {
     "read archive".to_owned()
-}
-
-fn keep(store: &Store, path: &str, from: &mut impl Read) -> Result<(Digest, u64)> {
-    let mut blob = store.blobs().writer()?;
-    io::copy(from, &mut blob).context(reading)?;
-    let expected = path.strip_prefix("blobs/sha256/").and_then(Digest::from_hex);
-    blob.commit(expected.as_ref()).context(|| path.to_owned())
 }
 
 /// A root filesystem that is loaded by mistake has most of its files deeper.

@@ -407,6 +407,52 @@ fn a_commit_without_changes_adds_no_layer() {
 }
 
 #[test]
+fn a_header_of_an_image_archive_goes_into_memory_only_so_far() {
+    let place = Place::new("headers");
+    let (good, _) = docker_archive();
+    let long = |kind: u8, size: usize, fill: u8| {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..4].copy_from_slice(b"long");
+        header.as_old_mut().linkflag = [kind];
+        header.set_size(size as u64);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.resize(512 + size, fill);
+        bytes
+    };
+    for kind in [b'L', b'K'] {
+        let bytes = [long(kind, 4 << 20, b'x'), good.clone()].concat();
+        let e = loaded(&place, &bytes).map(|(_, lines)| lines).expect_err("4 MiB of name").to_string();
+        assert!(e.contains("an extended header of 4194304 bytes is refused"), "{e}");
+    }
+    // A hole costs nothing in the archive, and all its zeros as a blob.
+    let mut sparse = tar::Header::new_gnu();
+    sparse.as_old_mut().name[..10].copy_from_slice(b"layer.tar\0");
+    sparse.as_old_mut().linkflag = [b'S'];
+    sparse.set_size(0);
+    let gnu = sparse.as_gnu_mut().expect("a GNU header");
+    gnu.realsize.copy_from_slice(b"77777777777\0");
+    sparse.set_cksum();
+    let bytes = [sparse.as_bytes().to_vec(), good.clone()].concat();
+    let e = loaded(&place, &bytes).map(|(_, lines)| lines).expect_err("8 GiB of zeros").to_string();
+    assert!(e.contains("sparse"), "{e}");
+    place.assert_whole();
+    assert_eq!(place.count(), (0, 0));
+    // Names of a megabyte each are within the bound of a header.
+    let many: Vec<u8> =
+        (b'a'..b'u').flat_map(|n| [long(b'L', 1 << 20, n), archive_of_one()].concat()).collect();
+    let e = loaded(&place, &many).map(|(_, lines)| lines).expect_err("20 MiB of names").to_string();
+    assert!(e.contains("names"), "{e}");
+}
+
+/// One empty file, without an end.
+fn archive_of_one() -> Vec<u8> {
+    let mut bytes = archive(&[("f", b"")]);
+    bytes.truncate(512);
+    bytes
+}
+
+#[test]
 fn an_image_gets_another_name() {
     let place = Place::new("tag");
     let image = place.image(&[], json!({}), &["a"]);
