@@ -176,7 +176,7 @@ fn create_held(
 /// Unpacks a layer and keeps it compressed, in one pass; returns its diff id, and its blob with its length.
 fn add_layer(store: &Store, tar: impl Read + Send) -> Result<(Digest, Digest, u64)> {
     let mut gzip = GzEncoder::new(store.blobs().writer()?, Compression::new(LEVEL));
-    let (diff_id, _) = store.layers().unpack(Tee { from: tar, to: &mut gzip }, None, |_| {})?;
+    let (diff_id, _) = store.layers().unpack_tar(Tee { from: tar, to: &mut gzip })?;
     let mut blob: BlobWriter = gzip.finish().context(|| "write layer".to_owned())?;
     blob.flush().context(|| "write layer".to_owned())?;
     let (blob, size) = blob.commit(None)?;

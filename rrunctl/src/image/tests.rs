@@ -453,6 +453,27 @@ fn archive_of_one() -> Vec<u8> {
 }
 
 #[test]
+fn what_is_compressed_twice_is_not_imported() {
+    let place = Place::new("twice");
+    let bytes = tar(&[("a", 0o644, "a")]);
+    let twice = gzip(&gzip(&bytes));
+    let e = import(&place.store, &twice[..], "-", "", &[], None, None).expect_err("twice").to_string();
+    assert!(e.starts_with("tar: "), "{e}");
+    place.assert_whole();
+    assert_eq!(place.count(), (0, 0));
+}
+
+#[test]
+fn a_commit_is_of_the_tar_whatever_its_first_name_looks_like() {
+    let place = Place::new("magic");
+    // The first bytes are those of a bzip2 stream.
+    let bytes = tar(&[("BZh9", 0o644, "a")]);
+    let image = commit(&place.store, None, &bytes[..], &Commit::default()).expect("commit");
+    assert_eq!(image.layers[0].diff_id, Digest::of(&bytes));
+    place.assert_whole();
+}
+
+#[test]
 fn an_image_gets_another_name() {
     let place = Place::new("tag");
     let image = place.image(&[], json!({}), &["a"]);

@@ -97,7 +97,11 @@ impl Layers {
         on_bytes: impl FnMut(u64) + Send,
     ) -> Result<(Digest, u64)> {
         let scratch = self.home.scratch("layer")?;
-        let (diff_id, unpacked) = unpack_into(&scratch, compressed, on_bytes)?;
+        let mut counted = Counted { source: compressed, done: 0, on_bytes };
+        let (_, plain) = archive::decompress(&mut counted)?;
+        let (diff_id, unpacked) = unpack_into(&scratch, plain)?;
+        // The digest of a blob is of what follows its stream's end too: somebody may be making one of what is read here.
+        io::copy(&mut counted, &mut io::sink()).context(|| "read layer".to_owned())?;
         if let Some(expected) = expected.filter(|expected| **expected != diff_id) {
             return Err(Error::invalid(format!(
                 "layer: its archive is {diff_id}, and the image's configuration says {expected}"
@@ -107,10 +111,22 @@ impl Layers {
             size: unpacked.size,
             implied: unpacked.implied.iter().map(|path| path.clone().into_os_string()).collect(),
             deferred: !unpacked.deferred.is_empty(),
+        self.publish_layer(&scratch, &diff_id, &unpacked)?;
+        Ok((diff_id, unpacked.size))
+    }
+
+    /// The same of a tar, whose first file may have a name that looks like a compression's magic.
+    pub(crate) fn unpack_tar(&self, tar: impl Read + Send) -> Result<(Digest, u64)> {
+        let scratch = self.home.scratch("layer")?;
+        let (diff_id, unpacked) = unpack_into(&scratch, tar)?;
+        self.publish_layer(&scratch, &diff_id, &unpacked)?;
+        Ok((diff_id, unpacked.size))
+    }
+
+    fn publish_layer(&self, scratch: &Scratch, diff_id: &Digest, unpacked: &Unpacked) -> Result<()> {
             opaque: is_opaque(&scratch.path().join("layer/fs"))?,
         };
-        self.publish(&scratch, &diff_id, &facts)?;
-        Ok((diff_id, unpacked.size))
+        self.publish(scratch, diff_id, &facts)
     }
 
     /// Makes what an image needs of layers that depend on those below, and checks that all are here; returns the bytes
@@ -166,7 +182,8 @@ impl Layers {
         let path = self.home.kept("blobs/sha256").join(blob.hex());
         let blob = File::open(&path).context(|| format!("open {}", path.display()))?;
         let scratch = self.home.scratch("layer")?;
-        let (found, unpacked) = unpack_into(&scratch, blob, |_| {})?;
+        let (_, plain) = archive::decompress(blob)?;
+        let (found, unpacked) = unpack_into(&scratch, plain)?;
         if found != *diff_id {
             return Err(Error::invalid(format!(
                 "layer {}: its archive is {found}, not {diff_id}",
@@ -206,27 +223,18 @@ impl Layers {
 }
 
 /// Makes `layer/fs` in a scratch directory.
-fn unpack_into(
-    scratch: &Scratch,
-    compressed: impl Read + Send,
-    on_bytes: impl FnMut(u64) + Send,
-) -> Result<(Digest, Unpacked)> {
+fn unpack_into(scratch: &Scratch, tar: impl Read + Send) -> Result<(Digest, Unpacked)> {
     let tree = scratch.path().join("layer/fs");
     make_dir(&scratch.path().join("layer"))?;
     make_dir(&tree)?;
     let tree = File::open(&tree).context(|| format!("open {}", tree.display()))?;
-    let mut counted = Counted { source: compressed, done: 0, on_bytes };
-    let (_, plain) = archive::decompress(&mut counted)?;
-    let unpacked = ahead(plain, |plain| {
-        let mut hashing = Hashing::new(plain);
+    ahead(tar, |tar| {
+        let mut hashing = Hashing::new(tar);
         let unpacked = archive::unpack(&mut hashing, tree.as_fd(), &UnpackOptions::default())?;
         // The digest is of what follows the archive's end too.
         io::copy(&mut hashing, &mut io::sink()).context(|| "read layer".to_owned())?;
         Ok((hashing.finish().0, unpacked))
-    })?;
-    // And so is the blob's, which somebody may be making of what is read here.
-    io::copy(&mut counted, &mut io::sink()).context(|| "read layer".to_owned())?;
-    Ok(unpacked)
+    })
 }
 
 fn settle(tree: &Path, lower: &[File], unpacked: &Unpacked) -> Result<()> {
