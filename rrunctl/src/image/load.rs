@@ -184,7 +184,7 @@ fn unpack(store: &Store, found: &[Found], sink: Sink<'_>) -> Result<()> {
         }
         wanted.extend(diff_ids.into_iter().zip(layers).filter(|(diff_id, _)| seen.insert(*diff_id)));
     }
-    wanted.retain(|(diff_id, _)| store.layers().tree(diff_id).is_none());
+    wanted.retain(|(diff_id, _)| !store.layers().has(diff_id));
     wanted.reverse();
 
     let workers = thread::available_parallelism().map_or(1, NonZero::get).min(wanted.len()).min(8);

@@ -474,6 +474,22 @@ fn a_commit_is_of_the_tar_whatever_its_first_name_looks_like() {
 }
 
 #[test]
+fn a_blob_that_has_changed_on_the_disk_is_repaired_by_loading_the_image_again() {
+    let place = Place::new("repair");
+    let (bytes, _) = docker_archive();
+    let images = loaded(&place, &bytes).expect("load").0;
+    let layer = &images[1].layers[1];
+    let path = place.home.kept("blobs/sha256").join(layer.blob.hex());
+    let length = fs::metadata(&path).expect("stat").len() as usize;
+    for damage in [Vec::new(), vec![0; length]] {
+        fs::write(&path, damage).expect("write");
+        assert!(place.store.blobs().read(&layer.blob, 1 << 20).is_err());
+        loaded(&place, &bytes).expect("load again");
+        place.assert_whole();
+    }
+}
+
+#[test]
 fn an_image_gets_another_name() {
     let place = Place::new("tag");
     let image = place.image(&[], json!({}), &["a"]);

@@ -10,7 +10,7 @@ use super::repository::{CONFIG_LIMIT, Document, Refused, Registry, Repository, i
 use super::{Client, in_parallel};
 use crate::digest::Digest;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::image::{Descriptor, Image, ImageConfig, Index, Manifest, Platform, media_type};
+use crate::image::{self, Descriptor, Image, ImageConfig, Index, Manifest, Platform, media_type};
 use crate::progress::{Event, Sink};
 use crate::reference::Reference;
 use crate::store::Store;
@@ -169,8 +169,13 @@ impl Client {
         let pinned = Reference { tag: None, digest: Some(named.digest), ..reference.clone() };
         let names = if reference.digest.is_some() { vec![pinned] } else { vec![tagged, pinned] };
         let before = store.images().resolve(&names[0].to_string()).ok().map(|image| image.id);
-        let known = store.images().get(&manifest.config.digest);
-        if !known.is_ok_and(|image| image.manifest.digest == document.digest) {
+        let here = |image: &Image| {
+            let has = |layer: &image::Layer| {
+                store.layers().has(&layer.diff_id) && is_stored(store, &layer.blob, layer.size)
+            };
+            image.manifest.digest == document.digest && image.layers.iter().all(has)
+        };
+        if !store.images().get(&manifest.config.digest).is_ok_and(|image| here(&image)) {
             self.fetch(&repository, store, &manifest, &config, sink)?;
         }
         let image = store.images().install(bytes, media_type, &raw, &names)?;
@@ -196,8 +201,8 @@ impl Client {
             let layer = Layer {
                 blob,
                 diff_id: *diff_id,
-                stored: store.blobs().open(&blob.digest)?.is_some(),
-                unpacked: store.layers().tree(diff_id).is_some(),
+                stored: is_stored(store, &blob.digest, blob.size),
+                unpacked: store.layers().has(diff_id),
             };
             // An image may have the same layer several times.
             let first = seen.insert((blob.digest, *diff_id));
@@ -229,7 +234,11 @@ fn bring(repository: &Repository<'_>, store: &Store, layer: &Layer<'_>, sink: Si
         };
         let mut meter = Meter::default();
         let done = |done| meter.tick(|| layer.bytes(sink, "Extracting", done));
-        return store.layers().unpack(blob, Some(&layer.diff_id), done).map(drop);
+        match store.layers().unpack(blob, Some(&layer.diff_id), done) {
+            // It has changed on the disk: it is fetched again.
+            Err(_) if !store.blobs().is_whole(&id)? => {}
+            unpacked => return unpacked.map(drop),
+        }
     }
     if layer.unpacked {
         return download(repository, store, layer, None, sink);
@@ -317,6 +326,11 @@ impl Meter {
             event();
         }
     }
+}
+
+/// Whether a blob need not be fetched: it is here, and not cut short.
+fn is_stored(store: &Store, blob: &Digest, size: u64) -> bool {
+    store.blobs().size(blob).is_ok_and(|found| found == Some(size))
 }
 
 fn is_for(config: &ImageConfig, platform: &Platform) -> bool {

@@ -7,10 +7,10 @@ use crate::error::{Context as _, Error, Result};
 use crate::home::{self, Home, Scratch};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 use rustix::io::Errno;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `blobs/sha256`.
 #[derive(Debug, Clone)]
@@ -82,16 +82,22 @@ impl Blobs {
         Ok(bytes)
     }
 
+    /// Whether the content is here and is what it is called; all of it is read.
+    ///
+    /// # Errors
+    /// Those of open(2) and read(2).
+    pub fn is_whole(&self, digest: &Digest) -> Result<bool> {
+        let Some(file) = self.open(digest)? else { return Ok(false) };
+        let mut content = Hashing::new(file);
+        io::copy(&mut content, &mut io::sink()).context(|| format!("read blob {digest}"))?;
+        Ok(content.finish().0 == *digest)
+    }
+
     /// Keeps a document.
     ///
     /// # Errors
     /// Those of open(2), write(2) and linkat(2).
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
-        let digest = Digest::of(bytes);
-        if self.open(&digest)?.is_some() && self.read(&digest, bytes.len() as u64).is_err() {
-            // It has changed on the disk: to load or pull an image again repairs it.
-            home::remove_tree(&self.path(&digest))?;
-        }
         let mut writer = self.writer()?;
         writer.write_all(bytes).context(|| "write blob".to_owned())?;
         Ok(writer.commit(None)?.0)
@@ -127,11 +133,11 @@ impl BlobWriter {
         self.file.length()
     }
 
-    /// Makes the blob visible; that it is there already is no error. It is on the disk for certain only once an image
-    /// has it ([`crate::store::Store::open`]).
+    /// Makes the blob visible; that it is there already is no error, and one that has changed on the disk is replaced. It
+    /// is on the disk for certain only once an image has it ([`crate::store::Store::open`]).
     ///
     /// # Errors
-    /// It is not `expected`; those of write(2) and linkat(2).
+    /// It is not `expected`; those of write(2), linkat(2) and rename(2).
     pub fn commit(self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
         let Self { file, named, blobs } = self;
         let (digest, length, file) = file.finish();
@@ -145,10 +151,22 @@ impl BlobWriter {
             Some(scratch) => (scratch.path().join("blob"), AtFlags::empty()),
             None => (PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), AtFlags::SYMLINK_FOLLOW),
         };
-        match linkat(CWD, &from, CWD, &path, flags) {
-            Ok(()) | Err(Errno::EXIST) => Ok((digest, length)),
-            Err(e) => Err(Error::from(e).context(format!("linkat {}", path.display()))),
+        let link = |path: &Path| linkat(CWD, &from, CWD, path, flags);
+        match link(&path) {
+            Ok(()) => {}
+            // One that is whole is left alone: it is on the disk, and this one is not yet.
+            Err(Errno::EXIST) if blobs.is_whole(&digest).unwrap_or(false) => {}
+            Err(Errno::EXIST) => {
+                let new = blobs.dir().join(format!(".{}", home::unique()?));
+                link(&new).context(|| format!("linkat {}", new.display()))?;
+                fs::rename(&new, &path).map_err(|e| {
+                    let _ = fs::remove_file(&new);
+                    Error::from(e).context(format!("rename {}", path.display()))
+                })?;
+            }
+            Err(e) => return Err(Error::from(e).context(format!("linkat {}", path.display()))),
         }
+        Ok((digest, length))
     }
 }
 

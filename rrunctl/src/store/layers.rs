@@ -58,8 +58,12 @@ impl Layers {
         Self { home }
     }
 
-    /// The tree of a layer by its diff id, if it has been unpacked. Whether a pull has to fetch it; to mount an image
-    /// take [`Layers::lower`].
+    /// Whether a layer need not be unpacked.
+    pub fn has(&self, diff_id: &Digest) -> bool {
+        self.tree(diff_id).is_some() && self.facts(diff_id).is_ok()
+    }
+
+    /// The tree of a layer by its diff id, if it has been unpacked. To mount an image take [`Layers::lower`].
     pub fn tree(&self, diff_id: &Digest) -> Option<PathBuf> {
         Some(self.dir(diff_id).join("fs")).filter(|tree| tree.is_dir())
     }
@@ -107,10 +111,6 @@ impl Layers {
                 "layer: its archive is {diff_id}, and the image's configuration says {expected}"
             )));
         }
-        let facts = Facts {
-            size: unpacked.size,
-            implied: unpacked.implied.iter().map(|path| path.clone().into_os_string()).collect(),
-            deferred: !unpacked.deferred.is_empty(),
         self.publish_layer(&scratch, &diff_id, &unpacked)?;
         Ok((diff_id, unpacked.size))
     }
@@ -124,6 +124,10 @@ impl Layers {
     }
 
     fn publish_layer(&self, scratch: &Scratch, diff_id: &Digest, unpacked: &Unpacked) -> Result<()> {
+        let facts = Facts {
+            size: unpacked.size,
+            implied: unpacked.implied.iter().map(|path| path.clone().into_os_string()).collect(),
+            deferred: !unpacked.deferred.is_empty(),
             opaque: is_opaque(&scratch.path().join("layer/fs"))?,
         };
         self.publish(scratch, diff_id, &facts)
@@ -202,10 +206,12 @@ impl Layers {
         let (made, dir) = (scratch.path().join("layer"), self.dir(id));
         let bytes = serde_json::to_vec(facts).map_err(|e| Error::system(e.to_string()))?;
         let path = made.join("layer.json");
-        fs::write(&path, bytes).context(|| format!("write {}", path.display()))?;
+        fs::write(&path, &bytes).context(|| format!("write {}", path.display()))?;
         match renameat_with(CWD, &made, CWD, &dir, RenameFlags::NOREPLACE) {
-            // Somebody else was faster.
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Ok(()) => Ok(()),
+            // Somebody else was faster, or it is there and what is known of it is damaged; its tree may be mounted.
+            Err(Errno::EXIST) if self.facts(id).is_ok() => Ok(()),
+            Err(Errno::EXIST) => home::replace(&dir.join("layer.json"), 0o600, &bytes),
             Err(e) => Err(Error::from(e).context(format!("renameat2 {}", dir.display()))),
         }
     }
