@@ -10,8 +10,14 @@ use crate::error::{Error, Result};
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 use ureq::http::Method;
 use ureq::http::header::RANGE;
+
+/// A connection that brings less a second, over [`super::Timeouts::idle`] of waiting for it, is as good as silent: it is
+/// closed, and the rest asked for anew. Docker waits for as long as now and then a byte comes. As slow as a modem that
+/// several layers share.
+const SLOWEST: u64 = 128;
 
 /// Reads a blob, and where the connection is cut goes on from there (RFC 9110, section 14.2).
 pub(super) struct BlobReader<'a> {
@@ -20,15 +26,35 @@ pub(super) struct BlobReader<'a> {
     size: u64,
     done: u64,
     body: Option<ureq::BodyReader<'static>>,
-    /// How often it was cut since the last byte.
+    /// Bytes that come once more before those that are wanted.
+    again: u64,
+    /// How often it was cut or stalled without bringing much: a byte for each connection is no progress.
     cuts: u32,
+    /// Bytes since then.
+    progress: u64,
+    /// How long was waited for the connection, and what came, since the last look at its rate. Who unpacks may take as
+    /// long as it likes.
+    waited: Duration,
+    arrived: u64,
     what: String,
 }
 
 impl<'a> BlobReader<'a> {
     /// Nothing is asked for before the first read. A blob is `size` bytes long, or an error.
     pub(super) fn new(repository: &'a Repository<'a>, digest: Digest, size: u64) -> Self {
-        Self { repository, digest, size, done: 0, body: None, cuts: 0, what: String::new() }
+        Self {
+            repository,
+            digest,
+            size,
+            done: 0,
+            body: None,
+            again: 0,
+            cuts: 0,
+            progress: 0,
+            waited: Duration::ZERO,
+            arrived: 0,
+            what: String::new(),
+        }
     }
 
     /// How many bytes have been read.
@@ -49,38 +75,66 @@ impl<'a> BlobReader<'a> {
                 Some(body) => body,
                 None => self.open()?,
             };
-            let left = usize::try_from(self.size - self.done).unwrap_or(usize::MAX).min(to.len());
-            let failure = match body.read(&mut to[..left]) {
-                Ok(0) => Failure {
-                    cause: Cause::Cut,
-                    error: Error::system(format!(
-                        "{}: ended after {} of {} bytes",
-                        self.what, self.done, self.size
-                    )),
-                },
-                Ok(n) => {
+            let wanted = if self.again > 0 { self.again } else { self.size - self.done };
+            let most = usize::try_from(wanted).unwrap_or(usize::MAX).min(to.len());
+            let begun = Instant::now();
+            let read = if self.is_slow() { None } else { Some(body.read(&mut to[..most])) };
+            self.waited += begun.elapsed();
+            let failure = match read {
+                None => self.failure(Cause::TimedOut, "is too slow"),
+                Some(Ok(0)) => self.failure(Cause::Cut, "ended"),
+                Some(Ok(n)) => {
                     self.body = Some(body);
+                    self.arrived += n as u64;
+                    if self.again > 0 {
+                        self.again -= n as u64;
+                        continue;
+                    }
                     self.done += n as u64;
-                    self.cuts = 0;
+                    self.progress += n as u64;
+                    if self.progress >= self.least() {
+                        self.cuts = 0;
+                    }
                     return Ok(n);
                 }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                Some(Err(e)) if e.kind() == std::io::ErrorKind::Interrupted => {
                     self.body = Some(body);
                     continue;
                 }
-                Err(e) => body_failure(&e, &self.what),
+                Some(Err(e)) => body_failure(&e, &self.what),
             };
+            self.progress = 0;
             let session = self.repository.registry.session;
             if session.is_stopped() {
                 return Err(stopped().error);
             }
             self.cuts += 1;
-            // A server that has said nothing twice in a row says nothing.
+            // A server that has said next to nothing twice in a row says nothing.
             let hangs = failure.cause == Cause::TimedOut && self.cuts > 1;
             if hangs || !session.back_off(self.cuts) {
                 return Err(failure.error);
             }
         }
+    }
+
+    fn failure(&self, cause: Cause, how: &str) -> Failure {
+        let text = format!("{}: {how} after {} of {} bytes", self.what, self.done, self.size);
+        Failure { cause, error: Error::system(text) }
+    }
+
+    /// What has to come in [`super::Timeouts::idle`].
+    fn least(&self) -> u64 {
+        let idle = self.repository.registry.session.client.timeouts.idle;
+        (idle.as_secs_f64() * SLOWEST as f64) as u64
+    }
+
+    fn is_slow(&mut self) -> bool {
+        if self.waited < self.repository.registry.session.client.timeouts.idle {
+            return false;
+        }
+        let slow = self.arrived < self.least();
+        (self.waited, self.arrived) = (Duration::ZERO, 0);
+        slow
     }
 
     /// Reads the end, so that the connection is free for the next request.
@@ -115,15 +169,10 @@ impl<'a> BlobReader<'a> {
                 self.size
             )));
         }
-        let mut body = reply.into_reader();
         // A registry that knows no ranges sends what is here already once more.
-        if begin < self.done {
-            let again = std::io::copy(&mut (&mut body).take(self.done - begin), &mut std::io::sink());
-            if let Err(e) = again {
-                return Err(body_failure(&e, &self.what).error);
-            }
-        }
-        Ok(body)
+        self.again = self.done - begin;
+        (self.waited, self.arrived) = (Duration::ZERO, 0);
+        Ok(reply.into_reader())
     }
 }
 

@@ -24,7 +24,8 @@ const REDIRECTS: usize = 10;
 pub struct Timeouts {
     /// For a connection, with its TLS.
     pub connect: Duration,
-    /// For the head of an answer, and for each next byte; documents must be whole within twice as long.
+    /// For the head of an answer, and for each next byte; documents must be whole within twice as long, and of a blob
+    /// some 100 bytes a second have to come in it.
     pub idle: Duration,
     /// For the answer to an upload: a registry may have to copy it first.
     pub commit: Duration,

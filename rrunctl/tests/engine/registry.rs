@@ -1104,6 +1104,45 @@ fn a_blob_that_is_gone_or_damaged_is_fetched_again() {
 }
 
 #[test]
+fn a_blob_that_comes_byte_by_byte_is_given_up() {
+    let image = small();
+    let layer = image.layers[1];
+    for cut in [false, true] {
+        let served = image.clone();
+        let fault = Fault::new(move |seen, stream| {
+            if !seen.path.ends_with(&layer.to_string()) {
+                return serve(&served, seen, stream);
+            }
+            let blob = &served.blobs[&layer];
+            let range = seen
+                .headers
+                .get("range")
+                .and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+            let begin: usize = range.unwrap_or(0);
+            let content = format!("Content-Range: bytes {begin}-{}/{}", blob.len() - 1, blob.len());
+            let status = if range.is_some() { 206 } else { 200 };
+            head(stream, status, &[&format!("Content-Length: {}", blob.len() - begin), &content]);
+            for byte in &blob[begin..] {
+                if stream.write_all(&[*byte]).is_err() || cut {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let (dir, mut client) = (Dir::new(), client(&Settings::default()));
+        client.timeouts.idle = Duration::from_millis(500);
+        let begun = Instant::now();
+        let store = dir.store("s");
+        let e = error(pull(&client, &store, &format!("{}/x", fault.address)));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let why = if cut { "ended after" } else { "is too slow after" };
+        assert!(e.to_string().contains(why), "{e}");
+        assert!((2..=4).contains(&fault.count("GET", &layer.to_string())));
+        assert_nothing(&store, &image);
+    }
+}
+
+#[test]
 fn a_manifest_without_end_is_refused() {
     for length in ["Content-Length: 104857600", "Transfer-Encoding: chunked"] {
         let sent = Arc::new(Mutex::new(0u64));
