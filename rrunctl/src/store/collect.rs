@@ -4,10 +4,11 @@
 
 use super::{Store, layers};
 use crate::digest::Digest;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::home::{self, Lock};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 impl Store {
@@ -19,10 +20,13 @@ impl Store {
     pub(crate) fn collect(&self) -> Result<u64> {
         // Before the lock is tried: whoever lets go after that sees it.
         self.mark_garbage()?;
-        match Lock::try_exclusive(&self.content_lock())? {
-            Some(_nobody_else) => self.collect_locked(),
-            None => Ok(0),
+        let mut freed = 0;
+        // Who failed to get the lock since has left another mark.
+        while self.garbage().exists() {
+            let Some(_nobody_else) = Lock::try_exclusive(&self.content_lock())? else { break };
+            freed += self.collect_locked()?;
         }
+        Ok(freed)
     }
 
     /// Says that content may be there that no image has.
@@ -32,6 +36,13 @@ impl Store {
     }
 
     pub(super) fn collect_locked(&self) -> Result<u64> {
+        // Out of the way before the images are looked at: what is marked after that is for another look.
+        match fs::rename(self.garbage(), self.garbage_seen()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::from(e).context(format!("rename {}", self.garbage().display())));
+            }
+            _ => {}
+        }
         let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
         // Else one that is renamed at this moment, as its image is removed, is found under neither name.
         let changing = Lock::shared(&self.image_lock())?;
@@ -59,7 +70,7 @@ impl Store {
                 freed += remove_unfinished(&self.home.kept(dir))?;
             }
         }
-        home::remove_tree(&self.garbage())?;
+        home::remove_tree(&self.garbage_seen())?;
         Ok(freed)
     }
 }

@@ -108,10 +108,15 @@ impl Store {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.lock.take();
-        if self.store.garbage().exists() {
+        if self.store.garbage().exists() || self.store.garbage_seen().exists() {
             // Whoever is last does it; if it fails, the next removal or prune does, and says why.
             let _ = self.store.collect();
         }
+
+    /// There while somebody removes that, or could not.
+    fn garbage_seen(&self) -> PathBuf {
+        self.home.kept("garbage.seen")
+    }
     }
 }
 

@@ -179,6 +179,8 @@ impl Removal<'_> {
     fn delete_record(&mut self, id: &Digest, record: &Record) -> Result<()> {
         let store = self.store();
         let path = store.record_path(id);
+        // Before: if this is killed, the next who has held the store finds what it left.
+        store.mark_garbage()?;
         let chain = |id: &Digest, record: &Record| -> Result<Vec<Digest>> {
             Ok(layers::chain(&record.image(store, *id, None)?.config.rootfs.diff_ids))
         };

@@ -631,3 +631,34 @@ fn a_load_and_a_prune_at_once_do_not_disturb_each_other() {
     place.store.images().prune(false, &Filter::default(), &nobody).expect("prune");
     assert_eq!(place.count(), (0, 0));
 }
+
+/// Runs `meanwhile` while somebody removes what no image has, after it has seen which images there are.
+fn while_collecting(place: &Place, meanwhile: impl FnOnce()) {
+    let orphan = Digest::of(b"orphan");
+    fs::create_dir(place.home.kept("layers").join(orphan.hex())).expect("mkdir");
+    std::thread::scope(|scope| {
+        // It looks at the images beside us, and waits for us with what it does last.
+        let keep = place.store.images().keep().expect("lock");
+        let collecting = scope.spawn(|| place.store.collect().expect("collect"));
+        while place.home.kept("layers").join(orphan.hex()).exists() {
+            assert!(!collecting.is_finished(), "it has removed nothing");
+            std::thread::yield_now();
+        }
+        meanwhile();
+        drop(keep);
+        collecting.join().expect("nobody panicked");
+    });
+}
+
+#[test]
+fn what_becomes_garbage_while_garbage_is_removed_is_not_forgotten() {
+    let place = Place::new("mark");
+    let image = place.image(&[tar(&[("a", 0o644, "a")])], json!({}), &[]);
+    while_collecting(&place, || {
+        // What `remove` does under the lock of images, and behind it.
+        fs::remove_file(place.home.kept("images").join(format!("{}.json", image.id.hex()))).expect("unlink");
+        assert_eq!(place.store.collect().expect("somebody else is at it"), 0);
+    });
+    drop(place.store.hold().expect("hold"));
+    assert_eq!(place.count(), (0, 0));
+}
