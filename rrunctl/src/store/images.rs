@@ -51,8 +51,8 @@ impl Images {
     /// # Errors
     /// `No such image: sha256:…`.
     pub fn get(&self, id: &Digest) -> Result<Image> {
-        let record = self.store.record(id)?;
-        record.ok_or_else(|| Error::not_found(format!("No such image: {id}")))?.image(&self.store, *id, None)
+        let image = self.store.image(id, None)?;
+        image.ok_or_else(|| Error::not_found(format!("No such image: {id}")))
     }
 
     /// All, newest first.
@@ -62,10 +62,7 @@ impl Images {
     pub fn list(&self) -> Result<Vec<Image>> {
         let mut images = Vec::new();
         for id in self.store.ids()?.0 {
-            // One that is gone by now was removed meanwhile.
-            if let Some(record) = self.store.record(&id)? {
-                images.push(record.image(&self.store, id, None)?);
-            }
+            images.extend(self.store.image(&id, None)?);
         }
         images.sort_by_key(|image| (Reverse(image.created), image.id));
         Ok(images)

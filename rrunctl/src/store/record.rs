@@ -78,6 +78,16 @@ impl Store {
         read(&self.record_path(id))
     }
 
+    /// An image with one of its manifests, or with the newest; nothing if there is no such image, or if it is removed
+    /// while it is read.
+    pub(super) fn image(&self, id: &Digest, manifest: Option<Digest>) -> Result<Option<Image>> {
+        let Some(record) = self.record(id)? else { return Ok(None) };
+        match record.image(self, *id, manifest) {
+            Err(_) if matches!(self.record(id), Ok(None)) => Ok(None),
+            image => image.map(Some),
+        }
+    }
+
     /// The ids of all images, and of those that only containers have.
     pub(super) fn ids(&self) -> Result<(Vec<Digest>, Vec<Digest>)> {
         let dir = self.home.kept("images");

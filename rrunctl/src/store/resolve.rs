@@ -45,14 +45,14 @@ fn no_such(name: &str) -> Error {
 
 /// An image's id, or a manifest's digest.
 fn by_digest(store: &Store, digest: &Digest) -> Result<Option<Image>> {
-    if let Some(record) = store.record(digest)? {
-        return record.image(store, *digest, None).map(Some);
+    if let Some(image) = store.image(digest, None)? {
+        return Ok(Some(image));
     }
     for id in store.ids()?.0 {
         if let Some(record) = store.record(&id)?
             && record.manifests.iter().any(|variant| variant.manifest.digest == *digest)
         {
-            return record.image(store, id, Some(*digest)).map(Some);
+            return store.image(&id, Some(*digest));
         }
     }
     Ok(None)
@@ -60,9 +60,7 @@ fn by_digest(store: &Store, digest: &Digest) -> Result<Option<Image>> {
 
 fn by_name(store: &Store, name: &Reference) -> Result<Option<Image>> {
     let Some(found) = store.name(name)? else { return Ok(None) };
-    // Removed since the name was read.
-    let Some(record) = store.record(&found.image)? else { return Ok(None) };
-    record.image(store, found.image, Some(found.manifest)).map(Some)
+    store.image(&found.image, Some(found.manifest))
 }
 
 fn by_short_id(store: &Store, text: &str) -> Result<Option<Image>> {
@@ -70,10 +68,7 @@ fn by_short_id(store: &Store, text: &str) -> Result<Option<Image>> {
     found.retain(|id| is_id_of(text, id));
     match &found[..] {
         [] => Ok(None),
-        [id] => match store.record(id)? {
-            Some(record) => record.image(store, *id, None).map(Some),
-            None => Ok(None),
-        },
+        [id] => store.image(id, None),
         several => Err(Error::invalid(format!("image id {text} is ambiguous: {} begin so", several.len()))
             .remedy("write more digits")),
     }

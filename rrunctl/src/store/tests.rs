@@ -662,3 +662,50 @@ fn what_becomes_garbage_while_garbage_is_removed_is_not_forgotten() {
     drop(place.store.hold().expect("hold"));
     assert_eq!(place.count(), (0, 0));
 }
+
+#[test]
+fn an_image_that_is_removed_while_it_is_listed_is_left_out() {
+    let place = Place::new("listed");
+    let stays = place.image(&[], json!({"n": 1}), &["stays"]);
+    let goes = place.image(&[], json!({"n": 2}), &["goes"]);
+    let record = place.home.kept("images").join(format!("{}.json", goes.id.hex()));
+    let bytes = fs::read(&record).expect("read");
+    type Look<'a> = &'a (dyn Fn() -> Result<Vec<Image>> + Sync);
+    let looks: [(Look<'_>, &[Image]); 3] = [
+        (&|| place.store.images().list(), std::slice::from_ref(&stays)),
+        (&|| Ok(place.store.images().resolve("goes").into_iter().collect()), &[]),
+        (&|| place.store.images().get(&goes.id).map(|image| vec![image]), &[]),
+    ];
+    for (n, (look, left)) in looks.into_iter().enumerate() {
+        place
+            .store
+            .blobs()
+            .put(&place.store.blobs().read(&goes.id, 1 << 20).unwrap_or_else(|_| {
+                // The image of the round before.
+                let again = place.image(
+                    &[],
+                    json!({"n": 2, "created": goes.created.format(
+                &time::format_description::well_known::Rfc3339).expect("a time")}),
+                    &["goes"],
+                );
+                place.store.blobs().read(&again.id, 1 << 20).expect("read")
+            }))
+            .expect("put");
+        // Whoever reads the record gets it when we say, and then all else of the image is gone.
+        let _ = fs::remove_file(&record);
+        rustix::fs::mknodat(rustix::fs::CWD, &record, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .expect("mkfifo");
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(look);
+            let mut fifo = fs::OpenOptions::new().write(true).open(&record).expect("somebody reads it");
+            fs::remove_file(&record).expect("unlink");
+            fs::remove_file(place.store.blobs().path(&goes.id)).expect("unlink");
+            fifo.write_all(&bytes).expect("write");
+            drop(fifo);
+            match looking.join().expect("nobody panicked") {
+                Ok(found) => assert_eq!(found, left, "{n}"),
+                Err(e) => assert_eq!((n, e.kind()), (2, Kind::NotFound), "{e}"),
+            }
+        });
+    }
+}
