@@ -83,19 +83,20 @@ impl Home {
     /// Removes what killed commands left below `tmp`; returns how many bytes.
     ///
     /// # Errors
-    /// Those of readdir(3).
+    /// Those of readdir(3), and the first of [`remove_tree`].
     pub fn sweep(&self) -> Result<u64> {
         let tmp = self.root.join("tmp");
-        let mut freed = 0;
+        let (mut freed, mut failed) = (0, Ok(()));
         for entry in fs::read_dir(&tmp).context(|| format!("open {}", tmp.display()))? {
             let path = entry.context(|| format!("read {}", tmp.display()))?.path();
             let Ok(lock) = File::open(&path) else { continue };
             if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 freed += size(&path);
-                remove_tree(&path)?;
+                // One that cannot be removed does not keep the others.
+                failed = failed.and(remove_tree(&path));
             }
         }
-        Ok(freed)
+        failed.map(|()| freed)
     }
 }
 
@@ -390,7 +391,6 @@ mod tests {
         assert_eq!(fs::read_dir(home.kept("images")).expect("readdir").count(), 1);
         remove_tree(&dir).expect("remove");
     }
-}
 
     /// Makes `levels` directories in one another.
     fn deep(path: &Path, levels: usize) {
@@ -466,3 +466,4 @@ mod tests {
         remove_tree(&tree).expect("nothing is mounted");
         remove_tree(&dir).expect("remove");
     }
+}

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Store;
-use super::record::{DOCUMENT, Record, Variant};
+use super::record::{DOCUMENT, Record, Variant, is_damage};
 use crate::digest::Digest;
 use crate::error::{Context as _, Error, Result};
 use crate::home::{self, Lock};
@@ -55,17 +55,36 @@ impl Images {
         image.ok_or_else(|| Error::not_found(format!("No such image: {id}")))
     }
 
-    /// All, newest first.
+    /// All, newest first; without those that [`Images::damaged`] tells of.
     ///
     /// # Errors
     /// Those of readdir(3) and read(2).
     pub fn list(&self) -> Result<Vec<Image>> {
-        let mut images = Vec::new();
+        Ok(self.all()?.0)
+    }
+
+    /// What is damaged on the disk, one error for each image and each name: lists are without them, nothing of them is
+    /// removed but by their own removal, and a pull or a load of the same image repairs them.
+    ///
+    /// # Errors
+    /// Those of readdir(3) and read(2).
+    pub fn damaged(&self) -> Result<Vec<Error>> {
+        let mut damaged = self.all()?.1;
+        damaged.extend(self.store.all_names()?.1);
+        Ok(damaged)
+    }
+
+    fn all(&self) -> Result<(Vec<Image>, Vec<Error>)> {
+        let (mut images, mut damaged) = (Vec::new(), Vec::new());
         for id in self.store.ids()?.0 {
-            images.extend(self.store.image(&id, None)?);
+            match self.store.image(&id, None) {
+                Ok(image) => images.extend(image),
+                Err(e) if is_damage(&e) => damaged.push(e),
+                Err(e) => return Err(e),
+            }
         }
         images.sort_by_key(|image| (Reverse(image.created), image.id));
-        Ok(images)
+        Ok((images, damaged))
     }
 
     /// Those that `filter` lets through, newest first.
@@ -186,7 +205,13 @@ impl Images {
         self.flush()?;
 
         let _changing = Lock::exclusive(&store.image_lock())?;
-        let mut record = store.record(&id)?.unwrap_or_else(|| Record { manifests: Vec::new(), size, parent });
+        let known = match store.record(&id) {
+            Err(e) if is_damage(&e) => None,
+            record => record?,
+        };
+        let mut record =
+            known.unwrap_or_else(|| Record { manifests: Vec::new(), diff_ids: Vec::new(), size, parent });
+        record.diff_ids = diff_ids;
         record.manifests.retain(|variant| variant.manifest.digest != digest);
         record.manifests.push(Variant {
             manifest: Descriptor::new(manifest_media_type, digest, manifest.len() as u64),

@@ -10,6 +10,12 @@
 //!
 //! Nothing is flushed before an image is whole; then the file system is, once, and after that the image appears. So
 //! what no image has may be damaged by a power cut, and the first who opens the store after a boot removes it.
+//!
+//! # What is damaged all the same
+//!
+//! A disk may give back other bytes than it took. An image whose record or configuration is damaged, and a name that
+//! is, are left out of lists, and [`Images::damaged`] names them; the others are used as ever. Content that a damaged
+//! image may have is kept until that is repaired, by a pull or a load, or removed.
 
 #![forbid(unsafe_code)]
 
@@ -57,8 +63,11 @@ impl Store {
         if home::read(&seen)?.as_ref() != Some(&boot) {
             let _nobody_else = Lock::exclusive(&store.content_lock())?;
             if home::read(&seen)?.as_ref() != Some(&boot) {
-                home.sweep()?;
-                store.collect_locked()?;
+                let (swept, collected) = (home.sweep(), store.collect_locked(true));
+                if swept.is_err() || collected.is_err() {
+                    // What cannot be removed makes nothing else unusable; the next removal or prune says why.
+                    store.mark_garbage()?;
+                }
                 home::replace(&seen, 0o600, &boot)?;
             }
         }
@@ -103,6 +112,11 @@ impl Store {
     fn garbage(&self) -> PathBuf {
         self.home.kept("garbage")
     }
+
+    /// There while somebody removes that, or could not.
+    fn garbage_seen(&self) -> PathBuf {
+        self.home.kept("garbage.seen")
+    }
 }
 
 impl Drop for Hold {
@@ -112,11 +126,6 @@ impl Drop for Hold {
             // Whoever is last does it; if it fails, the next removal or prune does, and says why.
             let _ = self.store.collect();
         }
-
-    /// There while somebody removes that, or could not.
-    fn garbage_seen(&self) -> PathBuf {
-        self.home.kept("garbage.seen")
-    }
     }
 }
 

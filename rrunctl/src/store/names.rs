@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Store;
+use super::record::is_damage;
 use crate::digest::Digest;
 use crate::error::{Context as _, Error, Result};
 use crate::home;
@@ -71,21 +72,34 @@ impl Store {
         }
     }
 
+    /// Those that can be read.
     pub(super) fn names(&self) -> Result<BTreeMap<Reference, Name>> {
+        Ok(self.all_names()?.0)
+    }
+
+    /// And what is wrong with the others.
+    pub(super) fn all_names(&self) -> Result<(BTreeMap<Reference, Name>, Vec<Error>)> {
         let dir = self.home.kept("refs");
-        let mut names = BTreeMap::new();
+        let (mut names, mut damaged) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&dir).context(|| format!("open {}", dir.display()))? {
             let entry = entry.context(|| format!("read {}", dir.display()))?;
             // What a killed command was writing begins with a dot; a name never does.
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            // One that is gone by now was removed meanwhile.
-            if let Some(name) = read(&entry.path())? {
-                names.insert(Reference::parse(&name.name)?, name);
+            let path = entry.path();
+            match read(&path) {
+                Ok(Some(name)) => match Reference::parse(&name.name) {
+                    Ok(reference) => drop(names.insert(reference, name)),
+                    Err(e) => damaged.push(e.context(path.display())),
+                },
+                // Removed meanwhile.
+                Ok(None) => {}
+                Err(e) if is_damage(&e) => damaged.push(e),
+                Err(e) => return Err(e),
             }
         }
-        Ok(names)
+        Ok((names, damaged))
     }
 
     /// When a name was last given to an image.

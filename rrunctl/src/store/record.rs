@@ -7,6 +7,7 @@ use crate::digest::Digest;
 use crate::error::{Context as _, Error, Result};
 use crate::home;
 use crate::image::{Descriptor, Image, ImageConfig, Layer};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
@@ -19,6 +20,9 @@ pub(super) const DOCUMENT: u64 = 8 << 20;
 pub(super) struct Record {
     /// The newest last. Tools that compress again make other manifests of the same configuration.
     pub manifests: Vec<Variant>,
+    /// What the configuration says, so that the layers are known if that is damaged; older records have it not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diff_ids: Vec<Digest>,
     /// Bytes of the files of its layers.
     pub size: u64,
     /// What a commit began from.
@@ -41,7 +45,7 @@ impl Record {
         let variant = named
             .or_else(|| self.manifests.last())
             .ok_or_else(|| Error::system(format!("image {id}: its record has no manifest")))?;
-        let config = ImageConfig::parse(&store.blobs().read(&id, DOCUMENT)?)?;
+        let config = store.config(&id)?;
         let layers = config.rootfs.diff_ids.iter().zip(&variant.layers);
         let layers = layers.map(|(diff_id, blob)| Layer {
             diff_id: *diff_id,
@@ -88,6 +92,19 @@ impl Store {
         }
     }
 
+    /// The configuration of an image.
+    pub(super) fn config(&self, id: &Digest) -> Result<ImageConfig> {
+        ImageConfig::parse(&self.blobs().read(id, DOCUMENT)?).context(|| format!("image {id}"))
+    }
+
+    /// The layers of an image, whichever of its record and its configuration is damaged.
+    pub(super) fn diff_ids(&self, id: &Digest, record: &Result<Record>) -> Result<Vec<Digest>> {
+        match record {
+            Ok(record) if !record.diff_ids.is_empty() => Ok(record.diff_ids.clone()),
+            _ => Ok(self.config(id)?.rootfs.diff_ids),
+        }
+    }
+
     /// The ids of all images, and of those that only containers have.
     pub(super) fn ids(&self) -> Result<(Vec<Digest>, Vec<Digest>)> {
         let dir = self.home.kept("images");
@@ -103,14 +120,14 @@ impl Store {
         Ok((ids, gone))
     }
 
-    /// Every record that keeps content.
-    pub(super) fn records(&self) -> Result<Vec<(Digest, Record)>> {
+    /// Every record that keeps content, also one that is damaged.
+    pub(super) fn records(&self) -> Result<Vec<(Digest, Result<Record>)>> {
         let (ids, gone) = self.ids()?;
         let paths = ids.iter().map(|id| (*id, self.record_path(id)));
         let paths = paths.chain(gone.iter().map(|id| (*id, self.gone_path(id))));
         let mut records = Vec::new();
         for (id, path) in paths {
-            records.extend(read(&path)?.map(|record| (id, record)));
+            records.extend(read(&path).transpose().map(|record| (id, record)));
         }
         Ok(records)
     }
@@ -118,6 +135,17 @@ impl Store {
 
 fn read(path: &std::path::Path) -> Result<Option<Record>> {
     let Some(bytes) = home::read(path)? else { return Ok(None) };
-    let record = serde_json::from_slice(&bytes);
-    record.map(Some).map_err(|e| Error::system(format!("{}: {e}", path.display())))
+    match serde_json::from_slice::<Record>(&bytes) {
+        Ok(record) if record.manifests.is_empty() => {
+            Err(Error::system(format!("{}: it has no manifest", path.display())))
+        }
+        Ok(record) => Ok(Some(record)),
+        Err(e) => Err(Error::system(format!("{}: {e}", path.display()))),
+    }
+}
+
+/// Whether an error is of one file that is damaged, and not of a process or a disk that can do nothing: then the others
+/// are used without it.
+pub(super) fn is_damage(e: &Error) -> bool {
+    e.errno().is_none_or(|errno| matches!(errno, Errno::IO | Errno::UCLEAN | Errno::ISDIR))
 }

@@ -75,13 +75,18 @@ impl Images {
             let _changing = Lock::exclusive(&self.store.image_lock())?;
             let mut removal = Removal { images: self, users, prune: true, removed: Vec::new() };
             let dangling = if all { None } else { Some(true) };
+            // Whose a damaged name is nobody knows: it may be that of any image that seems to have none.
+            let lost = !self.store.all_names()?.1.is_empty();
             for image in self.find(&Filter { dangling: filter.dangling.or(dangling), ..filter.clone() })? {
                 // The image of a container stays, and one that went with its child is gone.
-                if !users(&image.id)?.is_empty() || self.store.record(&image.id)?.is_none() {
+                if !users(&image.id)?.is_empty() || !self.store.record_path(&image.id).exists() {
                     continue;
                 }
                 let mut names: Vec<String> =
                     self.references_of(&image.id)?.iter().map(Reference::to_string).collect();
+                if names.is_empty() && lost && !all {
+                    continue;
+                }
                 if names.is_empty() {
                     names.push(image.id.to_string());
                 }
@@ -115,7 +120,13 @@ impl Removal<'_> {
     }
 
     fn remove(&mut self, text: &str, force: bool) -> Result<()> {
-        let id = self.images.resolve(text)?.id;
+        if let Ok(name) = Reference::parse(text)
+            && self.store().name(&name).is_err()
+        {
+            // Which image it was for is lost, and with it all but the name itself.
+            return self.untag(&name);
+        }
+        let id = self.images.identify(text)?.0;
         let names = self.images.references_of(&id)?;
         let named = match Reference::parse(text) {
             Ok(name) => self.store().name(&name)?.is_some(),
@@ -169,31 +180,38 @@ impl Removal<'_> {
             for name in self.images.references_of(&id)? {
                 self.untag(&name)?;
             }
-            let Some(record) = self.store().record(&id)? else { return Ok(()) };
+            let record = match self.store().record(&id) {
+                Ok(None) => return Ok(()),
+                Ok(Some(record)) => Ok(record),
+                Err(e) => Err(e),
+            };
             self.delete_record(&id, &record)?;
-            next = record.parent.filter(|_| self.prune).map(|parent| (parent, false, true));
+            let parent = record.ok().and_then(|record| record.parent);
+            next = parent.filter(|_| self.prune).map(|parent| (parent, false, true));
         }
         Ok(())
     }
 
-    fn delete_record(&mut self, id: &Digest, record: &Record) -> Result<()> {
+    fn delete_record(&mut self, id: &Digest, record: &Result<Record>) -> Result<()> {
         let store = self.store();
         let path = store.record_path(id);
         // Before: if this is killed, the next who has held the store finds what it left.
         store.mark_garbage()?;
-        let chain = |id: &Digest, record: &Record| -> Result<Vec<Digest>> {
-            Ok(layers::chain(&record.image(store, *id, None)?.config.rootfs.diff_ids))
-        };
         let mut freed = Vec::new();
         if (self.users)(id)?.is_empty() {
-            let mut kept = BTreeSet::new();
-            for (other, record) in store.records()? {
-                if other != *id {
-                    kept.extend(chain(&other, &record)?);
+            let (mut kept, mut unknown) = (BTreeSet::new(), false);
+            for (other, record) in store.records()?.iter().filter(|(other, _)| other != id) {
+                match store.diff_ids(other, record) {
+                    Ok(diff_ids) => kept.extend(layers::chain(&diff_ids)),
+                    Err(_) => unknown = true,
                 }
             }
-            freed = chain(id, record)?;
-            freed.retain(|layer| !kept.contains(layer));
+            if let Ok(diff_ids) = store.diff_ids(id, record)
+                && !unknown
+            {
+                freed = layers::chain(&diff_ids);
+                freed.retain(|layer| !kept.contains(layer));
+            }
             fs::remove_file(&path).context(|| format!("unlink {}", path.display()))?;
         } else {
             fs::rename(&path, store.gone_path(id)).context(|| format!("rename {}", path.display()))?;
@@ -227,7 +245,10 @@ impl Removal<'_> {
 
     fn has_child(&self, id: &Digest) -> Result<bool> {
         for other in self.store().ids()?.0 {
-            if self.store().record(&other)?.is_some_and(|record| record.parent == Some(*id)) {
+            // A damaged one keeps its layers whatever becomes of its parent.
+            if let Ok(Some(record)) = self.store().record(&other)
+                && record.parent == Some(*id)
+            {
                 return Ok(true);
             }
         }

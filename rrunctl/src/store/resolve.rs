@@ -15,6 +15,15 @@ impl Images {
     /// # Errors
     /// `No such image: x:latest`; the digits are those of several.
     pub fn resolve(&self, text: &str) -> Result<Image> {
+        let (id, manifest) = self.identify(text)?;
+        self.store.image(&id, manifest)?.ok_or_else(|| match Reference::parse(text) {
+            Ok(name) => no_such(&name.familiar()),
+            Err(_) => no_such(&id.to_string()),
+        })
+    }
+
+    /// The same, of an image that need not be whole: its id, and the manifest that is meant.
+    pub(super) fn identify(&self, text: &str) -> Result<(Digest, Option<Digest>)> {
         let store = &self.store;
         let id = Digest::from_hex(text).or_else(|| Digest::parse(text).ok());
         if let Some(id) = id {
@@ -22,12 +31,14 @@ impl Images {
         }
         let name = Reference::parse(text);
         if let Ok(name) = &name
-            && let Some(image) = by_name(store, name)?
+            && let Some(found) = store.name(name)?
+            // Otherwise it was removed since the name was read.
+            && store.record_path(&found.image).exists()
         {
-            return Ok(image);
+            return Ok((found.image, Some(found.manifest)));
         }
-        if let Some(image) = by_short_id(store, text)? {
-            return Ok(image);
+        if let Some(id) = by_short_id(store, text)? {
+            return Ok((id, None));
         }
         Err(no_such(&name?.familiar()))
     }
@@ -44,31 +55,27 @@ fn no_such(name: &str) -> Error {
 }
 
 /// An image's id, or a manifest's digest.
-fn by_digest(store: &Store, digest: &Digest) -> Result<Option<Image>> {
-    if let Some(image) = store.image(digest, None)? {
-        return Ok(Some(image));
+fn by_digest(store: &Store, digest: &Digest) -> Result<Option<(Digest, Option<Digest>)>> {
+    if store.record_path(digest).exists() {
+        return Ok(Some((*digest, None)));
     }
     for id in store.ids()?.0 {
-        if let Some(record) = store.record(&id)?
+        // What a damaged one has nobody knows.
+        if let Ok(Some(record)) = store.record(&id)
             && record.manifests.iter().any(|variant| variant.manifest.digest == *digest)
         {
-            return store.image(&id, Some(*digest));
+            return Ok(Some((id, Some(*digest))));
         }
     }
     Ok(None)
 }
 
-fn by_name(store: &Store, name: &Reference) -> Result<Option<Image>> {
-    let Some(found) = store.name(name)? else { return Ok(None) };
-    store.image(&found.image, Some(found.manifest))
-}
-
-fn by_short_id(store: &Store, text: &str) -> Result<Option<Image>> {
+fn by_short_id(store: &Store, text: &str) -> Result<Option<Digest>> {
     let mut found = store.ids()?.0;
     found.retain(|id| is_id_of(text, id));
     match &found[..] {
         [] => Ok(None),
-        [id] => store.image(id, None),
+        [id] => Ok(Some(*id)),
         several => Err(Error::invalid(format!("image id {text} is ambiguous: {} begin so", several.len()))
             .remedy("write more digits")),
     }

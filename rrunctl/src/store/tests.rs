@@ -709,3 +709,76 @@ fn an_image_that_is_removed_while_it_is_listed_is_left_out() {
         });
     }
 }
+
+/// Damages what belongs to the first of two images in each way that there is, and looks at the other.
+#[test]
+fn what_is_damaged_of_one_image_takes_no_other_and_is_kept() {
+    let config = |place: &Place, image: &Image| place.store.blobs().path(&image.id);
+    let record =
+        |place: &Place, image: &Image| place.home.kept("images").join(format!("{}.json", image.id.hex()));
+    let name = |place: &Place, _: &Image| place.home.kept("refs").join("docker.io%2Flibrary%2Fhurt:latest");
+    type Damaged = fn(&Place, &Image) -> PathBuf;
+    let parts: [(&str, Damaged); 3] = [("configuration", config), ("record", record), ("name", name)];
+    for (part, damaged) in parts {
+        for damage in [&b""[..], b"{\"manifests\":[]}", b"[[[[", b"\xff\0"] {
+            let place = Place::new("damaged");
+            let images = place.store.images();
+            let (base, top) = (tar(&[("a", 0o644, "a")]), tar(&[("b", 0o644, "b")]));
+            let hurt = place.image(&[base.clone(), top], json!({"n": 1}), &["hurt"]);
+            let well = place.image(std::slice::from_ref(&base), json!({"n": 2}), &["well"]);
+            let path = damaged(&place, &hurt);
+            let whole = fs::read(&path).expect("it is there");
+            fs::write(&path, damage).expect("write");
+            place.store.blobs().put(b"nobody's").expect("put");
+            let told = format!("{part} {:?}", String::from_utf8_lossy(damage));
+
+            fs::write(place.home.run().join("store"), b"the boot before").expect("write");
+            let store = Store::open(&place.home).expect(&told);
+            assert!(images.list().expect(&told).contains(&well), "{told}");
+            assert_eq!(images.resolve("well").expect(&told), well);
+            assert_eq!(images.resolve(&well.id.short()).expect(&told), well);
+            assert!(images.references().expect(&told).len() <= 2);
+            assert!(images.resolve("hurt").is_err() || part != "name", "{told}");
+            store.collect().expect(&told);
+            images.prune(false, &Filter::default(), &nobody).expect(&told);
+            let third = place.image(&[], json!({"n": 3}), &["third"]);
+            let lines = images.remove("third", false, true, &nobody).expect(&told);
+            assert_eq!(lines.last(), Some(&Removed::Deleted(third.id)), "{told}");
+
+            // Nothing of the damaged one is gone: repaired, it is whole.
+            fs::write(&path, &whole).expect("write");
+            assert_eq!(images.resolve("hurt").expect(&told), hurt, "{told}");
+            store.collect().expect("collect");
+            place.assert_whole();
+            assert_eq!(images.list().expect("list").len(), 2);
+
+            // And it can be brought again, or removed.
+            fs::write(&path, damage).expect("write");
+            let bytes = |digest| whole_of(&place, &path, &whole, digest);
+            let (manifest, config) = (bytes(&hurt.manifest.digest), bytes(&hurt.id));
+            let names = [Reference::parse("hurt").expect("a name")];
+            let again = images.install(&manifest, media_type::MANIFEST, &config, &names).expect(&told);
+            assert_eq!(again.id, hurt.id);
+            place.assert_whole();
+            fs::write(&path, damage).expect("write");
+            if part == "name" {
+                let lines = images.remove("hurt", false, true, &nobody).expect(&told);
+                assert_eq!(lines, [Removed::Untagged("hurt:latest".to_owned())], "{told}");
+            }
+            images.remove(&hurt.id.hex(), true, true, &nobody).expect(&told);
+            assert!(!record_of(&place, &hurt).exists());
+            assert_eq!(images.list().expect("list"), std::slice::from_ref(&well));
+            place.assert_whole();
+        }
+    }
+}
+
+fn record_of(place: &Place, image: &Image) -> PathBuf {
+    place.home.kept("images").join(format!("{}.json", image.id.hex()))
+}
+
+/// What a blob was before the file `path` was damaged.
+fn whole_of(place: &Place, path: &Path, whole: &[u8], digest: &Digest) -> Vec<u8> {
+    let blob = place.store.blobs().path(digest);
+    if blob == path { whole.to_vec() } else { fs::read(blob).expect("read") }
+}
