@@ -7,7 +7,7 @@ use super::Image;
 use super::layout::blob_path;
 use super::load::REF_NAME;
 use super::spec::media_type;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hashing};
 use crate::error::{Context as _, Error, Result};
 use crate::reference::Reference;
 use crate::store::Store;
@@ -35,10 +35,16 @@ pub fn save(store: &Store, names: &[String], to: impl Write) -> Result<()> {
         blobs.extend(image.layers.iter().map(|layer| layer.blob));
     }
     for digest in &blobs {
-        let missing = || Error::system(format!("blob {digest} is not here"));
-        let size = store.blobs().size(digest)?.ok_or_else(missing)?;
-        let file = store.blobs().open(digest)?.ok_or_else(missing)?;
-        add(&mut tar, EntryType::Regular, &blob_path(digest), size, file)?;
+        let broken =
+            |how: &str| Error::system(format!("blob {digest} {how}")).remedy("pull or load it again");
+        let file = store.blobs().open(digest)?.ok_or_else(|| broken("is not here"))?;
+        let size = file.metadata().context(|| format!("stat blob {digest}"))?.len();
+        // A disk may give back other bytes than it took, and whoever loads them later has no other copy.
+        let mut content = Hashing::new(file.take(size));
+        add(&mut tar, EntryType::Regular, &blob_path(digest), size, &mut content)?;
+        if content.finish().0 != *digest {
+            return Err(broken("has changed on the disk"));
+        }
     }
     for (path, document) in [
         ("index.json", index(&images)),

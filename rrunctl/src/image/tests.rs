@@ -490,6 +490,22 @@ fn a_blob_that_has_changed_on_the_disk_is_repaired_by_loading_the_image_again() 
 }
 
 #[test]
+fn what_has_changed_on_the_disk_is_not_saved() {
+    let place = Place::new("save-rot");
+    let image = place.image(&[tar(&[("a", 0o644, "a")])], json!({}), &["a"]);
+    let path = place.home.kept("blobs/sha256").join(image.layers[0].blob.hex());
+    let whole = fs::read(&path).expect("read");
+    for damage in [vec![0; whole.len()], whole[1..].to_vec()] {
+        fs::write(&path, damage).expect("write");
+        let e = save(&place.store, &["a".to_owned()], Vec::new()).expect_err("damaged").to_string();
+        assert!(e.contains("has changed on the disk") && e.contains("pull or load it again"), "{e}");
+    }
+    fs::remove_file(&path).expect("unlink");
+    let e = save(&place.store, &["a".to_owned()], Vec::new()).expect_err("gone").to_string();
+    assert!(e.contains("is not here") && e.contains("pull or load it again"), "{e}");
+}
+
+#[test]
 fn an_image_gets_another_name() {
     let place = Place::new("tag");
     let image = place.image(&[], json!({}), &["a"]);

@@ -94,7 +94,8 @@ impl Store {
 
     /// The configuration of an image.
     pub(super) fn config(&self, id: &Digest) -> Result<ImageConfig> {
-        ImageConfig::parse(&self.blobs().read(id, DOCUMENT)?).context(|| format!("image {id}"))
+        let config = self.blobs().read(id, DOCUMENT).and_then(|bytes| ImageConfig::parse(&bytes));
+        config.map_err(|e| e.context(format!("image {id}")).remedy("pull or load it again, or remove it"))
     }
 
     /// The layers of an image, whichever of its record and its configuration is damaged.
