@@ -21,6 +21,12 @@ use std::thread;
 const FULL_NAME: &str = "io.containerd.image.name";
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+/// The manifests and configurations of an archive may have so many bytes together: they are kept in memory until all are
+/// found, and 8 MiB of one are a few KiB of a compressed archive.
+const DOCUMENTS: usize = 32 << 20;
+/// So many images may be in an archive.
+const IMAGES: usize = 10_000;
+
 /// An image that is to be made of what was read.
 struct Found {
     manifest: Vec<u8>,
@@ -59,8 +65,7 @@ fn load_held(store: &Store, archive: impl Read + Send, sink: Sink<'_>) -> Result
     if found.is_empty() {
         v1::find(store, &contents, &mut |config, layers, names| {
             let manifest = make_manifest(store, &config, layers)?;
-            found.push(Found { manifest, media_type: media_type::MANIFEST.into(), config, names });
-            Ok(())
+            push(&mut found, Found { manifest, media_type: media_type::MANIFEST.into(), config, names })
         })?;
     }
     if found.is_empty() {
@@ -107,10 +112,14 @@ fn from_index(store: &Store, contents: &Contents, index: &Index, found: &mut Vec
         {
             continue;
         }
-        let at = *seen.entry(descriptor.digest).or_insert_with(|| {
-            found.push(Found { manifest: bytes, media_type, config, names: Vec::new() });
-            found.len() - 1
-        });
+        let at = match seen.get(&descriptor.digest) {
+            Some(at) => *at,
+            None => {
+                push(found, Found { manifest: bytes, media_type, config, names: Vec::new() })?;
+                seen.insert(descriptor.digest, found.len() - 1);
+                found.len() - 1
+            }
+        };
         let names = &mut found[at].names;
         names.extend(name_of(entry).filter(|name| !names.contains(name)));
     }
@@ -144,7 +153,18 @@ fn from_saved(store: &Store, contents: &Contents, saved: &[Saved], found: &mut V
             layers.push(contents.file(path).ok_or_else(|| missing(path))?);
         }
         let manifest = make_manifest(store, &config, layers)?;
-        found.push(Found { manifest, media_type: media_type::MANIFEST.into(), config, names });
+        push(found, Found { manifest, media_type: media_type::MANIFEST.into(), config, names })?;
+    }
+    Ok(())
+}
+
+fn push(found: &mut Vec<Found>, new: Found) -> Result<()> {
+    found.push(new);
+    let bytes: usize = found.iter().map(|found| found.manifest.len() + found.config.len()).sum();
+    if bytes > DOCUMENTS || found.len() > IMAGES {
+        return Err(Error::invalid(format!(
+            "the archive has more than {IMAGES} images, or more than {DOCUMENTS} bytes of manifests and configurations"
+        )));
     }
     Ok(())
 }

@@ -407,6 +407,27 @@ fn a_commit_without_changes_adds_no_layer() {
 }
 
 #[test]
+fn what_is_compressed_twice_is_not_imported() {
+    let place = Place::new("twice");
+    let bytes = tar(&[("a", 0o644, "a")]);
+    let twice = gzip(&gzip(&bytes));
+    let e = import(&place.store, &twice[..], "-", "", &[], None, None).expect_err("twice").to_string();
+    assert!(e.starts_with("tar: "), "{e}");
+    place.assert_whole();
+    assert_eq!(place.count(), (0, 0));
+}
+
+#[test]
+fn a_commit_is_of_the_tar_whatever_its_first_name_looks_like() {
+    let place = Place::new("magic");
+    // The first bytes are those of a bzip2 stream.
+    let bytes = tar(&[("BZh9", 0o644, "a")]);
+    let image = commit(&place.store, None, &bytes[..], &Commit::default()).expect("commit");
+    assert_eq!(image.layers[0].diff_id, Digest::of(&bytes));
+    place.assert_whole();
+}
+
+#[test]
 fn a_header_of_an_image_archive_goes_into_memory_only_so_far() {
     let place = Place::new("headers");
     let (good, _) = docker_archive();
@@ -453,27 +474,6 @@ fn archive_of_one() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_compressed_twice_is_not_imported() {
-    let place = Place::new("twice");
-    let bytes = tar(&[("a", 0o644, "a")]);
-    let twice = gzip(&gzip(&bytes));
-    let e = import(&place.store, &twice[..], "-", "", &[], None, None).expect_err("twice").to_string();
-    assert!(e.starts_with("tar: "), "{e}");
-    place.assert_whole();
-    assert_eq!(place.count(), (0, 0));
-}
-
-#[test]
-fn a_commit_is_of_the_tar_whatever_its_first_name_looks_like() {
-    let place = Place::new("magic");
-    // The first bytes are those of a bzip2 stream.
-    let bytes = tar(&[("BZh9", 0o644, "a")]);
-    let image = commit(&place.store, None, &bytes[..], &Commit::default()).expect("commit");
-    assert_eq!(image.layers[0].diff_id, Digest::of(&bytes));
-    place.assert_whole();
-}
-
-#[test]
 fn a_blob_that_has_changed_on_the_disk_is_repaired_by_loading_the_image_again() {
     let place = Place::new("repair");
     let (bytes, _) = docker_archive();
@@ -503,6 +503,23 @@ fn what_has_changed_on_the_disk_is_not_saved() {
     fs::remove_file(&path).expect("unlink");
     let e = save(&place.store, &["a".to_owned()], Vec::new()).expect_err("gone").to_string();
     assert!(e.contains("is not here") && e.contains("pull or load it again"), "{e}");
+}
+
+#[test]
+fn the_documents_of_an_archive_go_into_memory_only_so_far() {
+    let place = Place::new("documents");
+    let labels = |n: usize| json!({"n": n, "config": {"Labels": {"x": "x".repeat(7 << 20)}}});
+    let configs: Vec<Vec<u8>> = (0..5).map(|n| config(&[], labels(n))).collect();
+    let names: Vec<String> = (0..5).map(|n| format!("{n}.json")).collect();
+    let saved: Vec<Value> = names.iter().map(|name| json!({"Config": name, "Layers": []})).collect();
+    let manifest = json!(saved).to_string();
+    let mut files: Vec<(&str, &[u8])> =
+        names.iter().map(|name| &**name).zip(configs.iter().map(|c| &**c)).collect();
+    files.push(("manifest.json", manifest.as_bytes()));
+    let e = loaded(&place, &archive(&files)).map(|(_, lines)| lines).expect_err("35 MiB").to_string();
+    assert!(e.contains("manifests and configurations"), "{e}");
+    place.assert_whole();
+    assert_eq!(place.count(), (0, 0));
 }
 
 #[test]
