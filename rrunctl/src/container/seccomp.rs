@@ -108,6 +108,22 @@ const ON_ARCHITECTURE: &[(&[&str], &str)] = &[
 /// What personality(2) may be asked for: Linux, Linux with 32 bit addresses, Linux 2.6 versions, both, and to tell.
 const PERSONALITIES: [u32; 5] = [0, 0x8, 0x2_0000, 0x2_0008, u32::MAX];
 
+/// The address families that socket(2) may be asked for, as masks and what is left by them: all below 64 but AF_ALG (38),
+/// which has had its holes, and AF_VSOCK (40), which knows no network namespaces.
+///
+/// Only the lower half of the argument is looked at, because it is an int: the kernel ignores the upper one, in which a
+/// caller can set what it likes so that the whole is no longer 38.
+const FAMILIES: [(u32, u32); 8] = [
+    (!31, 0),
+    (!3, 32),
+    (!1, 36),
+    (!0, libc::AF_NFC.unsigned_abs()),
+    (!0, 41),
+    (!1, 42),
+    (!3, 44),
+    (!15, 48),
+];
+
 /// Every CLONE_NEW* flag of clone(2) but CLONE_NEWTIME, whose bit is the exit signal's there.
 const CLONE_NEW: u32 = 0x7e02_0000;
 
@@ -148,11 +164,10 @@ pub fn default(capabilities: &[String]) -> Value {
     names.dedup();
     let mut syscalls = vec![json!({"names": names, "action": "SCMP_ACT_ALLOW"})];
     syscalls.extend(PERSONALITIES.map(|value| allow_if("personality", 0, value, "SCMP_CMP_EQ")));
-    // Not AF_ALG, which has had its holes, and not AF_VSOCK, which knows no network namespaces.
-    for (op, family) in
-        [("SCMP_CMP_LT", libc::AF_ALG), ("SCMP_CMP_EQ", libc::AF_NFC), ("SCMP_CMP_GT", libc::AF_VSOCK)]
-    {
-        syscalls.push(allow_if("socket", 0, family.unsigned_abs(), op));
+    for (mask, family) in FAMILIES {
+        let mut socket = allow_if("socket", 0, mask, "SCMP_CMP_MASKED_EQ");
+        socket["args"][0]["valueTwo"] = family.into();
+        syscalls.push(socket);
     }
     if !has("CAP_SYS_ADMIN") {
         // s390 has clone's flags second.
@@ -303,6 +318,33 @@ mod tests {
         let last = none["syscalls"].as_array().expect("a list").last().expect("some").clone();
         assert_eq!(last, json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}));
         assert_eq!(none["defaultErrnoRet"], 1);
+    }
+
+    #[test]
+    fn no_socket_of_a_refused_family_whatever_the_upper_half_of_the_argument_is() {
+        let profile = default(&[]);
+        let allowed = |family: u64| {
+            profile["syscalls"].as_array().expect("a list").iter().any(|entry| {
+                if entry["names"] != json!(["socket"]) {
+                    return false;
+                }
+                let argument = &entry["args"][0];
+                let number = |name: &str| argument[name].as_u64().unwrap_or_default();
+                match argument["op"].as_str().expect("an operator") {
+                    "SCMP_CMP_LT" => family < number("value"),
+                    "SCMP_CMP_GT" => family > number("value"),
+                    "SCMP_CMP_EQ" => family == number("value"),
+                    "SCMP_CMP_MASKED_EQ" => family & number("value") == number("valueTwo"),
+                    other => panic!("{other}"),
+                }
+            })
+        };
+        for upper in [0, 1 << 32, u64::from(u32::MAX) << 32] {
+            for family in 0..64 {
+                let refused = family == 38 || family == 40;
+                assert_eq!(allowed(upper | family), !refused, "{upper:x} {family}");
+            }
+        }
     }
 
     #[test]
