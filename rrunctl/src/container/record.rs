@@ -172,12 +172,14 @@ impl Containers {
         let _alone = Lock::exclusive(&self.home.kept("names/.lock"))?;
         if let Some(owner) = home::read(&path)? {
             let owner = String::from_utf8_lossy(&owner).trim().to_owned();
-            if self.dir(&owner).exists() {
-                return Ok(Err(owner));
-            }
-            // A killed create leaves a name without a container; one that is at work has it locked.
-            let file = File::open(&path).context(doing)?;
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            // A killed create leaves a name without a container; one that is at work has it locked, and lets go of it
+            // only when there is the container: so that is looked at last.
+            let is_at_work = match File::open(&path) {
+                // Who reserved it has just given it back.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+                file => flock(&file.context(doing)?, FlockOperation::NonBlockingLockExclusive).is_err(),
+            };
+            if is_at_work || self.dir(&owner).exists() {
                 return Ok(Err(owner));
             }
             home::remove_tree(&path)?;
@@ -191,6 +193,16 @@ impl Containers {
             .and_then(|()| linkat(CWD, &new, CWD, &path, AtFlags::empty()).context(doing));
         home::remove_tree(&new)?;
         linked.map(|()| Ok(file))
+    }
+
+    /// Takes the name from the container `id`; not from who has come to have it since that is gone.
+    fn free(&self, name: &str, id: &str) -> Result<()> {
+        let path = self.name_path(name);
+        let _alone = Lock::exclusive(&self.home.kept("names/.lock"))?;
+        match home::read(&path)? {
+            Some(owner) if String::from_utf8_lossy(&owner).trim() == id => home::remove_tree(&path),
+            _ => Ok(()),
+        }
     }
 
     /// Makes a container's directory, with its two files in it, at once. `more` puts further files into it.
@@ -309,7 +321,7 @@ impl Containers {
         container.record.name = format!("/{}", reservation.name());
         self.save(container)?;
         reservation.keep();
-        home::remove_tree(&self.name_path(&old))
+        self.free(&old, &container.record.id)
     }
 
     /// Takes a container away at once, then its files.
@@ -320,7 +332,7 @@ impl Containers {
         let scratch = self.home.scratch("container")?;
         let place = self.dir(&container.record.id);
         fs::rename(&place, scratch.path().join("old")).context(|| format!("rename {}", place.display()))?;
-        home::remove_tree(&self.name_path(container.record.name.trim_start_matches('/')))?;
+        self.free(container.record.name.trim_start_matches('/'), &container.record.id)?;
         home::remove_tree(&scratch.path().join("old"))
     }
 
@@ -487,6 +499,19 @@ mod tests {
         assert!(containers.reserve(Some("web"), "y").is_err());
         drop(at_work);
         containers.reserve(Some("web"), "y").expect("free");
+    }
+
+    #[test]
+    fn a_container_that_goes_leaves_its_name_to_who_took_it_meanwhile() {
+        let (dir, containers) = containers();
+        let first = make(&containers, Some("web"));
+        let (place, away) = (containers.dir(&first.record.id), dir.0.join("away"));
+        // As `remove` does it, and a create comes between its two steps.
+        fs::rename(&place, &away).expect("rename");
+        let second = make(&containers, Some("web"));
+        fs::rename(&away, &place).expect("rename");
+        containers.remove(&first).expect("removed");
+        assert_eq!(containers.resolve("web").expect("there"), second.record.id);
     }
 
     #[test]
