@@ -71,6 +71,9 @@ impl Volume {
     }
 }
 
+/// Beside `_data`, while what is to be in it is moved there.
+const FILLING: &str = "filling";
+
 /// The volumes of an engine.
 #[derive(Debug, Clone)]
 pub struct Volumes {
@@ -224,36 +227,49 @@ impl Volumes {
         Ok((names, bytes))
     }
 
-    /// Fills an empty volume with what the image has at `path` below `root`, with owners, modes and extended
-    /// attributes. `in_use`: another container has the volume, so its directory must stay what it is.
+    /// Whether [`Volumes::fill`] has anything to do, if the image has: the volume is empty, or who filled it was killed.
     ///
     /// # Errors
-    /// The image has something else than a directory there; those of copying. Then the volume is as it was, unless
-    /// it is `in_use`.
-    pub fn fill(&self, volume: &str, root: impl AsFd, path: &str, in_use: bool) -> Result<()> {
+    /// Those of readdir(3).
+    pub fn wants_filling(&self, volume: &str) -> Result<bool> {
         let place = self.dir().join(volume);
         let data = place.join("_data");
+        let mut entries = fs::read_dir(&data).context(|| format!("open {}", data.display()))?;
+        Ok(entries.next().is_none() || place.join(FILLING).exists())
+    }
+
+    /// Fills an empty volume with what the image has at `path` below `root`, with owners, modes and extended
+    /// attributes. Other containers may have the volume: its directory stays what it is, and what is in it appears
+    /// once it is whole. Of two that fill it the second one finds it filled.
+    ///
+    /// # Errors
+    /// The image has something else than a directory there; those of copying. Then the volume is as it was.
+    pub fn fill(&self, volume: &str, root: impl AsFd, path: &str) -> Result<()> {
+        let place = self.dir().join(volume);
+        let _alone = Lock::exclusive(&place.join("lock"))?;
         let open = |path: &Path| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(CWD, path, flags, Mode::empty()).context(|| format!("open {}", path.display()))
         };
-        if !fill::is_empty(&open(&data)?)? {
+        let (data, filling) = (open(&place.join("_data"))?, place.join(FILLING));
+        if !self.wants_filling(volume)? {
             return Ok(());
         }
         let doing = || format!("fill the volume {volume} from {path} of the image");
         let Some(from) = fill::directory(root, path).context(doing)? else { return Ok(()) };
-        if in_use {
-            return fill::copy(&from, &open(&data)?).context(doing);
-        }
-        // A rename(2) onto the empty directory makes all of it appear at once.
         let scratch = self.home.scratch("volume")?;
         let new = scratch.path().join("data");
-        make(&new, 0o755)?;
-        fill::copy(&from, &open(&new)?).context(doing)?;
-        match fs::rename(&new, &data) {
-            // Somebody else was faster.
-            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            other => other.context(|| format!("rename to {}", data.display())),
+        make(&new, 0o700)?;
+        let new = open(&new)?;
+        fill::copy(&from, &new).context(doing)?;
+        fs::write(&filling, "").context(|| format!("write {}", filling.display()))?;
+        match fill::move_into(&new, &data, &from) {
+            // Something is mounted there, as by a driver's options: what a kill leaves there is all that there will be.
+            Err(e) if e.errno() == Some(Errno::XDEV) => {
+                home::remove_tree(&filling)?;
+                fill::copy(&from, &data).context(doing)
+            }
+            moved => moved.context(doing).and_then(|()| home::remove_tree(&filling)),
         }
     }
 }
@@ -438,11 +454,11 @@ mod tests {
 
     #[test]
     fn an_empty_volume_is_filled_from_the_image() {
-        for in_use in [false, true] {
+        {
             let (dir, volumes) = volumes();
             let root = image(&dir.0);
             let data = PathBuf::from(volumes.create(named("v1")).expect("made").mountpoint);
-            volumes.fill("v1", &root, "/data", in_use).expect("filled");
+            volumes.fill("v1", &root, "/data").expect("filled");
             assert_eq!(fs::read_to_string(data.join("file")).expect("copied"), "text");
             let (copy, from) = (data.join("file"), dir.0.join("image/data/file"));
             let (copy, from) = (fs::metadata(copy).expect("stat"), fs::metadata(from).expect("stat"));
@@ -460,12 +476,62 @@ mod tests {
     }
 
     #[test]
+    fn of_two_that_fill_a_volume_the_second_one_finds_it_filled() {
+        let (dir, volumes) = volumes();
+        let root = image(&dir.0);
+        let data = PathBuf::from(volumes.create(named("v1")).expect("made").mountpoint);
+        let names = || -> Vec<_> {
+            fs::read_dir(&data).expect("readable").flatten().map(|entry| entry.file_name()).collect()
+        };
+        let first = Lock::exclusive(&data.with_file_name("lock")).expect("lock");
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| volumes.fill("v1", &root, "/data"));
+            let until = std::time::Instant::now() + std::time::Duration::from_millis(300);
+            while std::time::Instant::now() < until && !second.is_finished() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            let early = names();
+            fs::write(data.join("first"), "").expect("write");
+            drop(first);
+            second.join().expect("no panic").expect("nothing to do");
+            assert!(early.is_empty() && names() == ["first"], "{early:?} {:?}", names());
+        });
+    }
+
+    #[test]
+    fn a_volume_stays_the_directory_that_others_have_mounted() {
+        let (dir, volumes) = volumes();
+        let root = image(&dir.0);
+        let data = PathBuf::from(volumes.create(named("v1")).expect("made").mountpoint);
+        let before = fs::metadata(&data).expect("stat").ino();
+        volumes.fill("v1", &root, "/data").expect("filled");
+        assert_eq!(fs::metadata(&data).expect("stat").ino(), before);
+    }
+
+    #[test]
+    fn a_filling_that_was_killed_is_gone_on_with() {
+        let (dir, volumes) = volumes();
+        let root = image(&dir.0);
+        let data = PathBuf::from(volumes.create(named("v1")).expect("made").mountpoint);
+        fs::write(data.join("file"), "a container's").expect("write");
+        fs::write(data.join("..").join(FILLING), "").expect("write");
+        for wants in [true, false] {
+            assert_eq!(volumes.wants_filling("v1").expect("readable"), wants);
+            volumes.fill("v1", &root, "/data").expect("filled");
+            assert_eq!(fs::read_to_string(data.join("file")).expect("there"), "a container's");
+            assert_eq!(fs::read_dir(&data).expect("readable").count(), 4);
+            assert_eq!(fs::metadata(&data).expect("stat").mode() & 0o7777, 0o2750);
+        }
+        assert!(!data.join("..").join(FILLING).exists());
+    }
+
+    #[test]
     fn a_volume_with_something_in_it_stays_as_it_is() {
         let (dir, volumes) = volumes();
         let root = image(&dir.0);
         let data = PathBuf::from(volumes.create(named("v1")).expect("made").mountpoint);
         fs::write(data.join("mine"), "").expect("write");
-        volumes.fill("v1", &root, "/data", false).expect("nothing to do");
+        volumes.fill("v1", &root, "/data").expect("nothing to do");
         assert_eq!(fs::read_dir(&data).expect("readable").count(), 1);
     }
 
@@ -474,10 +540,10 @@ mod tests {
         let (dir, volumes) = volumes();
         let root = image(&dir.0);
         let data = PathBuf::from(volumes.create(named("v1")).expect("made").mountpoint);
-        volumes.fill("v1", &root, "/nonexistent/x", false).expect("nothing there");
-        let e = volumes.fill("v1", &root, "/data/file", false).expect_err("a file").to_string();
+        volumes.fill("v1", &root, "/nonexistent/x").expect("nothing there");
+        let e = volumes.fill("v1", &root, "/data/file").expect_err("a file").to_string();
         assert!(e.ends_with("cannot mount volume over existing file, file exists /data/file"), "{e}");
-        volumes.fill("v1", &root, "/out", false).expect("the image's own /data");
+        volumes.fill("v1", &root, "/out").expect("the image's own /data");
         assert!(data.join("file").exists() && !data.join("secret").exists());
     }
 }

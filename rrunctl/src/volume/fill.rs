@@ -4,9 +4,9 @@
 
 use crate::error::{Context as _, Error, Result};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
-    XattrFlags, chmodat, chownat, fchmod, fgetxattr, flistxattr, fsetxattr, fstat, linkat, mkdirat, mknodat,
-    openat, openat2, readlinkat, statat, symlinkat, utimensat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Timespec, Timestamps,
+    Uid, XattrFlags, chmodat, chownat, fchmod, fgetxattr, flistxattr, fsetxattr, fstat, linkat, mkdirat,
+    mknodat, openat, openat2, readlinkat, renameat_with, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -21,17 +21,6 @@ const OPEN: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBL
 
 /// Deeper trees are refused: each level holds two descriptors.
 const DEPTH: u32 = 200;
-
-/// Whether a directory has nothing in it.
-pub fn is_empty(dir: &impl AsFd) -> Result<bool> {
-    for entry in Dir::read_from(dir).context(|| "read the volume")? {
-        let entry = entry.context(|| "read the volume")?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
 
 /// The directory at `path` below `root`, as the container will see it; nothing if there is nothing.
 pub fn directory(root: impl AsFd, path: &str) -> Result<Option<OwnedFd>> {
@@ -50,6 +39,23 @@ pub fn directory(root: impl AsFd, path: &str) -> Result<Option<OwnedFd>> {
 /// Copies what is in `from` into the empty directory `to`, and `from`'s own attributes onto it.
 pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     Copy { top: to, links: HashMap::new() }.directory(from, to, &mut PathBuf::new(), 0)
+}
+
+/// Moves what is in `from`, a directory of the same file system, into `to`, and copies the attributes of `as_of` onto
+/// `to`. What has the name of something in `to` stays where it is.
+pub fn move_into(from: &OwnedFd, to: &OwnedFd, as_of: &OwnedFd) -> Result<()> {
+    for entry in Dir::read_from(from).context(|| "read the copy")? {
+        let entry = entry.context(|| "read the copy")?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(Error::from(e).context(format!("rename {}", name.to_string_lossy()))),
+        }
+    }
+    dress(as_of, to)
 }
 
 /// Gives the directory `to` the owner, the mode, the times and the extended attributes of `from`.
