@@ -129,7 +129,7 @@ impl Networks {
         network = self.resolve(&network.id).inspect_err(|_| {
             let _ = home::remove_tree(&self.dir.join(format!("{}.lock", network.id)));
         })?;
-        let before = self.leases(&network)?;
+        let mut before = self.leases(&network)?;
         if let Some(lease) = before.get(asked.container)? {
             let up = before.entry(asked.container).is_some_and(|entry| entry.state == State::Up);
             if up && stands(&lease, &mut inside)? {
@@ -138,17 +138,20 @@ impl Networks {
                     asked.name, network.name
                 )));
             }
+            let _firewall = self.keep_firewall()?;
             take_down(&network, &lease)?;
+            before.set(asked.container, State::Kept)?;
         }
         let bridge = self.bring_up(&mut network)?;
         // The default bridge may have got other addresses just now.
         let mut leases = self.leases(&network)?;
         let (lease, held) = self.plan(asked, &network, &mut leases)?;
+        // Whoever makes the tables anew has the port from the lease, or comes before both.
+        let _firewall = self.keep_firewall()?;
         leases.put(asked.container, &lease)?;
         let made = connect(&network, &lease, &bridge, &netns, &mut inside)
             .and_then(|made| leases.set(asked.container, State::Up).map(|()| made));
         let (interface, warnings) = made.inspect_err(|_| {
-            let _firewall = self.keep_firewall();
             if take_down(&network, &lease).is_ok() {
                 let _ = leases.set(asked.container, State::Kept);
             }

@@ -13,6 +13,7 @@ use super::subnet::Subnet;
 use crate::error::{Error, Result};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 const TABLE: &str = "rrun";
@@ -258,7 +259,8 @@ impl Firewall {
         Ok(nft::table(&mut self.socket, family, TABLE)?.is_some_and(|comment| comment == VERSION))
     }
 
-    /// Makes the table with all that is in it, in place of whatever there is; connections stay.
+    /// Makes the table with all that is in it, in place of whatever there is, at once: one that stands is whole.
+    /// Connections stay. Of two containers that say they have a port the first one has it.
     ///
     /// # Errors
     /// The kernel's.
@@ -273,11 +275,13 @@ impl Firewall {
                 batch.add(set, &[element]);
             }
         }
-        batch.commit(&mut self.socket)?;
-        for some in forwards.chunks(2000) {
-            self.add(some)?;
+        let mut elements = elements_of(family, forwards);
+        let mut taken = HashSet::new();
+        elements.retain(|(set, element)| taken.insert((*set, element.key.clone())));
+        for (set, elements) in by_set(&elements) {
+            batch.add(set, &elements);
         }
-        Ok(())
+        batch.commit(&mut self.socket)
     }
 
     /// Removes the table.
@@ -331,13 +335,20 @@ impl Firewall {
         Ok(())
     }
 
-    /// Takes ports back; what is gone is no error.
+    /// Takes ports back; what is gone is no error, and what leads to somebody else stays.
     ///
     /// # Errors
     /// The kernel's.
     pub fn take_back(&mut self, forwards: &[Forward]) -> Result<()> {
         for of in [Family::V4, Family::V6] {
-            self.take(of, &elements_of(of, forwards))?;
+            let mut own = Vec::new();
+            for (set, element) in elements_of(of, forwards) {
+                // The kernel removes by the key alone.
+                let is_own = element.value.is_none()
+                    || nft::value(&mut self.socket, of, TABLE, set, &element.key)? == element.value;
+                own.extend(is_own.then_some((set, element)));
+            }
+            self.take(of, &own)?;
         }
         Ok(())
     }

@@ -494,14 +494,20 @@ impl Networks {
     fn rebuild(&self, firewall: &mut Firewall, family: Family, also: Option<&Network>) -> Result<()> {
         let of = |network: &Network| families(network).contains(&family).then(|| network.bridge());
         let mut bridges: Vec<firewall::Bridge> = also.and_then(of).into_iter().collect();
-        let mut forwards: Vec<Forward> = Vec::new();
+        // One that was killed while it was made may say that it has a port which it did not get: it comes last.
+        let (mut forwards, mut of_making): (Vec<Forward>, Vec<Forward>) = (Vec::new(), Vec::new());
         for network in self.list()?.iter().filter(|network| network.is_bridge()) {
             if also.is_none_or(|also| also.id != network.id) {
                 bridges.extend(of(network));
             }
-            for (_, lease) in self.leases(network)?.active()? {
+            let leases = self.leases(network)?;
+            for (id, lease) in leases.active()? {
                 let all = endpoint::forwards(network, &lease);
-                forwards.extend(all.filter(|forward| forward.to.is_ipv4() == (family == Family::V4)));
+                let all = all.filter(|forward| forward.to.is_ipv4() == (family == Family::V4));
+                match leases.entry(&id).map(|entry| entry.state) {
+                    Some(leases::State::Up) => forwards.extend(all),
+                    _ => of_making.extend(all),
+                }
             }
         }
         firewall.rebuild(family, &bridges, &forwards)
@@ -510,6 +516,7 @@ impl Networks {
     /// The container that has a port of the host, as far as the files say.
     fn is_allocated(&self, ip: IpAddr, port: u16, protocol: Protocol) -> Result<bool> {
         for network in self.list()? {
+        forwards.extend(of_making);
             let leases = self.leases(&network)?;
             let found = leases.active()?.iter().flat_map(|(_, lease)| &lease.ports).any(|other| {
                 other.host_port == port

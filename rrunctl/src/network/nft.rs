@@ -22,6 +22,7 @@ const GETRULE: u16 = 7;
 const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
+const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
 
 /// An attribute must stay below 64 KiB; an element has at most 150 bytes.
@@ -410,6 +411,31 @@ pub fn table(socket: &mut Socket, family: Family, name: &str) -> Result<Option<S
     match asked {
         Err(e) if e.errno() == Some(Errno::NOENT) => Ok(None),
         asked => asked.context(|| "nf_tables: get table").map(|()| found),
+    }
+}
+
+/// What the map has for a key.
+///
+/// # Errors
+/// The kernel's.
+pub fn value(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    map: &str,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>> {
+    let mut message = Message::new(SUBSYSTEM | GETSETELEM, 0, &nfgen(family.number(), 0));
+    message.text(1, table).text(2, map).nest(3, |m| m.nest(1, |m| m.nest(1, |m| m.attr(1, key))));
+    let mut found = None;
+    let asked = socket.ask(message, |payload| {
+        let elements = attribute(payload.get(4..).unwrap_or_default(), 3);
+        let data = elements.and_then(|elements| attribute(attribute(elements, 1)?, 2));
+        found = data.and_then(|data| attribute(data, 1)).map(<[u8]>::to_vec);
+    });
+    match asked {
+        Err(e) if e.errno() == Some(Errno::NOENT) => Ok(None),
+        asked => asked.context(|| "nf_tables: get element").map(|()| found),
     }
 }
 

@@ -526,10 +526,14 @@ fn a_port_is_one_containers() {
         let text = refused("b", &["83:80"]);
         assert!(text.ends_with("failed to bind host port for 0.0.0.0:83: address already in use"), "{text}");
         drop(theirs);
-        // Nobody holds the socket: the map remembers.
+        // Nobody holds the socket: the map remembers, and who is refused takes nothing away from who has the port.
         drop(a.endpoint.held);
-        let text = refused("b", &["80:90"]);
-        assert!(text.ends_with("Bind for 0.0.0.0:80 failed: port is already allocated"), "{text}");
+        serve(Some(&a.netns), "0.0.0.0:80");
+        for _ in 0..2 {
+            let text = refused("b", &["80:90"]);
+            assert!(text.ends_with("Bind for 0.0.0.0:80 failed: port is already allocated"), "{text}");
+            assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:80")), OUTSIDE);
+        }
 
         let c = world.attach("c", "bridge", &["80/udp", "7000-7001:1/tcp", "7000-7001:2/tcp"]);
         let numbers: Vec<(u16, u16)> =
@@ -548,6 +552,77 @@ fn a_port_is_one_containers() {
         // Given back, it can be had again.
         world.networks.detach(&a.id, None).expect("detach");
         world.attach("e", "bridge", &["80:80"]);
+    });
+}
+
+#[test]
+fn who_was_killed_before_it_got_a_port_takes_it_from_nobody() {
+    alone("loser", |world| {
+        let a = world.attach("a", "bridge", &["80:80"]);
+        serve(Some(&a.netns), "0.0.0.0:80");
+        drop(a.endpoint.held);
+        // The names sort the other way round.
+        world.attach("0", "bridge", &[]);
+        let network = world.networks.resolve("bridge").expect("bridge");
+        let mut leases = Leases::read(&world.networks.leases_path(&network)).expect("read");
+        let mut lease = leases.get("0").expect("get").expect("a lease");
+        lease.ports = leases.get("a").expect("get").expect("a lease").ports;
+        leases.put("0", &lease).expect("put");
+        let still = || assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:80")), OUTSIDE);
+        world.networks.sweep(&|_| true).expect("sweep");
+        still();
+        world.networks.sweep(&|id| id == "a").expect("sweep");
+        still();
+        world.networks.detach("a", None).expect("detach");
+        assert!(is_silent(Some(&world.outside), tcp, &format!("{HOST}:80")));
+    });
+}
+
+#[test]
+fn a_table_that_stands_is_whole() {
+    alone("whole", |_| {
+        let forward = |at: &str, port| Forward {
+            bridge: "rrun0".into(),
+            at: Some(at.parse().expect("ip")),
+            port,
+            protocol: Protocol::Tcp,
+            to: "172.17.0.2:80".parse().expect("address"),
+            routed: false,
+        };
+        let mut firewall = Firewall::open().expect("socket");
+        // An address of the other family is no key, so that the kernel refuses it.
+        firewall.rebuild(Family::V4, &[], &[forward("fd00::1", 80)]).expect_err("refused");
+        assert!(!firewall.stands(Family::V4).expect("get"));
+        let many: Vec<Forward> = (1..20_000).map(|port| forward("10.0.0.1", port)).collect();
+        firewall.rebuild(Family::V4, &[], &many).expect("rebuild");
+        assert!(firewall.stands(Family::V4).expect("get"));
+        if let Some(text) = nft(&["list", "map", "ip", "rrun", "ports"]) {
+            assert_eq!(text.matches("10.0.0.1").count(), many.len());
+        }
+        firewall.remove(Family::V4).expect("remove");
+    });
+}
+
+#[test]
+fn nobody_is_attached_while_the_tables_are_made() {
+    alone("tables", |world| {
+        world.attach("a", "bridge", &[]);
+        let network = world.networks.resolve("bridge").expect("bridge");
+        let is_known =
+            || Leases::read(&world.networks.leases_path(&network)).expect("read").entry("b").is_some();
+        // Who makes them has read the leases.
+        let tables = world.networks.lock_firewall().expect("lock");
+        std::thread::scope(|scope| {
+            let attached = scope.spawn(|| world.attach("b", "bridge", &["80:80"]));
+            let until = Instant::now() + SILENCE;
+            while Instant::now() < until && !attached.is_finished() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let early = is_known();
+            drop(tables);
+            attached.join().expect("attached");
+            assert!(!early && is_known());
+        });
     });
 }
 
