@@ -10,7 +10,7 @@ use super::netlink::Socket;
 use super::netns::Netns;
 use super::ports::{self, Held, Mapped, PublishedPort, Refused};
 use super::route::{self, Veth};
-use super::{Networks, families, sysctl};
+use super::{Networks, families, is_own, sysctl};
 use crate::error::{Error, Kind, Result};
 use crate::home;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -236,7 +236,7 @@ impl Networks {
         let mut warnings = Vec::new();
         let mut route = Socket::route()?;
         for network in networks.iter().filter(|network| network.is_bridge()) {
-            if route.link(&network.link())?.is_some() {
+            if route.link(&network.link())?.is_some_and(|link| is_own(network, &link)) {
                 for family in families(network) {
                     warnings.extend(firewall.pass_foreign(family, &network.link())?);
                 }
@@ -276,7 +276,8 @@ impl Networks {
         let _members = self.lock_members(network)?;
         let leases = self.leases(network)?.active()?;
         let mut route = Socket::route()?;
-        let Some(bridge) = route.link(&network.link())? else { return Ok(()) };
+        let bridge = route.link(&network.link())?;
+        let Some(bridge) = bridge.filter(|link| is_own(network, link)) else { return Ok(()) };
         for link in route.links(None)?.iter().filter(|link| link.master == Some(bridge.index)) {
             let ours = link
                 .name

@@ -388,6 +388,13 @@ impl Networks {
         let mut route = Socket::route()?;
         let mut firewall = Firewall::open()?;
         let present = route.link(&network.link())?;
+        if let Some(link) = present.as_ref().filter(|link| !is_own(network, link)) {
+            return Err(Error::conflict(format!(
+                "{} is there and is not the bridge of the network {}",
+                link.name, network.name
+            ))
+            .remedy("give that link another name, or remove the network and create it again"));
+        }
         let families = families(network);
         let mut stands = present.is_some();
         for family in &families {
@@ -430,9 +437,6 @@ impl Networks {
 
     /// The settings of a bridge, also of one that a kill left half made.
     fn check_bridge(&self, route: &mut Socket, network: &Network, link: route::Link) -> Result<route::Link> {
-        if link.kind != "bridge" {
-            return Err(Error::conflict(format!("{} is there and is no bridge", link.name)));
-        }
         sysctl(&format!("ipv4/conf/{}/route_localnet", link.name), "1")?;
         if network.enable_ipv6 {
             sysctl(&format!("ipv6/conf/{}/disable_ipv6", link.name), "0")?;
@@ -472,7 +476,9 @@ impl Networks {
         let mut firewall = Firewall::open()?;
         let _lock = self.lock_firewall()?;
         // The link first: while it is there, others take it that the table has what it needs.
-        route.remove_link(&network.link())?;
+        if route.link(&network.link())?.is_some_and(|link| is_own(network, &link)) {
+            route.remove_link(&network.link())?;
+        }
         let links = route.links(None)?;
         let others: Vec<Network> = self
             .list()?
@@ -510,13 +516,13 @@ impl Networks {
                 }
             }
         }
+        forwards.extend(of_making);
         firewall.rebuild(family, &bridges, &forwards)
     }
 
     /// The container that has a port of the host, as far as the files say.
     fn is_allocated(&self, ip: IpAddr, port: u16, protocol: Protocol) -> Result<bool> {
         for network in self.list()? {
-        forwards.extend(of_making);
             let leases = self.leases(&network)?;
             let found = leases.active()?.iter().flat_map(|(_, lease)| &lease.ports).any(|other| {
                 other.host_port == port
@@ -530,6 +536,16 @@ impl Networks {
         }
         Ok(false)
     }
+}
+
+/// Whether the link is the bridge that was made for this network: by its hardware address, which it has from its first
+/// moment on. Somebody else may have made one of this name since, as after a boot.
+fn is_own(network: &Network, link: &route::Link) -> bool {
+    let mac = network.range(true).and_then(|range| match range.gateway {
+        IpAddr::V4(gateway) => Some(route::mac_of(gateway)),
+        IpAddr::V6(_) => None,
+    });
+    link.kind == "bridge" && mac.is_some() && link.mac == mac
 }
 
 fn families(network: &Network) -> Vec<Family> {

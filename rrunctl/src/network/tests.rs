@@ -627,6 +627,29 @@ fn nobody_is_attached_while_the_tables_are_made() {
 }
 
 #[test]
+fn a_link_of_somebody_elses_is_not_taken_for_the_bridge() {
+    alone("stranger", |world| {
+        let network = world.create("net", |asked| {
+            asked.options.insert("com.docker.network.bridge.name".into(), "lan0".into());
+        });
+        let mut route = Socket::route().expect("socket");
+        let mut link = || route.link("lan0").expect("links");
+        assert!(link().is_some() && network.link() == "lan0");
+        // A boot takes ours, and somebody makes theirs.
+        run("ip link del lan0");
+        run("ip link add lan0 type bridge");
+        let theirs = link();
+        let e = world.try_attach("a", "net", &[], &EndpointSettings::default()).err().expect("refused");
+        assert!(e.to_string().starts_with("lan0 is there and is not the bridge of the network net"), "{e}");
+        world.networks.sweep(&|_| true).expect("sweep");
+        world.networks.remove("net").expect("remove");
+        assert_eq!(link(), theirs);
+        let addresses = run("ip -4 addr show lan0").unwrap_or_default();
+        assert!(!addresses.contains("inet "), "{addresses}");
+    });
+}
+
+#[test]
 fn addresses_are_the_networks_and_stay_with_the_container() {
     alone("addresses", |world| {
         world.create("net", |asked| asked.subnet = vec!["10.5.0.0/24".into()]);
