@@ -4,29 +4,41 @@
 #![forbid(unsafe_code)]
 
 use super::Port;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_error;
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl, socket_error};
 use rustix::net::{
-    AddressFamily, Shutdown, SocketFlags, SocketType, accept_with, connect, ipproto, shutdown, socket_with,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, connect,
+    getpeername, ipproto, listen, recv, send, shutdown, socket_with,
 };
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
-use std::net::SocketAddr;
+use rustix::process::{Resource, getrlimit};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
 
-/// How many connections are passed on at once; more wait to be accepted.
-const CONNECTIONS: usize = 64;
-/// How much is taken at once: what a pipe holds.
-const AT_ONCE: usize = 64 * 1024;
+/// How many connections are passed on at once, where there are descriptors for so many.
+const MOST: usize = 4096;
+/// Descriptors for everything else: attached clients, streams, the log.
+const OTHERS: usize = 128;
+/// How much is taken at once, and so how much waits for one that does not read.
+const AT_ONCE: usize = 32 * 1024;
+/// How long a connection of which one side has ended may rest. Those that the firewall translates rest one or two
+/// minutes (nf_conntrack_tcp_timeout_fin_wait). One that is open may rest for ever.
+const HALF_CLOSED: Duration = Duration::from_secs(300);
+/// How long nothing is accepted for want of descriptors or memory.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+/// Whether the other side is still there is asked as often as Go's sockets do it, and so Docker's proxy.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// The ports of one container.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     sockets: Vec<(OwnedFd, Option<SocketAddr>)>,
     connections: Vec<Connection>,
-    /// The last accept(2) failed for want of something that only time brings back, so one end of a connection has to
-    /// come first.
-    exhausted: bool,
+    most: usize,
+    /// The last accept(2) failed for want of something, and would again and again.
+    exhausted: Option<Instant>,
 }
 
 impl Ports {
@@ -35,52 +47,121 @@ impl Ports {
         let to = |n: usize| ports.get(n).filter(|port| port.protocol == "tcp").and_then(|port| port.to);
         let sockets = sockets.into_iter().enumerate().map(|(n, socket)| {
             let _ = rustix::io::ioctl_fionbio(&socket, true);
-            (socket, to(n))
+            // One that does not listen has hung up, says poll(2), and says it at once for ever.
+            let to = to(n).filter(|_| listen(&socket, 128).is_ok());
+            (socket, to)
         });
-        Self { sockets: sockets.collect(), ..Self::default() }
+        let sockets: Vec<_> = sockets.collect();
+        let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
+        let most = (descriptors.saturating_sub(OTHERS + sockets.len()) / 2).clamp(8, MOST);
+        Self { sockets, most, ..Self::default() }
     }
 
     /// What to wait for.
     pub fn poll<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
-        let room = self.connections.len() < CONNECTIONS && !self.exhausted;
         for (socket, to) in &self.sockets {
-            if room && to.is_some() {
+            if to.is_some() && self.exhausted.is_none() {
                 fds.push(PollFd::new(socket, PollFlags::IN));
             }
         }
-        for connection in &self.connections {
-            let [client, server] = connection.interest();
-            for (socket, flags) in [(&connection.client, client), (&connection.server, server)] {
-                // POLLHUP comes whether it is asked for or not, and again and again.
-                if !flags.is_empty() {
-                    fds.push(PollFd::new(socket, flags));
+        fds.extend(self.connections.iter().flat_map(Connection::poll));
+    }
+
+    /// When [`Ports::ready`] has to be called although nothing is ready.
+    pub fn deadline(&self) -> Option<Instant> {
+        let half = self.connections.iter().filter(|connection| connection.is_half_closed());
+        half.map(|connection| connection.moved + HALF_CLOSED).chain(self.exhausted).min()
+    }
+
+    /// Does what can be done without waiting.
+    pub fn ready(&mut self) {
+        let now = Instant::now();
+        self.exhausted = self.exhausted.filter(|until| *until > now);
+        if !self.connections.is_empty() {
+            self.pass(now);
+        }
+        for n in 0..self.sockets.len() {
+            let (socket, to) = &self.sockets[n];
+            let Some(to) = *to else { continue };
+            // As many as wait to be accepted: who comes meanwhile has the next turn.
+            for _ in 0..128 {
+                if self.exhausted.is_some() {
+                    return;
+                }
+                match accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                    Ok(client) => {
+                        let from = from(&client);
+                        if let Some(place) = place(&mut self.connections, self.most, from) {
+                            place.extend(Connection::open(client, from, to).ok());
+                        }
+                    }
+                    Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                        self.exhausted = Some(now + EXHAUSTED);
+                    }
+                    Err(Errno::AGAIN) => break,
+                    // One connection's failure (accept(2)).
+                    Err(_) => {}
                 }
             }
         }
     }
 
-    /// Does what can be done without waiting; every call that would wait says so itself.
-    pub fn ready(&mut self) {
+    /// Passes on what there is. The ready ones are asked for once, so that those that rest cost next to nothing.
+    fn pass(&mut self, now: Instant) {
+        let mut fds: Vec<_> = self.connections.iter().flat_map(Connection::poll).collect();
+        let counts: Vec<_> = self.connections.iter().map(|connection| connection.poll().count()).collect();
+        // Where it fails, none is ready, and the next turn comes soon.
+        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let mut fds = fds.iter();
+        let ready: Vec<_> = counts
+            .iter()
+            .map(|count| fds.by_ref().take(*count).filter(|fd| !fd.revents().is_empty()).count() > 0)
+            .collect();
+        let (mut ready, mut buffer) = (ready.into_iter(), vec![0; AT_ONCE]);
         let before = self.connections.len();
-        self.connections.retain_mut(|connection| connection.pass().unwrap_or(false));
+        self.connections.retain_mut(|connection| {
+            if ready.next() == Some(true) {
+                return connection.pass(now, &mut buffer).unwrap_or(false);
+            }
+            !connection.is_half_closed() || now < connection.moved + HALF_CLOSED
+        });
         if self.connections.len() < before {
-            self.exhausted = false;
+            self.exhausted = None;
             self.connections.shrink_to(8);
         }
-        for (socket, to) in &self.sockets {
-            let Some(to) = to else { continue };
-            while self.connections.len() < CONNECTIONS && !self.exhausted {
-                match accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                    Ok(client) => self.connections.extend(Connection::open(client, *to).ok()),
-                    Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        self.exhausted = !self.connections.is_empty();
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
     }
+}
+
+/// Whom a connection is from: an IPv4 address, or what one subscriber has of IPv6 (RFC 6177).
+type From = [u8; 8];
+
+fn from(client: &OwnedFd) -> From {
+    let address = getpeername(client).ok().flatten().and_then(|address| SocketAddr::try_from(address).ok());
+    let mut from = [0; 8];
+    match address.map(|address| address.ip()) {
+        Some(IpAddr::V4(ip)) => from[..4].copy_from_slice(&ip.octets()),
+        Some(IpAddr::V6(ip)) => from.copy_from_slice(&ip.octets()[..8]),
+        None => {}
+    }
+    from
+}
+
+/// Where one more connection of `from` finds room. If there is none, the one that has rested longest of whoever has the
+/// most makes room, unless that is `from`: who takes all places shall not keep the others out.
+fn place(connections: &mut Vec<Connection>, most: usize, from: From) -> Option<&mut Vec<Connection>> {
+    if connections.len() >= most {
+        let mut counts: HashMap<From, usize> = HashMap::new();
+        for connection in connections.iter() {
+            *counts.entry(connection.from).or_default() += 1;
+        }
+        let own = counts.get(&from).copied().unwrap_or_default();
+        let (greedy, _) =
+            counts.into_iter().filter(|(_, count)| *count > own + 1).max_by_key(|(_, count)| *count)?;
+        let of_greedy = connections.iter().enumerate().filter(|(_, connection)| connection.from == greedy);
+        let (rests, _) = of_greedy.min_by_key(|(_, connection)| connection.moved)?;
+        connections.swap_remove(rests);
+    }
+    Some(connections)
 }
 
 /// One connection and the one to the container.
@@ -88,16 +169,19 @@ impl Ports {
 struct Connection {
     client: OwnedFd,
     server: OwnedFd,
+    from: From,
     connected: bool,
     /// From client to server, and back.
     flows: [Flow; 2],
+    /// When anything was last passed on.
+    moved: Instant,
 }
 
-/// One direction, by way of a pipe, as splice(2) needs one.
-#[derive(Debug)]
+/// One direction.
+#[derive(Debug, Default)]
 struct Flow {
-    pipe: (OwnedFd, OwnedFd),
-    inside: usize,
+    /// What the sink has not taken yet.
+    left: Vec<u8>,
     /// The source has ended.
     ended: bool,
     /// And the sink has been told.
@@ -105,84 +189,103 @@ struct Flow {
 }
 
 impl Flow {
-    fn new() -> Result<Self, Errno> {
-        let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { pipe, inside: 0, ended: false, told: false })
-    }
-
-    /// Moves what there is.
-    fn pass(&mut self, from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-        let moving = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    /// Moves what there is; whether it was anything.
+    fn pass(&mut self, from: &OwnedFd, to: &OwnedFd, buffer: &mut [u8]) -> Result<bool, Errno> {
+        let mut moved = false;
         // A connection that never rests may not keep the container's output waiting.
         for _ in 0..16 {
-            if self.inside == 0 && !self.ended {
-                match splice(from, None, &self.pipe.1, None, AT_ONCE, moving) {
-                    Ok(0) => self.ended = true,
-                    Ok(n) => self.inside = n,
-                    Err(Errno::AGAIN) => return Ok(()),
+            let mut rest: &[u8] = if self.left.is_empty() && !self.ended {
+                match recv(from, &mut *buffer, RecvFlags::DONTWAIT) {
+                    Ok((0, _)) => {
+                        self.ended = true;
+                        &[]
+                    }
+                    Ok((n, _)) => &buffer[..n],
+                    Err(Errno::AGAIN) => return Ok(moved),
+                    Err(e) => return Err(e),
+                }
+            } else {
+                &self.left[..]
+            };
+            let whole = rest.len();
+            while !rest.is_empty() {
+                match send(to, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                    Ok(n) => rest = &rest[n..],
+                    Err(Errno::AGAIN) => break,
                     Err(e) => return Err(e),
                 }
             }
-            while self.inside > 0 {
-                match splice(&self.pipe.0, None, to, None, self.inside, moving) {
-                    Ok(n) => self.inside -= n,
-                    Err(Errno::AGAIN) => return Ok(()),
-                    Err(e) => return Err(e),
-                }
+            moved |= rest.len() < whole || self.ended && !self.told;
+            if !rest.is_empty() {
+                self.left = rest.to_vec();
+                return Ok(moved);
             }
+            self.left = Vec::new();
             if self.ended {
                 if !self.told {
                     self.told = true;
                     let _ = shutdown(to, Shutdown::Write);
                 }
-                return Ok(());
+                return Ok(moved);
             }
         }
-        Ok(())
+        Ok(moved)
     }
 }
 
 impl Connection {
-    fn open(client: OwnedFd, to: SocketAddr) -> Result<Self, Errno> {
+    fn open(client: OwnedFd, from: From, to: SocketAddr) -> Result<Self, Errno> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let server = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        for socket in [&client, &server] {
+            // Who has gone without a word would have its place for ever.
+            set_socket_keepalive(socket, true)?;
+            set_tcp_keepidle(socket, KEEPALIVE)?;
+            set_tcp_keepintvl(socket, KEEPALIVE)?;
+        }
         let connected = match connect(&server, &to) {
             Ok(()) => true,
             Err(Errno::INPROGRESS) => false,
             Err(e) => return Err(e),
         };
-        Ok(Self { client, server, connected, flows: [Flow::new()?, Flow::new()?] })
+        Ok(Self { client, server, from, connected, flows: Default::default(), moved: Instant::now() })
     }
 
-    fn interest(&self) -> [PollFlags; 2] {
-        if !self.connected {
-            return [PollFlags::empty(), PollFlags::OUT];
-        }
-        let [there, back] = &self.flows;
-        let side = |reads: &Flow, writes: &Flow| {
-            let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, !reads.ended && reads.inside == 0);
-            flags.set(PollFlags::OUT, writes.inside > 0);
-            flags
+    fn poll(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let interest = if self.connected {
+            let [there, back] = &self.flows;
+            let side = |reads: &Flow, writes: &Flow| {
+                let mut flags = PollFlags::empty();
+                flags.set(PollFlags::IN, !reads.ended && reads.left.is_empty());
+                flags.set(PollFlags::OUT, !writes.left.is_empty());
+                flags
+            };
+            [side(there, back), side(back, there)]
+        } else {
+            [PollFlags::empty(), PollFlags::OUT]
         };
-        [side(there, back), side(back, there)]
+        let both = [&self.client, &self.server].into_iter().zip(interest);
+        // POLLHUP comes whether it is asked for or not, and again and again.
+        both.filter(|(_, flags)| !flags.is_empty()).map(|(socket, flags)| PollFd::new(socket, flags))
+    }
+
+    fn is_half_closed(&self) -> bool {
+        self.flows.iter().any(|flow| flow.told)
     }
 
     /// Whether it goes on.
-    fn pass(&mut self) -> Result<bool, Errno> {
+    fn pass(&mut self, now: Instant, buffer: &mut [u8]) -> Result<bool, Errno> {
         if !self.connected {
-            let mut fds = [PollFd::new(&self.server, PollFlags::OUT)];
-            let now = rustix::event::Timespec::default();
-            if rustix::event::poll(&mut fds, Some(&now))? == 0 {
-                return Ok(true);
-            }
+            // It is ready, one way or the other.
             socket_error(self.server.as_fd())??;
             self.connected = true;
         }
         let [there, back] = &mut self.flows;
-        there.pass(&self.client, &self.server)?;
-        back.pass(&self.server, &self.client)?;
+        let moved = there.pass(&self.client, &self.server, buffer)?;
+        if back.pass(&self.server, &self.client, buffer)? || moved {
+            self.moved = now;
+        }
         Ok(!(self.flows[0].told && self.flows[1].told))
     }
 }
@@ -191,7 +294,7 @@ impl Connection {
 mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
-    use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 
     /// Runs the loop until `done` says so.
     fn run(ports: &mut Ports, done: impl Fn() -> bool) {
@@ -265,6 +368,125 @@ mod tests {
         });
         run(&mut ports, || client.is_finished());
         assert_eq!(client.join().expect("no panic"), 0);
+    }
+
+    /// Four places; a held socket at each address, whose connections go to `server`.
+    fn narrow(held: &[IpAddr], server: &TcpListener) -> (Ports, Vec<SocketAddr>) {
+        let to = server.local_addr().expect("an address");
+        let held: Vec<_> = held.iter().map(|ip| TcpListener::bind((*ip, 0)).expect("bind")).collect();
+        let at = held.iter().map(|held| held.local_addr().expect("an address")).collect();
+        let all: Vec<_> = held.iter().map(|_| tcp(to)).collect();
+        let mut ports = Ports::new(held.into_iter().map(Into::into).collect(), &all);
+        ports.most = 4;
+        (ports, at)
+    }
+
+    #[test]
+    fn who_takes_all_places_does_not_keep_others_out() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let (mut ports, at) = narrow(&[Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()], &server);
+        let mut greedy = Vec::new();
+        for n in 1..=4 {
+            greedy.push(TcpStream::connect(at[0]).expect("connect"));
+            while ports.connections.len() < n {
+                ports.ready();
+            }
+        }
+        // Its own fifth one finds no place.
+        let mut fifth = TcpStream::connect(at[0]).expect("connect");
+        while fifth.set_nonblocking(true).is_ok() && would_block(&mut fifth) {
+            ports.ready();
+        }
+        // The longest at rest makes room for another one's, who then has as much room as anybody.
+        let mut other = TcpStream::connect(at[1]).expect("connect");
+        greedy[0].set_nonblocking(true).expect("nonblocking");
+        while would_block(&mut greedy[0]) {
+            ports.ready();
+        }
+        assert_eq!(ports.connections.len(), 4);
+        other.write_all(b"x").expect("write");
+        for mut rests in greedy.drain(1..) {
+            rests.set_nonblocking(true).expect("nonblocking");
+            assert!(would_block(&mut rests));
+        }
+        let mut met = (0..5).map(|_| server.accept().expect("accept").0);
+        let mut last = met.by_ref().last().expect("a connection");
+        last.set_nonblocking(true).expect("nonblocking");
+        run(&mut ports, || matches!(last.peek(&mut [0]), Ok(1)));
+        let mut byte = [0];
+        last.read_exact(&mut byte).expect("read");
+        assert_eq!(&byte, b"x");
+    }
+
+    /// Whether it is open and has nothing to read.
+    fn would_block(stream: &mut TcpStream) -> bool {
+        stream.read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    #[test]
+    fn an_open_connection_may_rest_and_a_half_closed_one_not_for_ever() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let (mut ports, at) = narrow(&[Ipv4Addr::LOCALHOST.into()], &server);
+        let connect = || TcpStream::connect(at[0]).expect("connect");
+        let (_open, half) = (connect(), connect());
+        half.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        while !ports.connections.iter().any(Connection::is_half_closed) || ports.connections.len() < 2 {
+            ports.ready();
+        }
+        let left = ports.deadline().expect("a deadline").saturating_duration_since(Instant::now());
+        assert!(left > HALF_CLOSED / 2 && left <= HALF_CLOSED, "{left:?}");
+        for connection in &mut ports.connections {
+            connection.moved = connection.moved.checked_sub(HALF_CLOSED).expect("an earlier time");
+        }
+        ports.ready();
+        assert_eq!((ports.connections.len(), ports.deadline()), (1, None));
+        assert!(!ports.connections[0].is_half_closed());
+    }
+
+    #[test]
+    fn without_descriptors_nothing_is_accepted_and_nothing_spins() {
+        struct Limit(rustix::process::Rlimit);
+        impl Drop for Limit {
+            fn drop(&mut self) {
+                rustix::process::setrlimit(Resource::Nofile, self.0.clone()).expect("setrlimit");
+            }
+        }
+        let server = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let (mut ports, at) = narrow(&[Ipv4Addr::LOCALHOST.into()], &server);
+        let _client = TcpStream::connect(at[0]).expect("connect");
+        let limit = Limit(getrlimit(Resource::Nofile));
+        rustix::process::setrlimit(
+            Resource::Nofile,
+            rustix::process::Rlimit { current: Some(0), maximum: limit.0.maximum },
+        )
+        .expect("setrlimit");
+        ports.ready();
+        let mut fds = Vec::new();
+        ports.poll(&mut fds);
+        assert!(fds.is_empty() && ports.connections.is_empty());
+        drop(fds);
+        let until = ports.deadline().expect("a deadline");
+        drop(limit);
+        while Instant::now() < until {
+            std::thread::sleep(until - Instant::now());
+        }
+        ports.ready();
+        assert_eq!(ports.connections.len(), 1);
+    }
+
+    #[test]
+    fn a_port_that_nobody_listens_at_yet_is_listened_at() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let held =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socket");
+        rustix::net::bind(&held, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("bind");
+        let at = SocketAddr::try_from(rustix::net::getsockname(&held).expect("a name")).expect("an address");
+        let mut ports = Ports::new(vec![held], &[tcp(server.local_addr().expect("an address"))]);
+        let _client = TcpStream::connect(at).expect("connect");
+        while ports.connections.is_empty() {
+            ports.ready();
+        }
+        assert_eq!(ports.connections.len(), 1);
     }
 
     #[test]

@@ -222,13 +222,13 @@ impl Monitor {
         self.clients.poll(&mut fds);
         self.streams.poll(&mut fds);
         self.ports.poll(&mut fds);
-        let left = match self.at {
-            At::Delay(until) => Some(until.saturating_duration_since(Instant::now())),
+        let created = match self.at {
+            At::Delay(until) => Some(until),
             _ => None,
         };
-        let left = left.map(|left| Timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
+        let left = created.into_iter().chain(self.ports.deadline()).min().map(|until| {
+            let left = until.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
         });
         match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
