@@ -3,20 +3,22 @@
 #![forbid(unsafe_code)]
 
 use super::Root;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::sys;
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, open, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
-    move_mount,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
+    mount_change, move_mount, open_tree,
 };
 use rustix::process::chdir;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::Deserialize;
 use std::ffi::CString;
+use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What every overlay has, whatever the kernel's defaults: a walk of `upper` is then all that the container changed.
 const OPTIONS: [&str; 4] = ["redirect_dir=off", "metacopy=off", "index=off", "xino=auto"];
@@ -26,16 +28,22 @@ const OPTIONS: [&str; 4] = ["redirect_dir=off", "metacopy=off", "index=off", "xi
 pub(super) struct HostMounts(OwnedFd);
 
 impl HostMounts {
-    /// Leaves it for a copy, where the host's unmounts still arrive and from which nothing goes back.
+    /// Leaves it for a copy, where the host's unmounts still arrive and from which nothing goes back, except from the
+    /// directories `shared`: what is mounted below a bind mount of one of them appears in the host.
     ///
     /// # Errors
-    /// Those of open(2), unshare(2) and mount(2).
-    pub fn leave() -> Result<Self> {
+    /// Those of open(2), unshare(2), mount(2) and open_tree(2).
+    pub fn leave(shared: &[PathBuf]) -> Result<Self> {
         let host = open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .context(|| "open /proc/self/ns/mnt")?;
         sys::unshare_mounts().context(|| "unshare the mount namespace")?;
+        // Here the mounts are still peers of the host's, and so are copies of them, which stay it below.
+        let copies = shared.iter().map(|path| Peer::of(path)).collect::<Result<Vec<_>>>()?;
         mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
             .context(|| "make / a recursive slave")?;
+        for copy in copies {
+            copy.cover()?;
+        }
         Ok(Self(host))
     }
 
@@ -47,6 +55,79 @@ impl HostMounts {
         move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Mount))
             .context(|| "setns to the mount namespace of the host")
     }
+}
+
+/// A copy of what is mounted at a directory, and whatever is mounted there in one of the two is mounted in the other.
+struct Peer<'a> {
+    path: &'a Path,
+    tree: OwnedFd,
+    /// The mount that the directory is on.
+    mount: u64,
+}
+
+impl<'a> Peer<'a> {
+    fn of(path: &'a Path) -> Result<Self> {
+        let (mount, inode) = place_of(path)?;
+        if (mount, inode) == place_of(Path::new("/"))? {
+            // A process finds its root directory by itself, and not what is mounted over it.
+            return Err(Error::new(Kind::Unsupported, "/ cannot be bound with shared or rshared")
+                .remedy("bind the directories that need it, or use rslave"));
+        }
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(CWD, path, flags).context(|| format!("open_tree {}", path.display()))?;
+        Ok(Self { path, tree, mount })
+    }
+
+    /// Mounts it over the directory, so that who binds that binds this.
+    fn cover(self) -> Result<()> {
+        // It is below one that was mounted meanwhile, or twice in the list. What is mounted there goes to the host.
+        if place_of(self.path)?.0 != self.mount {
+            return Ok(());
+        }
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+        move_mount(self.tree.as_fd(), "", CWD, self.path, flags)
+            .context(|| format!("move_mount {}", self.path.display()))
+    }
+}
+
+/// The mount that a file is on, and its inode there.
+fn place_of(path: &Path) -> Result<(u64, u64)> {
+    let asked = StatxFlags::MNT_ID | StatxFlags::INO;
+    let found = statx(CWD, path, AtFlags::empty(), asked).context(|| format!("stat {}", path.display()))?;
+    if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return Err(Error::new(Kind::Unsupported, "shared bind mounts need Linux 5.8"));
+    }
+    Ok((found.stx_mnt_id, found.stx_ino))
+}
+
+/// The sources of the bind mounts with `shared` or `rshared` in the config.json of `bundle`; none if there is no such
+/// file, about which the runtime has its own words.
+pub(super) fn shared(bundle: &Path) -> Vec<PathBuf> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        mounts: Vec<Mount>,
+    }
+    #[derive(Deserialize)]
+    struct Mount {
+        #[serde(default)]
+        source: PathBuf,
+        #[serde(default)]
+        options: Vec<String>,
+    }
+    let text = fs::read_to_string(bundle.join("config.json")).unwrap_or_default();
+    // Few have one, and the whole is long.
+    if !text.contains("shared\"") {
+        return Vec::new();
+    }
+    let has =
+        |mount: &Mount, names: [&str; 2]| mount.options.iter().any(|option| names.contains(&option.as_str()));
+    let mounts = serde_json::from_str(&text).map_or(Vec::new(), |config: Config| config.mounts);
+    let shared =
+        mounts.into_iter().filter(|mount| has(mount, ["bind", "rbind"]) && has(mount, ["shared", "rshared"]));
+    // As the runtime takes it.
+    shared.map(|mount| bundle.join(mount.source)).collect()
 }
 
 /// Mounts `root` at its `merged`.
@@ -134,7 +215,6 @@ pub(super) fn check(root: &Root) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     /// Mounts in a mount namespace of this thread's own.
     fn mounted(old_kernel: bool) {
@@ -162,7 +242,7 @@ mod tests {
         };
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let _host = HostMounts::leave().expect("a mount namespace");
+                let _host = HostMounts::leave(&[]).expect("a mount namespace");
                 let dir = |path: &Path| open(path, OFlags::PATH, Mode::empty()).expect("open");
                 let lower: Vec<_> = root.lower.iter().map(|path| dir(path)).collect();
                 let fds = (dir(&root.upper), dir(&root.work), dir(&root.merged));
@@ -193,5 +273,69 @@ mod tests {
     #[test]
     fn kernels_without_lowerdir_plus_get_the_layers_by_their_descriptors() {
         mounted(true);
+    }
+
+    #[test]
+    fn what_a_container_mounts_below_a_shared_directory_appears_in_the_host() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let dir =
+            std::env::temp_dir().join(format!("rrunctl-shared-{}", crate::home::unique().expect("random")));
+        fs::DirBuilder::new().recursive(true).create(dir.join("alone")).expect("mkdir");
+        let tmpfs = |at: &Path| mount("none", at, "tmpfs", MountFlags::empty(), c"").expect("mount");
+        let mounts = || fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+        let is_mounted = |path: &Path| mounts().contains(&format!(" {} ", path.display()));
+        let (a, link) = (dir.join("a"), dir.join("link"));
+        std::thread::scope(|scope| {
+            // The host.
+            let host = scope.spawn(|| {
+                sys::unshare_mounts().expect("unshare");
+                mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+                    .expect("private");
+                tmpfs(&dir);
+                for name in ["a/sub", "a/x", "b", "alone"] {
+                    fs::DirBuilder::new().recursive(true).create(dir.join(name)).expect("mkdir");
+                }
+                std::os::unix::fs::symlink("a", &link).expect("symlink");
+                mount_change(&dir, MountPropagationFlags::SHARED).expect("shared");
+                let e = std::thread::scope(|scope| {
+                    scope.spawn(|| HostMounts::leave(&["/".into()]).expect_err("refused").to_string()).join()
+                });
+                assert!(e.expect("no panic").starts_with("/ cannot be bound with shared"));
+                let before = mounts().lines().count();
+                let all = [a.clone(), a.join("sub"), link.clone(), a.clone()];
+                std::thread::scope(|scope| {
+                    let monitor = scope.spawn(|| {
+                        let _host = HostMounts::leave(&all).expect("a mount namespace");
+                        assert!(is_mounted(&a));
+                        tmpfs(&a.join("x"));
+                        tmpfs(&dir.join("b"));
+                    });
+                    monitor.join().expect("no panic");
+                });
+                assert!(is_mounted(&a.join("x")) && !is_mounted(&dir.join("b")));
+                assert_eq!(mounts().lines().count(), before + 1);
+            });
+            host.join().expect("no panic");
+        });
+        fs::remove_dir_all(&dir).expect("remove");
+    }
+
+    #[test]
+    fn the_shared_directories_are_those_of_the_bundle() {
+        let dir =
+            std::env::temp_dir().join(format!("rrunctl-shared-{}", crate::home::unique().expect("random")));
+        fs::create_dir(&dir).expect("mkdir");
+        assert!(shared(&dir).is_empty());
+        let text = r#"{"root":{"path":"x"},"mounts":[{"destination":"/proc","type":"proc"},
+            {"source":"/a","options":["rbind","rshared"]},{"source":"/b","options":["rbind","rslave"]},
+            {"source":"c","options":["bind","shared"]},{"source":"tmpfs","options":["shared"]}]}"#;
+        fs::write(dir.join("config.json"), text).expect("write");
+        assert_eq!(shared(&dir), [PathBuf::from("/a"), dir.join("c")]);
+        fs::write(dir.join("config.json"), "\"shared\"").expect("write");
+        assert!(shared(&dir).is_empty());
+        fs::remove_dir_all(&dir).expect("remove");
     }
 }

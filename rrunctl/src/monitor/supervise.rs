@@ -155,7 +155,7 @@ fn prepare(settings: &Settings, run: &RunDir) -> Result<Prepared> {
         Driver::JsonFile => Some(JsonFile::open(&settings.log)?),
         Driver::None => None,
     };
-    let host = HostMounts::leave()?;
+    let host = HostMounts::leave(&root::shared(&settings.bundle))?;
     if let Some(overlay) = &settings.root {
         root::check(overlay)?;
         root::mount_overlay(overlay)?;

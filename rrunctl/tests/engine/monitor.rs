@@ -745,6 +745,51 @@ fn a_port_is_held_and_what_reaches_it_is_passed_to_the_container() {
     TcpListener::bind(address).expect("free");
 }
 
+/// A tmpfs of the host that is a shared mount, as `/` is where systemd runs.
+struct SharedMount(PathBuf);
+
+impl SharedMount {
+    fn new() -> Self {
+        use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+        let unique = rrunctl::home::unique().expect("random");
+        let at = std::env::temp_dir().join(format!("rrunctl-shared-{unique}"));
+        fs::create_dir(&at).expect("mkdir");
+        mount("none", &at, "tmpfs", MountFlags::empty(), c"").expect("mount");
+        mount_change(&at, MountPropagationFlags::SHARED).expect("share");
+        Self(at)
+    }
+}
+
+impl Drop for SharedMount {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).expect("unmount");
+        fs::remove_dir(&self.0).expect("remove");
+    }
+}
+
+#[test]
+fn what_a_container_mounts_below_a_shared_bind_mount_appears_on_the_host() {
+    let shared = SharedMount::new();
+    fs::create_dir(shared.0.join("in")).expect("mkdir");
+    let script = "busybox mount -t tmpfs none /shared/in && echo x > /shared/in/file";
+    let container = Container::new(script).with(|_, config| {
+        let mount = json!({
+            "destination": "/shared", "type": "bind", "source": shared.0, "options": ["rbind", "rshared"],
+        });
+        config["mounts"].as_array_mut().expect("a list").push(mount);
+        config["linux"]["rootfsPropagation"] = "shared".into();
+        let all = ["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"];
+        config["process"]["capabilities"] = json!({"bounding": all, "permitted": all, "effective": all});
+    });
+    let (exit, _, err) = container.run();
+    assert_eq!((exit.code, text(&err)), (0, ""));
+    assert_eq!(fs::read_to_string(shared.0.join("in/file")).expect("mounted here too"), "x\n");
+    // Nothing else came with it.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let here = shared.0.display().to_string();
+    assert_eq!(mounts.lines().filter(|line| line.contains(&here)).count(), 2, "{mounts}");
+}
+
 #[test]
 fn a_stop_while_the_next_run_is_being_made_is_answered_when_there_is_none() {
     let container = Container::new("echo run");
