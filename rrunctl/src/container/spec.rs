@@ -317,6 +317,15 @@ fn given(of: &Input<'_>) -> Result<(Vec<Value>, Option<&'static str>)> {
                 point.name, point.destination
             )));
         }
+        let subpath = point.spec.volume_options.as_ref().map_or("", |options| options.subpath.as_str());
+        if !subpath.is_empty() {
+            // By its path it would be followed out of the volume: who has that can put a link there.
+            return Err(Error::new(
+                crate::error::Kind::Unsupported,
+                format!("volume-subpath is not supported: mount the whole volume {}", point.name),
+            )
+            .remedy(format!("what was asked for is {subpath} in it")));
+        }
         let asked = point.spec.bind_options.clone().unwrap_or_default();
         let mut options = vec![if asked.non_recursive { "bind" } else { "rbind" }];
         if !point.rw {

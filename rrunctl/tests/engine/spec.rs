@@ -31,6 +31,10 @@ fn machine() -> Host {
 
 /// config.json for a Config and a HostConfig, over those of `docker create busybox true`.
 fn spec(config: &Value, host: &Value) -> Value {
+    try_spec(config, host).expect("a config.json")
+}
+
+fn try_spec(config: &Value, host: &Value) -> rrunctl::Result<Value> {
     let mut all = json!({"Hostname": "c0ffee", "Cmd": ["true"], "Image": "busybox"});
     all.as_object_mut().expect("an object").extend(config.as_object().expect("an object").clone());
     let config: Config = serde_json::from_value(all).expect("a Config");
@@ -73,7 +77,15 @@ fn spec(config: &Value, host: &Value) -> Value {
         init: Some(Path::new("/usr/bin/docker-init")),
         looked_up: &looked_up,
     };
-    make(&input).expect("a config.json")
+    make(&input)
+}
+
+#[test]
+fn a_part_of_a_volume_is_refused_rather_than_the_whole_mounted() {
+    let host = |subpath: &str| json!({"Mounts": [{"Type": "volume", "Source": "v", "Target": "/t", "VolumeOptions": {"Subpath": subpath}}]});
+    assert!(try_spec(&json!({}), &host("")).is_ok());
+    let e = try_spec(&json!({}), &host("a/b")).expect_err("refused").to_string();
+    assert!(e.starts_with("volume-subpath is not supported: mount the whole volume v"), "{e}");
 }
 
 /// Every leaf by its pointer; a mount is one leaf, by its place, and the order of mounts another.
