@@ -13,8 +13,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 /// How many there are at most; more wait to be accepted.
 const CLIENTS: usize = 128;
-/// The longest packet that anybody has reason to send.
-const PACKET: usize = 1024;
+/// The longest packet that anybody has reason to send: the names of a hundred networks.
+const PACKET: usize = 16 * 1024;
 
 /// All clients.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Monitor {
     /// What is answered at once, if it is.
     fn answer(&mut self, n: usize, request: Request, fds: Vec<OwnedFd>) -> Result<Option<Reply>> {
         match request {
-            Request::Ports | Request::Begin => {
+            Request::Ports | Request::Dns | Request::Begin => {
                 return Err(Error::conflict("the container is created already"));
             }
             Request::Start if self.at != At::Created => {
@@ -164,7 +164,11 @@ impl Monitor {
                 }
                 return Ok(Some(Reply::Status(self.status())));
             }
-            Request::Policy { restart } => self.settings.restart = restart,
+            Request::Policy { restart } => {
+                self.settings.restart = restart;
+                self.keep_settings();
+            }
+            Request::Names { networks } => self.set_names(networks)?,
             Request::Status => return Ok(Some(Reply::Status(self.status()))),
         }
         Ok(Some(Reply::Done))

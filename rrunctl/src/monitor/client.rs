@@ -7,6 +7,7 @@ use super::restart::Restart;
 use super::{Settings, run_dir};
 use crate::error::{Context as _, Error, Result};
 use crate::home;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use serde::Deserialize;
@@ -16,10 +17,13 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest reply: rrun's error texts have no limit of their own.
 const PACKET: usize = 64 * 1024;
+/// How long a monitor may take to listen, and how long to answer what needs no rrun: together what whoever lists
+/// containers waits for one that is stopped or otherwise broken.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a monitor is started with.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Setup {
     pub settings: Settings,
     /// The sockets of the published ports, bound, and those of TCP listening; as many as [`Settings::ports`].
     pub ports: Vec<OwnedFd>,
+    /// The sockets of the name server, as [`crate::network::dns::listen`] makes them; with [`Settings::dns`] only.
+    pub dns: Option<[OwnedFd; 2]>,
 }
 
 /// Starts a monitor, and returns when its container is created. Until somebody starts it, the container is there for
@@ -40,9 +46,12 @@ pub struct Setup {
 /// # Errors
 /// rrun's own words if it could not create the container; then nothing of it is left, and `ended` is not run.
 pub fn spawn(setup: &Setup) -> Result<Client> {
-    let Setup { monitor, file, settings, ports } = setup;
+    let Setup { monitor, file, settings, ports, dns } = setup;
     if ports.len() != settings.ports.len() {
         return Err(Error::invalid("as many sockets as ports"));
+    }
+    if dns.is_some() != settings.dns.is_some() {
+        return Err(Error::invalid("a name server has its sockets and its settings, or neither"));
     }
     DirBuilder::new()
         .recursive(true)
@@ -69,6 +78,9 @@ pub fn spawn(setup: &Setup) -> Result<Client> {
     for some in ports.chunks(FDS) {
         let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
         client.send(&Request::Ports, &some)?;
+    }
+    if let Some(dns) = dns {
+        client.send(&Request::Dns, &dns.each_ref().map(AsFd::as_fd))?;
     }
     client.send(&Request::Begin, &[])?;
     match client.reply()? {
@@ -101,19 +113,23 @@ impl Client {
     /// Connects to the monitor of the container with the run directory `run`; `None` if none is alive: see [`find`].
     ///
     /// # Errors
-    /// Those of open(2), flock(2) and connect(2), and a monitor that does not listen.
+    /// Those of open(2), flock(2) and connect(2), and a monitor that does not listen for 5 s.
     pub fn connect(run: &Path) -> Result<Option<Self>> {
+        let until = Instant::now() + PATIENCE;
         // It may be about to listen, or about to leave.
-        for _ in 0..5000 {
+        loop {
             if !run_dir::is_alive(run)? {
                 return Ok(None);
             }
-            if let Some(socket) = run_dir::connection(run)? {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(silent(run, "listen"));
+            }
+            if let Some(socket) = run_dir::connection(run, left)? {
                 return Ok(Some(Self { socket, run: run.to_owned() }));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        Err(Error::system(format!("{}: the monitor is alive but does not listen", run.display())))
     }
 
     /// Executes the container's program.
@@ -121,7 +137,8 @@ impl Client {
     /// # Errors
     /// rrun's words, or that it was started before.
     pub fn start(&self) -> Result<()> {
-        self.ask(&Request::Start, &[])
+        self.send(&Request::Start, &[])?;
+        done(&self.reply()?)
     }
 
     /// Begins to wait: how the container ends is not missed from here on. It has a connection of its own.
@@ -183,7 +200,8 @@ impl Client {
     /// # Errors
     /// The monitor has gone.
     pub fn stop_restarting(&self) -> Result<Status> {
-        self.status_after(&Request::StopRestarting)
+        self.send(&Request::StopRestarting, &[])?;
+        status(self.reply()?)
     }
 
     /// Changes the restart policy.
@@ -194,33 +212,49 @@ impl Client {
         self.ask(&Request::Policy { restart }, &[])
     }
 
-    /// What the container is in.
+    /// Changes whose names the container's name server answers, from the next question on: what [`super::Dns::networks`]
+    /// says. It keeps them over restarts.
     ///
     /// # Errors
-    /// The monitor has gone.
+    /// There is no name server, there are more networks than find room in a packet (about a hundred), or the monitor
+    /// has gone.
+    pub fn set_names(&self, networks: Vec<(PathBuf, String)>) -> Result<()> {
+        self.ask(&Request::Names { networks }, &[])
+    }
+
+    /// What the container is in; answered while rrun is at work, too.
+    ///
+    /// # Errors
+    /// The monitor has gone, or does not answer for 5 s.
     pub fn status(&self) -> Result<Status> {
-        self.status_after(&Request::Status)
+        self.send(&Request::Status, &[])?;
+        status(self.reply_soon()?)
     }
 
-    fn status_after(&self, request: &Request) -> Result<Status> {
-        self.send(request, &[])?;
-        match self.reply()? {
-            Reply::Status(status) => Ok(status),
-            reply => Err(unexpected(&reply)),
-        }
-    }
-
+    /// Asks what is done at once.
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
         self.send(request, fds)?;
-        match self.reply()? {
-            Reply::Done => Ok(()),
-            reply => Err(unexpected(&reply)),
+        done(&self.reply_soon()?)
+    }
+
+    fn reply_soon(&self) -> Result<Reply> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&left)) {
+                Ok(0) => return Err(silent(&self.run, "answer")),
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return self.reply(),
+            }
         }
     }
 
     fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
         send(self.socket.as_fd(), request, fds, SendFlags::empty()).map_err(|e| match e.errno() {
             Some(Errno::PIPE | Errno::CONNRESET) => gone(),
+            // SO_SNDTIMEO: so much was asked already that is not read.
+            Some(Errno::AGAIN) => silent(&self.run, "read what it is asked"),
             _ => e,
         })
     }
@@ -320,6 +354,22 @@ pub fn find(settings: &Settings) -> Result<Found> {
 
 fn gone() -> Error {
     Error::not_found("the container's monitor has gone")
+}
+
+fn silent(run: &Path, what: &str) -> Error {
+    Error::system(format!("{}: the monitor is alive but does not {what}", run.display()))
+        .remedy("is it stopped? its pid is in `pid` there")
+}
+
+fn done(reply: &Reply) -> Result<()> {
+    if matches!(reply, Reply::Done) { Ok(()) } else { Err(unexpected(reply)) }
+}
+
+fn status(reply: Reply) -> Result<Status> {
+    match reply {
+        Reply::Status(status) => Ok(status),
+        reply => Err(unexpected(&reply)),
+    }
 }
 
 fn unexpected(reply: &Reply) -> Error {

@@ -3,6 +3,7 @@
 //! ```text
 //!  rrunctl ── spawn ─► rrunmon ── mount namespace, overlayfs ── rrun create ─► created{pid}, or rrun's error
 //!     │                   │ ◄── start, wait, attach, resize … over RUN/ctl.sock
+//!     │                   │ ◄── the container's questions for names, at sockets in its network namespace
 //!     └─ may end          ├─ output ─► log ─► whoever is attached
 //!                         ├─ init ends: exit.json ─► streams close ─► waiters ─► rrun delete
 //!                         ├─ restart policy: sleeps, and creates again from the same bundle
@@ -78,6 +79,9 @@ pub struct Settings {
     pub restart: Restart,
     /// For each of [`Setup::ports`], in order, what it is for.
     pub ports: Vec<Port>,
+    /// What the name server knows that answers at [`Setup::dns`]; nothing where the container has none.
+    #[serde(default)]
+    pub dns: Option<Dns>,
     /// Run when the container has ended for good; its end is waited for. Empty: nothing is run.
     pub ended: Vec<String>,
 }
@@ -120,6 +124,17 @@ pub enum Driver {
     JsonFile,
     /// Kept nowhere.
     None,
+}
+
+/// What a container's name server knows: [`crate::network::dns`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// The servers that are asked for all other names, in this order, from the network namespace of whoever spawns.
+    pub servers: Vec<SocketAddr>,
+    /// For each network whose names it answers, the directory of its leases and its name: [`Networks::names`].
+    ///
+    /// [`Networks::names`]: crate::network::Networks::names
+    pub networks: Vec<(PathBuf, String)>,
 }
 
 /// What an inherited socket is for.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// How many descriptors go with one packet; the kernel's limit (SCM_MAX_FD) is 253.
 pub(super) const FDS: usize = 128;
@@ -24,6 +25,8 @@ pub(super) const FDS: usize = 128;
 pub(super) enum Request {
     /// From [`super::spawn`]: some of the sockets of the ports come with it.
     Ports,
+    /// From [`super::spawn`]: the two sockets of the name server come with it.
+    Dns,
     /// From [`super::spawn`]: make the container. Answered by `Created`.
     Begin,
     /// Execute its program.
@@ -38,6 +41,8 @@ pub(super) enum Request {
     StopRestarting,
     /// Another policy.
     Policy { restart: Restart },
+    /// The networks whose names its name server answers.
+    Names { networks: Vec<(PathBuf, String)> },
     /// What it does.
     Status,
 }

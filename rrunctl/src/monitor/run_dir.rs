@@ -6,6 +6,7 @@ use super::now;
 use crate::error::{Context as _, Error, Result};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, open, openat, stat, unlinkat};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -138,20 +139,23 @@ pub(super) fn is_alive(run: &Path) -> Result<bool> {
     }
 }
 
-/// A connection to the monitor, if its socket is there.
+/// A connection to the monitor, if its socket is there. `patience` is how long it may take to be accepted, and how long
+/// each packet to be sent: with a monitor that is stopped, both wait as soon as its queue is full.
 ///
 /// # Errors
 /// Those of open(2), socket(2) and connect(2).
-pub(super) fn connection(run: &Path) -> Result<Option<OwnedFd>> {
+pub(super) fn connection(run: &Path, patience: Duration) -> Result<Option<OwnedFd>> {
     let dir = directory(run)?;
     let connected = || {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        // SO_SNDTIMEO is connect(2)'s of a Unix socket as well.
+        set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
         connect(&socket, &address(&dir, SOCKET)?)?;
         Ok(socket)
     };
     match connected() {
         Ok(socket) => Ok(Some(socket)),
-        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => Ok(None),
         Err(e) => Err(Error::from(e).context(format!("connect to {}", run.join(SOCKET).display()))),
     }
 }
@@ -179,6 +183,7 @@ mod tests {
         assert!(!is_alive(&path).expect("known"));
         let first = RunDir::lock(&path).expect("alive");
         let listener = first.listen().expect("listening");
+        let connection = |path: &Path| connection(path, Duration::from_secs(1));
         assert!(is_alive(&path).expect("known") && connection(&path).expect("known").is_some());
         assert!(RunDir::lock(&path).expect_err("taken").to_string().contains("a monitor is alive"));
         // As SIGKILL leaves it: the files are there, the lock and the socket are not.

@@ -17,8 +17,9 @@ use super::root::{self, HostMounts};
 use super::run_dir::RunDir;
 use super::runtime::Runtime;
 use super::streams::Streams;
-use super::{Driver, Settings, now};
+use super::{Dns, Driver, Settings, now};
 use crate::error::{Context as _, Error, Result};
+use crate::network::dns::Responder;
 use crate::sys;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{Mode, OFlags};
@@ -27,10 +28,12 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, accept_with, recvmsg,
 };
 use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, setsid, umask, wait, waitpid};
+use serde::Serialize;
 use std::fs;
-use std::io::IoSliceMut;
+use std::io::{IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -52,6 +55,7 @@ pub(super) enum At {
 #[derive(Debug)]
 pub(super) struct Monitor {
     pub settings: Settings,
+    settings_path: PathBuf,
     exit_path: PathBuf,
     runtime: Runtime,
     host: HostMounts,
@@ -64,6 +68,7 @@ pub(super) struct Monitor {
     /// The log cannot be written, and that was told.
     log_fails: bool,
     ports: Ports,
+    dns: Option<Responder>,
 
     pub at: At,
     init: Option<Pid>,
@@ -98,10 +103,10 @@ pub fn supervise(path: &Path) -> Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .context(|| "open /dev/null")?;
     rustix::stdio::dup2_stdin(&null).context(|| "dup2")?;
-    let begun = begin(path, &spawner).and_then(|(settings, sockets)| {
-        let run = RunDir::lock(&settings.run)?;
-        match prepare(&settings, &run) {
-            Ok(prepared) => Ok(Monitor::new(path, settings, sockets, run, prepared)),
+    let begun = begin(path, &spawner).and_then(|begun| {
+        let run = RunDir::lock(&begun.settings.run)?;
+        match prepare(&begun.settings, &run) {
+            Ok(prepared) => Ok(Monitor::new(path, begun, run, prepared)),
             Err(e) => {
                 run.leave();
                 Err(e)
@@ -118,16 +123,29 @@ pub fn supervise(path: &Path) -> Result<()> {
     }
 }
 
+/// What a monitor is told before it is one.
+#[derive(Debug)]
+struct Begun {
+    settings: Settings,
+    ports: Vec<OwnedFd>,
+    dns: Option<Responder>,
+}
+
 /// Reads the settings, and takes what the spawner sends with its word to begin.
-fn begin(path: &Path, spawner: &OwnedFd) -> Result<(Settings, Vec<OwnedFd>)> {
+fn begin(path: &Path, spawner: &OwnedFd) -> Result<Begun> {
     let text = fs::read(path).context(|| format!("read {}", path.display()))?;
-    let settings =
+    let settings: Settings =
         serde_json::from_slice(&text).map_err(|e| Error::invalid(e.to_string()).context(path.display()))?;
-    let mut sockets = Vec::new();
+    let (mut ports, mut dns) = (Vec::new(), None);
     loop {
         match receive(spawner, &mut [0; 256], RecvFlags::empty())? {
-            Some((Request::Ports, fds)) => sockets.extend(fds),
-            Some((Request::Begin, _)) => return Ok((settings, sockets)),
+            Some((Request::Ports, fds)) => ports.extend(fds),
+            Some((Request::Dns, fds)) => {
+                let sockets = fds.try_into().map_err(|_| Error::invalid("a name server has two sockets"))?;
+                let Dns { servers, networks } = settings.dns.clone().unwrap_or_default();
+                dns = Some(Responder::new(sockets, servers, networks)?);
+            }
+            Some((Request::Begin, _)) => return Ok(Begun { settings, ports, dns }),
             _ => return Err(Error::invalid("nobody says what to do")),
         }
     }
@@ -164,9 +182,11 @@ fn prepare(settings: &Settings, run: &RunDir) -> Result<Prepared> {
 }
 
 impl Monitor {
-    fn new(path: &Path, settings: Settings, sockets: Vec<OwnedFd>, run: RunDir, prepared: Prepared) -> Self {
+    fn new(path: &Path, begun: Begun, run: RunDir, prepared: Prepared) -> Self {
+        let Begun { settings, ports, dns } = begun;
         let Prepared { wake, listener, log, host } = prepared;
         Self {
+            settings_path: path.to_owned(),
             exit_path: path.with_file_name("exit.json"),
             runtime: Runtime::new(&settings),
             host,
@@ -177,7 +197,8 @@ impl Monitor {
             streams: Streams::new(settings.tty, settings.stdin_once),
             log,
             log_fails: false,
-            ports: Ports::new(sockets, &settings.ports),
+            ports: Ports::new(ports, &settings.ports),
+            dns,
             at: At::Gone,
             init: None,
             init_ended: None,
@@ -206,6 +227,9 @@ impl Monitor {
             }
             self.hear();
             self.ports.ready();
+            if let Some(dns) = &mut self.dns {
+                dns.ready();
+            }
             if self.at == At::Created && self.clients.is_empty() {
                 // Whoever made it has gone without starting it, and nobody else knows of it.
                 self.ended(None, Some(Error::system("nobody started it")));
@@ -222,11 +246,16 @@ impl Monitor {
         self.clients.poll(&mut fds);
         self.streams.poll(&mut fds);
         self.ports.poll(&mut fds);
-        let created = match self.at {
+        if let Some(dns) = &self.dns {
+            dns.poll(&mut fds);
+        }
+        let restart = match self.at {
             At::Delay(until) => Some(until),
             _ => None,
         };
-        let left = created.into_iter().chain(self.ports.deadline()).min().map(|until| {
+        let dns = self.dns.as_ref().and_then(Responder::deadline);
+        let until = restart.into_iter().chain(self.ports.deadline()).chain(dns).min();
+        let left = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
         });
@@ -398,13 +427,40 @@ impl Monitor {
     /// Writes `exit.json`. Not to the disk: a power cut ends the container anyhow, and what it leaves of the file is a
     /// container that ended in a way nobody knows.
     fn record(&mut self, exit: Exit) {
-        let new = self.exit_path.with_file_name(".exit.json");
-        let written =
-            serde_json::to_vec(&exit).map_err(std::io::Error::from).and_then(|json| fs::write(&new, json));
-        if let Err(e) = written.and_then(|()| fs::rename(&new, &self.exit_path)) {
-            self.run.tell(&Error::from(e).context(format!("write {}", self.exit_path.display())));
-        }
+        self.write(&self.exit_path, &exit);
         self.last = Some(exit);
+    }
+
+    /// Writes what has changed in `monitor.json`, for whoever [adopts](super::adopt) the container.
+    pub fn keep_settings(&self) {
+        self.write(&self.settings_path, &self.settings);
+    }
+
+    fn write(&self, path: &Path, words: &impl Serialize) {
+        let new = self.exit_path.with_file_name(".monitor.new");
+        let written = serde_json::to_vec(words).map_err(std::io::Error::from).and_then(|json| {
+            fs::OpenOptions::new()
+                .create(true)
+                .write(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)
+                .and_then(|mut file| file.write_all(&json))
+        });
+        if let Err(e) = written.and_then(|()| fs::rename(&new, path)) {
+            self.run.tell(&Error::from(e).context(format!("write {}", path.display())));
+        }
+    }
+
+    /// Other networks' names are answered.
+    pub fn set_names(&mut self, networks: Vec<(PathBuf, String)>) -> Result<()> {
+        let (Some(dns), Some(settings)) = (&mut self.dns, &mut self.settings.dns) else {
+            return Err(Error::conflict("the container has no name server"));
+        };
+        dns.set_networks(networks.clone());
+        settings.networks = networks;
+        self.keep_settings();
+        Ok(())
     }
 
     fn not_created(&mut self, e: Error) {
@@ -466,6 +522,8 @@ impl Monitor {
     fn end(&mut self) {
         self.at = At::Gone;
         self.tell_waiters(Until::Exit);
+        // Its sockets would keep the network namespace, which is taken down next.
+        self.dns = None;
         // From here the container's mounts are none of this process's, so that what is below them can be removed.
         if let Err(e) = self.host.enter() {
             self.run.tell(&e);

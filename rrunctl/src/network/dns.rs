@@ -1,9 +1,13 @@
 //! The name server that a container finds at 127.0.0.11: names of its networks, and for all others the host's servers.
 //!
 //! It listens at ports that the kernel chose, in the container's network namespace, where nf_tables leads port 53 to them:
-//! so 53 is free for a name server that runs in the container. It has no thread and waits for nothing; whoever holds it
-//! polls [`Responder::fds`] and calls [`Responder::ready`]. Names are read from the leases' files at every question, so that
-//! there is nothing to be told and nothing that could be out of date.
+//! so 53 is free for a name server that runs in the container. [`listen`] makes the sockets and the rules, a [`Responder`]
+//! serves them from any process. It has no thread and waits for nothing; whoever holds it polls what [`Responder::poll`]
+//! says and calls [`Responder::ready`]. Names are read from the leases' files when somebody asks, so that there is nothing
+//! to be told and nothing that could be out of date.
+//!
+//! A container can send what it likes: it costs a turn of the loop ([`TURN`] questions), one look at the leases in it, and
+//! no more memory and descriptors than the limits below say.
 
 #![forbid(unsafe_code)]
 
@@ -12,10 +16,12 @@ use super::netlink::Socket;
 use super::netns::Netns;
 use super::nft::{Batch, Family, Hook, Step};
 use crate::error::{Context as _, Result};
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,12 +34,19 @@ const TTL: u32 = 600;
 const DATAGRAM: usize = 512;
 /// How long a server of the host has before the next one is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How many questions may wait for an answer; a container that asks more loses the oldest.
+/// How many questions may wait for an answer of the host's servers. More are not heard, so that a container asks those no
+/// faster than they answer.
 const MOST_PENDING: usize = 128;
-/// How many connections it may have.
+/// How many datagrams are read, and how many pieces of a connection, before others have their turn.
+const TURN: usize = 128;
+/// How many connections it may have; more wait to be accepted.
 const MOST_STREAMS: usize = 16;
 /// How long one may last.
 const STREAM: Duration = Duration::from_secs(20);
+/// How much a connection may have sent that is neither answered nor passed on.
+const MOST_RECEIVED: usize = 8192;
+/// After how long accept(2) is tried again that failed for want of descriptors or memory.
+const REST: Duration = Duration::from_secs(1);
 
 const A: u16 = 1;
 const PTR: u16 = 12;
@@ -275,12 +288,39 @@ struct Pending {
 #[derive(Debug)]
 struct Stream {
     client: TcpStream,
-    server: Option<TcpStream>,
+    server: Option<Server>,
+    /// Neither answered nor passed on.
     received: Vec<u8>,
+    /// What the client has not taken yet; until it has, nothing more is read for it.
+    unsent: Vec<u8>,
     until: Instant,
 }
 
-/// A name server in a container's network namespace.
+/// A connection to a server of the host.
+#[derive(Debug)]
+struct Server {
+    socket: TcpStream,
+    /// Which one.
+    number: usize,
+    /// It is being made until then.
+    connecting: Option<Instant>,
+}
+
+/// Makes the sockets of a name server in the network namespace at `netns`, for UDP and for TCP, and leads port 53 to
+/// them there; what led it elsewhere before is replaced.
+///
+/// # Errors
+/// Those of bind(2) and nf_tables.
+pub fn listen(netns: &Path) -> Result<[OwnedFd; 2]> {
+    Netns::open(netns)?.enter(|| {
+        let udp = UdpSocket::bind((SERVER, 0)).context(|| format!("bind {SERVER}"))?;
+        let tcp = TcpListener::bind((SERVER, 0)).context(|| format!("bind {SERVER}"))?;
+        lead(&[(17, udp.local_addr()?.port()), (6, tcp.local_addr()?.port())])?;
+        Ok([udp.into(), tcp.into()])
+    })
+}
+
+/// A name server for the processes of a network namespace.
 #[derive(Debug)]
 pub struct Responder {
     udp: UdpSocket,
@@ -289,75 +329,98 @@ pub struct Responder {
     networks: Vec<(PathBuf, String)>,
     pending: Vec<Pending>,
     streams: Vec<Stream>,
+    /// The last accept(2) failed for want of something, and is not tried again until then.
+    resting: Option<Instant>,
 }
 
 impl Responder {
-    /// Starts to listen in `netns`. `servers` are asked from the namespace of the calling thread; `networks` are the
-    /// directories of leases, with the networks' names.
+    /// Serves the sockets of [`listen`]. `servers` are asked from the network namespace of the calling thread; `networks`
+    /// are the directories of leases, with the networks' names.
     ///
     /// # Errors
-    /// Those of bind(2) and nf_tables.
-    pub fn open(netns: &Path, servers: Vec<SocketAddr>, networks: Vec<(PathBuf, String)>) -> Result<Self> {
-        let (udp, tcp) = Netns::open(netns)?.enter(|| {
-            let udp = UdpSocket::bind((SERVER, 0)).context(|| format!("bind {SERVER}"))?;
-            let tcp = TcpListener::bind((SERVER, 0)).context(|| format!("bind {SERVER}"))?;
-            udp.set_nonblocking(true)?;
-            tcp.set_nonblocking(true)?;
-            lead(&[(17, udp.local_addr()?.port()), (6, tcp.local_addr()?.port())])?;
-            Ok((udp, tcp))
-        })?;
-        Ok(Self { udp, tcp, servers, networks, pending: Vec::new(), streams: Vec::new() })
+    /// Descriptors that are no sockets.
+    pub fn new(
+        sockets: [OwnedFd; 2],
+        servers: Vec<SocketAddr>,
+        networks: Vec<(PathBuf, String)>,
+    ) -> Result<Self> {
+        let [udp, tcp] = sockets;
+        let (udp, tcp) = (UdpSocket::from(udp), TcpListener::from(tcp));
+        udp.set_nonblocking(true).context(|| "name server's socket for UDP")?;
+        tcp.set_nonblocking(true).context(|| "name server's socket for TCP")?;
+        let (pending, streams) = (Vec::new(), Vec::new());
+        Ok(Self { udp, tcp, servers, networks, pending, streams, resting: None })
+    }
+
+    /// The names of other networks, from the next question on.
+    pub fn set_networks(&mut self, networks: Vec<(PathBuf, String)>) {
+        self.networks = networks;
     }
 
     /// What to poll for.
-    pub fn fds(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
-        let mut fds = vec![(self.udp.as_fd(), PollFlags::IN), (self.tcp.as_fd(), PollFlags::IN)];
-        fds.extend(self.pending.iter().map(|pending| (pending.socket.as_fd(), PollFlags::IN)));
-        for stream in &self.streams {
-            fds.push((stream.client.as_fd(), PollFlags::IN));
-            fds.extend(stream.server.as_ref().map(|server| (server.as_fd(), PollFlags::IN)));
+    pub fn poll<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        fds.push(PollFd::new(&self.udp, PollFlags::IN));
+        if self.streams.len() < MOST_STREAMS && self.resting.is_none() {
+            fds.push(PollFd::new(&self.tcp, PollFlags::IN));
         }
-        fds
-    }
-
-    /// When [`Responder::ready`] has to be called although nothing is ready.
-    pub fn deadline(&self) -> Option<Instant> {
-        let pending = self.pending.iter().map(|pending| pending.until);
-        pending.chain(self.streams.iter().map(|stream| stream.until)).min()
-    }
-
-    /// Does all that can be done now.
-    pub fn ready(&mut self) {
-        self.answered();
-        self.asked();
-        self.connected();
-    }
-
-    fn asked(&mut self) {
-        let mut buffer = [0; 1500];
-        // As many as may wait; who sends more than is read has the next turn.
-        for _ in 0..MOST_PENDING {
-            let Ok((length, client)) = self.udp.recv_from(&mut buffer) else { return };
-            let packet = &buffer[..length];
-            match self.local(packet, DATAGRAM) {
-                Some(reply) if reply.is_empty() => {}
-                Some(reply) => drop(self.udp.send_to(&reply, client)),
-                None => {
-                    if self.pending.len() >= MOST_PENDING {
-                        self.pending.remove(0);
-                    }
-                    self.forward(packet.to_vec(), client, 0);
+        fds.extend(self.pending.iter().map(|pending| PollFd::new(&pending.socket, PollFlags::IN)));
+        for stream in &self.streams {
+            let taken = stream.unsent.is_empty();
+            fds.push(PollFd::new(&stream.client, if taken { PollFlags::IN } else { PollFlags::OUT }));
+            if let Some(server) = &stream.server {
+                let mut flags = PollFlags::empty();
+                flags.set(PollFlags::IN, taken && server.connecting.is_none());
+                flags.set(PollFlags::OUT, !stream.received.is_empty() || server.connecting.is_some());
+                // POLLHUP comes whether it is asked for or not, and again and again.
+                if !flags.is_empty() {
+                    fds.push(PollFd::new(&server.socket, flags));
                 }
             }
         }
     }
 
-    /// An answer; an empty one to what gets none, and nothing where a server has to be asked.
-    fn local(&self, packet: &[u8], limit: usize) -> Option<Vec<u8>> {
+    /// When [`Responder::ready`] has to be called although nothing is ready.
+    pub fn deadline(&self) -> Option<Instant> {
+        let pending = self.pending.iter().map(|pending| pending.until);
+        let connecting = self.streams.iter().filter_map(|stream| stream.server.as_ref()?.connecting);
+        let streams = self.streams.iter().map(|stream| stream.until);
+        pending.chain(connecting).chain(streams).chain(self.resting).min()
+    }
+
+    /// Does all that can be done now.
+    pub fn ready(&mut self) {
+        let mut names = None;
+        self.answered();
+        self.asked(&mut names);
+        self.connected(&mut names);
+    }
+
+    fn asked(&mut self, names: &mut Option<Names>) {
+        // Longer ones are cut, and then not understood.
+        let mut buffer = [0; DATAGRAM + 1];
+        for _ in 0..TURN {
+            let Ok((length, client)) = self.udp.recv_from(&mut buffer) else { return };
+            let packet = &buffer[..length];
+            let reply = match length <= DATAGRAM {
+                true => self.local(packet, DATAGRAM, names),
+                false => Some(refusal(packet, FORMAT_ERROR)),
+            };
+            match reply {
+                Some(reply) if reply.is_empty() => {}
+                Some(reply) => drop(self.udp.send_to(&reply, client)),
+                None if self.pending.len() >= MOST_PENDING => {}
+                None => self.forward(packet.to_vec(), client, 0),
+            }
+        }
+    }
+
+    /// An answer; an empty one to what gets none, and nothing where a server has to be asked. `names` are those of this
+    /// turn: who asks a thousand times at once has one look at the leases.
+    fn local(&self, packet: &[u8], limit: usize, names: &mut Option<Names>) -> Option<Vec<u8>> {
         match question(packet) {
             Ok(question) => {
-                let names = Names::read(&self.networks).unwrap_or_default();
-                answer(packet, &question, &names, limit)
+                let names = names.get_or_insert_with(|| Names::read(&self.networks).unwrap_or_default());
+                answer(packet, &question, names, limit)
             }
             Err(Broken::Refuse(code)) => Some(refusal(packet, code)),
             Err(Broken::Ignore) => Some(Vec::new()),
@@ -393,7 +456,10 @@ impl Responder {
     }
 
     fn answered(&mut self) {
-        let mut buffer = vec![0; 4096];
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut buffer = [0; 4096];
         let now = Instant::now();
         for pending in std::mem::take(&mut self.pending) {
             match pending.socket.recv(&mut buffer) {
@@ -410,74 +476,139 @@ impl Responder {
         }
     }
 
-    fn connected(&mut self) {
+    fn connected(&mut self, names: &mut Option<Names>) {
         let now = Instant::now();
-        while let Ok((client, _)) = self.tcp.accept() {
-            if self.streams.len() < MOST_STREAMS && client.set_nonblocking(true).is_ok() {
-                self.streams.push(Stream { client, server: None, received: Vec::new(), until: now + STREAM });
+        self.resting.take_if(|until| *until <= now);
+        while self.streams.len() < MOST_STREAMS && self.resting.is_none() {
+            match self.tcp.accept() {
+                Ok((client, _)) if client.set_nonblocking(true).is_ok() => self.streams.push(Stream {
+                    client,
+                    server: None,
+                    received: Vec::new(),
+                    unsent: Vec::new(),
+                    until: now + STREAM,
+                }),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                // Of one that has gone again.
+                Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                // It would be ready again and again.
+                Ok(_) | Err(_) => self.resting = Some(now + REST),
             }
         }
         let mut streams = std::mem::take(&mut self.streams);
-        streams.retain_mut(|stream| stream.until > now && self.serve(stream).is_some());
+        streams.retain_mut(|stream| stream.until > now && self.serve(stream, now, names).is_some());
         self.streams = streams;
     }
 
     /// Goes on with a connection; nothing where it is over.
-    fn serve(&self, stream: &mut Stream) -> Option<()> {
+    fn serve(&self, stream: &mut Stream, now: Instant, names: &mut Option<Names>) -> Option<()> {
+        stream.send()?;
         let mut buffer = [0; 4096];
-        loop {
-            match stream.client.read(&mut buffer) {
-                Ok(0) => return None,
-                Ok(length) => {
-                    stream.received.extend_from_slice(&buffer[..length]);
-                    // One question in the making, and nobody needs a longer one.
-                    if stream.received.len() > 8192 {
-                        return None;
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return None,
+        while stream.unsent.is_empty()
+            && let Some(length) = moved(stream.client.read(&mut buffer))?
+        {
+            stream.received.extend_from_slice(&buffer[..length]);
+            if stream.received.len() > MOST_RECEIVED {
+                return None;
             }
         }
         while stream.server.is_none()
+            && stream.unsent.is_empty()
             && let Some(length) =
                 stream.received.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length)))
             && let Some(packet) = stream.received.get(2..2 + length).map(<[u8]>::to_vec)
         {
-            match self.local(&packet, usize::from(u16::MAX)) {
+            match self.local(&packet, usize::from(u16::MAX), names) {
                 Some(reply) if reply.is_empty() => return None,
                 Some(reply) => {
                     stream.received.drain(..2 + length);
-                    // A few bytes into an empty buffer; a client that does not read them is let go.
-                    let framed = [&(reply.len() as u16).to_be_bytes()[..], &reply].concat();
-                    stream.client.write_all(&framed).ok()?;
+                    stream.unsent.extend_from_slice(&(reply.len() as u16).to_be_bytes());
+                    stream.unsent.extend_from_slice(&reply);
+                    stream.send()?;
                 }
-                None => stream.server = Some(self.connect()?),
+                None => stream.server = Some(self.connect(0, now)?),
             }
         }
-        if let Some(server) = &mut stream.server {
-            // From the first question on that only a server knows, it has all of them.
-            if !stream.received.is_empty() {
-                server.write_all(&stream.received).ok()?;
-                stream.received.clear();
-            }
-            loop {
-                match server.read(&mut buffer) {
-                    Ok(0) => return None,
-                    Ok(length) => stream.client.write_all(&buffer[..length]).ok()?,
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                    Err(_) => return None,
+        let Some(server) = &mut stream.server else { return Some(()) };
+        if let Some(until) = server.connecting {
+            match server.is_connected() {
+                Ok(true) => server.connecting = None,
+                Ok(false) if now < until => return Some(()),
+                Ok(false) | Err(_) => {
+                    *server = self.connect(server.number + 1, now)?;
+                    return Some(());
                 }
             }
+        }
+        // From the first question on that only a server knows, it has all of them.
+        while !stream.received.is_empty()
+            && let Some(length) = moved(server.socket.write(&stream.received))?
+        {
+            stream.received.drain(..length);
+        }
+        for _ in 0..TURN {
+            if !stream.unsent.is_empty() {
+                break;
+            }
+            let server = stream.server.as_mut()?;
+            let Some(length) = moved(server.socket.read(&mut buffer))? else { break };
+            stream.unsent.extend_from_slice(&buffer[..length]);
+            stream.send()?;
         }
         Some(())
     }
 
-    fn connect(&self) -> Option<TcpStream> {
-        // Rare (an answer of more than 512 bytes), and near: waiting for it is simpler than a connection in the making.
-        let near = Duration::from_millis(500);
-        let server = self.servers.iter().find_map(|server| TcpStream::connect_timeout(server, near).ok())?;
-        server.set_nonblocking(true).ok().map(|()| server)
+    /// Begins a connection to the server at `first`, or to the next one that can be asked.
+    fn connect(&self, first: usize, now: Instant) -> Option<Server> {
+        (first..self.servers.len()).find_map(|number| {
+            let to = self.servers[number];
+            let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = socket_with(family, SocketType::STREAM, flags, None).ok()?;
+            match connect(&socket, &to) {
+                Ok(()) | Err(Errno::INPROGRESS) => {
+                    Some(Server { socket: socket.into(), number, connecting: Some(now + PATIENCE) })
+                }
+                Err(_) => None,
+            }
+        })
+    }
+}
+
+impl Stream {
+    /// Sends what the client takes; nothing where it has gone.
+    fn send(&mut self) -> Option<()> {
+        while !self.unsent.is_empty()
+            && let Some(length) = moved(self.client.write(&self.unsent))?
+        {
+            self.unsent.drain(..length);
+        }
+        Some(())
+    }
+}
+
+impl Server {
+    /// Whether the connection is made.
+    ///
+    /// # Errors
+    /// Those of connect(2).
+    fn is_connected(&self) -> std::io::Result<bool> {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+        if poll(&mut fds, Some(&Timespec::default()))? == 0 {
+            return Ok(false);
+        }
+        self.socket.take_error()?.map_or(Ok(true), Err)
+    }
+}
+
+/// How many bytes were moved, nothing of them where that would have to be waited for, and nothing at all where the
+/// connection is over.
+fn moved(result: std::io::Result<usize>) -> Option<Option<usize>> {
+    match result {
+        Ok(0) => None,
+        Ok(length) => Some(Some(length)),
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Some(None),
+        Err(_) => None,
     }
 }
 
@@ -628,5 +759,184 @@ mod tests {
                     search a\nnameserver 1.1.1.1\nnameserver 2.2.2.2\n";
         let found: Vec<String> = servers(text).iter().map(SocketAddr::to_string).collect();
         assert_eq!(found, ["10.0.0.53:53", "[fd00::53]:53", "1.1.1.1:53"]);
+    }
+
+    fn loopback() -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, 0).into()
+    }
+
+    /// A responder without a network namespace of its own, and where it listens.
+    fn responder(servers: Vec<SocketAddr>) -> (Responder, [SocketAddr; 2]) {
+        let udp = UdpSocket::bind(loopback()).expect("bind");
+        let tcp = TcpListener::bind(loopback()).expect("bind");
+        let at = [udp.local_addr().expect("address"), tcp.local_addr().expect("address")];
+        (Responder::new([udp.into(), tcp.into()], servers, Vec::new()).expect("sockets"), at)
+    }
+
+    /// A turn of whoever holds it: how many descriptors were ready within so many milliseconds.
+    fn turn(responder: &mut Responder, wait: u64) -> usize {
+        let mut fds = Vec::new();
+        responder.poll(&mut fds);
+        let left = responder.deadline().map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = left.unwrap_or(STREAM).min(Duration::from_millis(wait));
+        let wait = Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() };
+        let ready = poll(&mut fds, Some(&wait)).expect("poll");
+        drop(fds);
+        let begun = Instant::now();
+        responder.ready();
+        assert!(begun.elapsed() < Duration::from_millis(400), "{:?} in one turn", begun.elapsed());
+        ready
+    }
+
+    /// Turns until nothing is ready any more.
+    fn settle(responder: &mut Responder) {
+        let settled = (0..10_000).any(|_| turn(responder, 20) == 0);
+        assert!(settled, "something is ready again and again");
+    }
+
+    fn framed(packet: &[u8]) -> Vec<u8> {
+        [&(packet.len() as u16).to_be_bytes()[..], packet].concat()
+    }
+
+    /// Nothing that a local answer is needs a name: a packet with a code.
+    fn refused() -> Vec<u8> {
+        let mut packet = ask("db", A);
+        packet[5] = 2;
+        packet
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_what_is_known_is_answered_in_it() {
+        let silent = UdpSocket::bind(loopback()).expect("bind");
+        silent.set_nonblocking(true).expect("fcntl");
+        let (mut responder, [udp, tcp]) = responder(vec![silent.local_addr().expect("address")]);
+        let client = UdpSocket::bind(loopback()).expect("bind");
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("setsockopt");
+        let mut asked = 0;
+        for n in 0..1000 {
+            client.send_to(&ask(&format!("n{n}.example.org"), A), udp).expect("send");
+            client.send_to(&vec![n as u8; n], udp).expect("send");
+            turn(&mut responder, 0);
+            while silent.recv(&mut [0; 600]).is_ok() {
+                asked += 1;
+            }
+        }
+        assert_eq!((responder.pending.len(), asked), (MOST_PENDING, MOST_PENDING));
+        let mut streams: Vec<_> = (0..40).map(|_| TcpStream::connect(tcp).expect("connect")).collect();
+        // Half a length, half a packet, and a foreign question to a server that has nobody at its port.
+        for (n, stream) in streams.iter_mut().enumerate() {
+            let bytes = framed(&ask("example.org", A));
+            stream.write_all(&bytes[..[1, 9, bytes.len()][n % 3]]).expect("write");
+        }
+        settle(&mut responder);
+        assert!(responder.streams.len() == MOST_STREAMS, "{}", responder.streams.len());
+        // Endless input is the end of the connection that it comes by.
+        let hostile = streams.iter_mut().find(|stream| {
+            responder.streams[0]
+                .client
+                .peer_addr()
+                .is_ok_and(|peer| stream.local_addr().is_ok_and(|ours| ours == peer))
+        });
+        let hostile = hostile.expect("the first one");
+        while hostile.write(&[0x7f; 4096]).is_ok() {
+            turn(&mut responder, 0);
+        }
+        settle(&mut responder);
+        while client.set_nonblocking(true).is_ok() && client.recv(&mut [0; 600]).is_ok() {}
+        client.set_nonblocking(false).expect("fcntl");
+        client.send_to(&refused(), udp).expect("send");
+        settle(&mut responder);
+        let mut reply = [0; 600];
+        let length = client.recv(&mut reply).expect("an answer");
+        assert_eq!(reply[..length], refusal(&refused(), FORMAT_ERROR));
+        drop(streams);
+        settle(&mut responder);
+        assert_eq!(responder.streams.len(), 0);
+        // The server's time is over: it was the last one.
+        while !responder.pending.is_empty() {
+            turn(&mut responder, 100);
+        }
+        client.recv(&mut reply).expect("an answer");
+        assert_eq!(reply[3] & 15, SERVER_FAILURE);
+    }
+
+    #[test]
+    fn a_server_that_does_not_take_the_connection_keeps_nobody_waiting() {
+        // A queue that is full drops what asks to be in it: connect(2) goes on for minutes.
+        let full =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socket");
+        rustix::net::bind(&full, &loopback()).expect("bind");
+        rustix::net::listen(&full, 0).expect("listen");
+        let full = TcpListener::from(full);
+        let address = full.local_addr().expect("address");
+        let near = Duration::from_millis(100);
+        let mut queue = Vec::new();
+        while let Ok(one) = TcpStream::connect_timeout(&address, near) {
+            queue.push(one);
+        }
+        let good = TcpListener::bind(loopback()).expect("bind");
+        let (mut responder, [_, tcp]) = responder(vec![address, good.local_addr().expect("address")]);
+        let question = framed(&ask("example.org", A));
+        let mut foreign = TcpStream::connect(tcp).expect("connect");
+        foreign.write_all(&question).expect("write");
+        settle(&mut responder);
+        let mut local = TcpStream::connect(tcp).expect("connect");
+        // Two at once are answered one after the other.
+        local.write_all(&[framed(&refused()), framed(&refused())].concat()).expect("write");
+        settle(&mut responder);
+        let mut replies = vec![0; 2 * 14];
+        local.read_exact(&mut replies).expect("answers");
+        assert_eq!(replies, framed(&refusal(&refused(), FORMAT_ERROR)).repeat(2));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = good.accept().expect("accept");
+            let mut asked = vec![0; question.len()];
+            stream.read_exact(&mut asked).expect("read");
+            assert_eq!(asked, question);
+            stream.write_all(b"\x00\x05world").expect("write");
+        });
+        while !server.is_finished() {
+            turn(&mut responder, 100);
+        }
+        server.join().expect("no panic");
+        settle(&mut responder);
+        let mut reply = Vec::new();
+        foreign.read_to_end(&mut reply).expect("read");
+        assert_eq!(reply, b"\x00\x05world");
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_makes_the_server_wait_and_loses_nothing() {
+        let listener = TcpListener::bind(loopback()).expect("bind");
+        let (mut responder, [_, tcp]) = responder(vec![listener.local_addr().expect("address")]);
+        let mut client = TcpStream::connect(tcp).expect("connect");
+        client.write_all(&framed(&ask("example.org", A))).expect("write");
+        let size = 16 << 20;
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            // The question, so that nothing unread resets the connection.
+            stream.read_exact(&mut [0; 31]).expect("read");
+            let all: Vec<u8> = (0..size).map(|n: usize| (n / 7) as u8).collect();
+            stream.write_all(&all).expect("write");
+        });
+        while responder.streams.first().is_none_or(|stream| stream.unsent.is_empty()) {
+            turn(&mut responder, 100);
+        }
+        settle(&mut responder);
+        assert!(responder.streams[0].unsent.capacity() < 1 << 16);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).expect("read");
+            all
+        });
+        while !reader.is_finished() {
+            turn(&mut responder, 100);
+        }
+        server.join().expect("no panic");
+        let all = reader.join().expect("no panic");
+        assert!(
+            all.len() == size && all.iter().enumerate().all(|(n, byte)| *byte == (n / 7) as u8),
+            "{}",
+            all.len()
+        );
     }
 }

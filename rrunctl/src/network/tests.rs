@@ -1212,7 +1212,7 @@ fn the_tables_are_what_nft_makes_of_the_same_text() {
 #[test]
 fn a_container_asks_for_its_neighbours_and_for_the_rest_of_the_world() {
     alone("dns", |world| {
-        use super::dns::{Responder, SERVER, question};
+        use super::dns::{Responder, SERVER, listen, question};
         world.create("net", |_| {});
         let settings = EndpointSettings { aliases: vec!["db".into()], ..EndpointSettings::default() };
         let a = world.attach("a", "net", &[]);
@@ -1246,16 +1246,16 @@ fn a_container_asks_for_its_neighbours_and_for_the_rest_of_the_world() {
             }
         });
         let networks = vec![world.networks.names("net").expect("net")];
-        let mut responder = Responder::open(&a.path, servers, networks).expect("responder");
+        let sockets = listen(&a.path).expect("sockets");
+        let mut responder = Responder::new(sockets, servers, networks).expect("responder");
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
             // Dropped at the end of this, also of one that panics.
             let _stop = stop;
             scope.spawn(move || {
                 while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                    let fds = responder.fds();
-                    let mut fds: Vec<_> =
-                        fds.iter().map(|(fd, flags)| rustix::event::PollFd::new(fd, *flags)).collect();
+                    let mut fds = Vec::new();
+                    responder.poll(&mut fds);
                     let turn = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
                     rustix::event::poll(&mut fds, Some(&turn)).expect("poll");
                     drop(fds);

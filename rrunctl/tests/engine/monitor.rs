@@ -1,10 +1,12 @@
 //! `rrunmon` with rrun and a root of busybox; as root. `RRUN` names the runtime if it is not `../target/release/rrun`.
 
+use rrunctl::home;
 use rrunctl::monitor::logs::{self, LogOptions, Stream};
 use rrunctl::monitor::{
-    Attach, Client, Driver, Exit, Found, Log, Phase, Policy, Port, Restart, Root, Settings, Setup, Until,
-    find, spawn,
+    Attach, Client, Dns, Driver, Exit, Found, Log, Phase, Policy, Port, Restart, Root, Settings, Setup,
+    Until, find, spawn,
 };
+use rrunctl::network::{Netns, dns, make_netns, remove_netns};
 use rustix::fs::{FlockOperation, flock};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
@@ -13,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
-use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -43,7 +45,7 @@ impl Container {
             PathBuf::from,
         );
         assert!(runtime.exists(), "no rrun at {}: build it or set RRUN", runtime.display());
-        let id = format!("mon-{}", rrunctl::home::unique().expect("random"));
+        let id = format!("mon-{}", home::unique().expect("random"));
         let dir = std::env::temp_dir().join(format!("rrunctl-{id}"));
         let made = |name: &str| {
             fs::DirBuilder::new().recursive(true).create(dir.join(name)).expect("mkdir");
@@ -54,7 +56,7 @@ impl Container {
             made(path);
         }
         fs::copy("/bin/busybox", lower.join("bin/busybox")).expect("busybox-static in /bin");
-        for applet in ["sh", "cat", "dd", "head", "nc", "sleep", "stty", "yes"] {
+        for applet in ["sh", "cat", "dd", "head", "nc", "nslookup", "sleep", "stty", "yes"] {
             std::os::unix::fs::symlink("busybox", lower.join("bin").join(applet)).expect("symlink");
         }
         let settings = Settings {
@@ -79,6 +81,7 @@ impl Container {
             log: Log { path: dir.join("containers/json.log"), ..Log::default() },
             restart: Restart::default(),
             ports: Vec::new(),
+            dns: None,
             // Shows that the end is written down before.
             ended: ["/bin/busybox", "cp", "containers/exit.json", "ended"]
                 .map(|word| if word.contains('/') || word == "ended" { dir.join(word) } else { word.into() })
@@ -103,7 +106,7 @@ impl Container {
         });
         let monitor = env!("CARGO_BIN_EXE_rrunmon").into();
         let file = dir.join("containers/monitor.json");
-        Self { setup: Setup { monitor, file, settings, ports: Vec::new() }, dir, config }
+        Self { setup: Setup { monitor, file, settings, ports: Vec::new(), dns: None }, dir, config }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings, &mut Value)) -> Self {
@@ -863,4 +866,279 @@ fn descriptors_of_the_callers_caller_are_not_held() {
     let end = client.wait(Until::Exit).expect("waiting");
     assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
     end.wait().expect("an exit");
+}
+
+/// A container with a network namespace, in which its monitor answers names.
+struct Named {
+    container: Container,
+    netns: PathBuf,
+}
+
+impl Named {
+    /// One that does what each line of its input says. Its network `net` has `db` at 10.9.9.2, `more` has `late` at
+    /// 10.8.8.2; `server` is asked for all others.
+    fn new(server: &UdpSocket) -> Self {
+        let container = Container::new("while read -r line; do $line 2>&1; echo end; done");
+        let netns = container.dir.join("netns");
+        let mut named = Self { container, netns };
+        make_netns(&named.netns).expect("netns");
+        named.lease("net", "db", "10.9.9.2");
+        named.lease("more", "late", "10.8.8.2");
+        let networks = named.networks(&["net"]);
+        let Container { setup, config, .. } = &mut named.container;
+        let servers = vec![server.local_addr().expect("an address")];
+        setup.settings.dns = Some(Dns { servers, networks });
+        setup.settings.open_stdin = true;
+        setup.dns = Some(dns::listen(&named.netns).expect("sockets"));
+        let namespace = json!({"type": "network", "path": named.netns});
+        config["linux"]["namespaces"].as_array_mut().expect("an array").push(namespace);
+        named
+    }
+
+    fn networks(&self, names: &[&str]) -> Vec<(PathBuf, String)> {
+        names.iter().map(|name| (self.container.dir.join(name), (*name).to_owned())).collect()
+    }
+
+    fn lease(&self, network: &str, name: &str, ip: &str) {
+        let dir = self.container.dir.join(network);
+        fs::create_dir_all(&dir).expect("mkdir");
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("boot_id");
+        fs::write(dir.join(".boot"), boot.trim()).expect("write");
+        let lease = json!({"name": name, "hostname": name, "aliases": [], "endpoint": "", "ip": ip, "ip6": null,
+            "mac": "", "veth": "", "netns": "", "ports": []});
+        let id = "c0ffee".repeat(11)[..64].to_owned();
+        fs::write(dir.join(format!("{id},{ip},,up")), lease.to_string()).expect("write");
+    }
+
+    fn spawn(&mut self) -> Client {
+        let client = self.container.created();
+        self.container.setup.dns = None;
+        client
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = remove_netns(&self.netns);
+    }
+}
+
+/// A server that knows `example.org` alone, at 192.0.2.7; the socket by which it is ended and asked how often it was.
+fn upstream() -> (UdpSocket, std::thread::JoinHandle<Vec<String>>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let server = socket.try_clone().expect("dup");
+    let thread = std::thread::spawn(move || {
+        let (mut bytes, mut asked) = ([0; 512], Vec::new());
+        while let Ok((length, from)) = server.recv_from(&mut bytes)
+            && length > 0
+        {
+            let mut reply = bytes[..length].to_vec();
+            (reply[2], reply[3]) = (0x81, 0x80);
+            let question = dns::question(&bytes[..length]).expect("a question");
+            if question.name != "example.org" {
+                reply[3] |= 3;
+            } else if question.kind == 1 {
+                reply[7] = 1;
+                reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 7]);
+            }
+            asked.push(question.name);
+            server.send_to(&reply, from).expect("send");
+        }
+        asked
+    });
+    (socket, thread)
+}
+
+fn end_of((socket, thread): (UdpSocket, std::thread::JoinHandle<Vec<String>>)) -> Vec<String> {
+    socket.send_to(b"", socket.local_addr().expect("an address")).expect("send");
+    thread.join().expect("no panic")
+}
+
+/// What a command in a [`Named`] says.
+fn said(stream: &mut UnixStream, command: &str) -> String {
+    stream.write_all(format!("{command}\n").as_bytes()).expect("write");
+    until(stream, "end\n")
+}
+
+#[test]
+fn a_container_asks_its_monitor_for_names_and_goes_on_to_after_a_restart() {
+    let upstream = upstream();
+    let mut named = Named::new(&upstream.0);
+    named.container.setup.settings.restart = Restart { name: Policy::Always, maximum: 0 };
+    let client = named.spawn();
+    let (mut stream, _) = client.streams(BOTH).expect("attached");
+    client.start().expect("started");
+    for (asked, answered) in [
+        ("db", "Address: 10.9.9.2\n"),
+        ("DB.net", "Address: 10.9.9.2\n"),
+        ("10.9.9.2", "name = db.net\n"),
+        ("example.org", "Address: 192.0.2.7\n"),
+        ("late", "can't find late: NXDOMAIN\n"),
+    ] {
+        let said = said(&mut stream, &format!("nslookup {asked} 127.0.0.11"));
+        assert!(said.contains(answered), "{asked}: {said}");
+    }
+    client.set_names(named.networks(&["net", "more"])).expect("other names");
+    let both = |stream: &mut UnixStream| {
+        for (asked, answered) in [("late", "10.8.8.2"), ("db", "10.9.9.2"), ("late.more", "10.8.8.2")] {
+            let said = said(stream, &format!("nslookup {asked} 127.0.0.11"));
+            assert!(said.contains(&format!("Address: {answered}\n")), "{asked}: {said}");
+        }
+    };
+    both(&mut stream);
+    let kept: Settings =
+        serde_json::from_slice(&fs::read(&named.container.setup.file).expect("monitor.json"))
+            .expect("settings");
+    assert_eq!(kept.dns.expect("a name server").networks, named.networks(&["net", "more"]));
+    let exit = client.wait(Until::Exit).expect("waiting");
+    let kill = || assert!(named.container.rrun(&["kill", named.container.id(), "KILL"]).status.success());
+    kill();
+    assert!(exit.wait().expect("an exit").restarting);
+    let (mut stream, _) = client.streams(BOTH).expect("attached");
+    both(&mut stream);
+    // Port 53 of all addresses but the one is the container's.
+    let bound =
+        Netns::open(&named.netns).expect("netns").enter(|| Ok(UdpSocket::bind("127.0.0.1:53").map(drop)?));
+    bound.expect("bind");
+    let end = client.wait(Until::Ended).expect("waiting");
+    client.stop_restarting().expect("stopped");
+    kill();
+    end.wait().expect("an exit");
+    let asked = end_of(upstream);
+    assert!(!asked.iter().any(|name| name.starts_with("db")), "{asked:?}");
+}
+
+#[test]
+fn names_are_for_containers_with_a_name_server_and_all_networks_find_room_in_a_packet() {
+    let container = Container::new("exec sleep 1000");
+    let client = container.created();
+    let told = client.set_names(Vec::new()).expect_err("none").to_string();
+    assert_eq!(told, "the container has no name server");
+    let long =
+        |n| (PathBuf::from(format!("/var/lib/rrunctl/networks/{}.leases", "a".repeat(64))), format!("n{n}"));
+    let told = client.set_names((0..100).map(long).collect()).expect_err("none").to_string();
+    assert_eq!(told, "the container has no name server");
+    let told = client.set_names((0..1000).map(long).collect()).expect_err("too many").to_string();
+    assert_eq!(told, "packet too long");
+    let mut container = container;
+    container.setup.settings.dns = Some(Dns::default());
+    let told = spawn(&container.setup).expect_err("no sockets").to_string();
+    assert_eq!(told, "a name server has its sockets and its settings, or neither");
+}
+
+#[test]
+fn what_a_container_sends_to_its_name_server_does_no_harm_to_its_monitor() {
+    // A server that never answers.
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let mut named = Named::new(&silent);
+    let client = named.spawn();
+    let (mut stream, _) = client.streams(BOTH).expect("attached");
+    client.start().expect("started");
+    let monitor = named.container.monitor().expect("a monitor").as_raw_nonzero();
+    let fds = || fs::read_dir(format!("/proc/{monitor}/fd")).expect("fds").count();
+    let before = fds();
+    let question = |name: String| {
+        let mut packet = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, name.len() as u8];
+        packet.extend_from_slice(name.as_bytes());
+        packet.extend_from_slice(&[0, 0, 1, 0, 1]);
+        packet
+    };
+    let streams = Netns::open(&named.netns)
+        .expect("netns")
+        .enter(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            socket.connect((dns::SERVER, 53))?;
+            for n in 0..20_000u32 {
+                let packet = if n % 2 == 0 {
+                    question(format!("n{n}"))
+                } else {
+                    n.to_be_bytes().repeat(n as usize % 300)
+                };
+                // It is not read as fast as it is sent.
+                let _ = socket.send(&packet);
+            }
+            let mut streams = Vec::new();
+            for n in 0..60 {
+                let mut stream = TcpStream::connect((dns::SERVER, 53))?;
+                let packet = question(format!("t{n}"));
+                stream.write_all(&(packet.len() as u16 + n % 2).to_be_bytes())?;
+                stream.write_all(&packet)?;
+                streams.push(stream);
+            }
+            Ok(streams)
+        })
+        .expect("a flood");
+    let answer = said(&mut stream, "nslookup db 127.0.0.11");
+    assert!(answer.contains("Address: 10.9.9.2\n"), "{answer}");
+    assert_eq!(client.status().expect("a status").phase, Phase::Running);
+    let held = fds();
+    assert!(held <= before + 128 + 2 * 16, "{held} descriptors, {before} before");
+    drop(streams);
+    // All is over after the two seconds that a server has, and nothing is held for it.
+    let begun = Instant::now();
+    while fds() > before {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} descriptors, {before} before", fds());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let rss = fs::read_to_string(format!("/proc/{monitor}/status")).expect("status");
+    let rss = rss.lines().find(|line| line.starts_with("RssAnon")).expect("a field");
+    let kib: u64 = rss.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+    assert!(kib < 1024, "{rss}");
+    let end = client.wait(Until::Exit).expect("waiting");
+    assert!(named.container.rrun(&["kill", named.container.id(), "KILL"]).status.success());
+    end.wait().expect("an exit");
+}
+
+#[test]
+fn a_monitor_that_does_not_answer_is_told_after_a_while_and_one_that_waits_for_rrun_answers() {
+    let container = Container::new("exec sleep 1000");
+    let fifo = container.fifo();
+    let container = container.with(|_, config| {
+        let hook = json!({"path": "/bin/busybox", "args": ["busybox", "cat", fifo]});
+        config["hooks"] = json!({"createRuntime": [hook], "poststop": [hook]});
+    });
+    let release = || drop(fs::OpenOptions::new().write(true).open(&fifo).expect("open"));
+    let run = &container.setup.settings.run;
+    let client = std::thread::scope(|scope| {
+        let made = scope.spawn(|| container.created());
+        let other = loop {
+            if let Some(other) =
+                run.join("pid").exists().then(|| Client::connect(run).expect("known")).flatten()
+            {
+                break other;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(other.status().expect("a status").phase, Phase::Created);
+        assert!(!made.is_finished());
+        release();
+        made.join().expect("no panic")
+    });
+    client.start().expect("started");
+    let monitor = container.monitor().expect("a monitor");
+    kill_process(monitor, Signal::STOP).expect("kill");
+    let begun = Instant::now();
+    let told = client.status().expect_err("it is stopped").to_string();
+    assert!(told.contains("the monitor is alive but does not answer"), "{told}");
+    // Its queue is full: nobody is connected any more.
+    let mut queue = Vec::new();
+    let told = loop {
+        match Client::connect(run) {
+            Ok(other) => queue.push(other),
+            Err(e) => break e.to_string(),
+        }
+    };
+    assert!(told.contains("the monitor is alive but does not listen"), "{told}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    kill_process(monitor, Signal::CONT).expect("kill");
+    drop(queue);
+    let end = client.wait(Until::Ended).expect("waiting");
+    assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
+    // In the hook of `rrun delete`.
+    let other = client.wait(Until::Exit).expect("waiting");
+    assert_eq!(other.wait().expect("an exit").code, 137);
+    let fresh = Client::connect(run).expect("known").expect("alive");
+    assert_eq!(fresh.status().expect("a status").phase, Phase::Ending);
+    release();
+    assert_eq!(end.wait().expect("an exit").code, 137);
 }
