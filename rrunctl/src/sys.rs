@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use rustix::io::{Errno, Result};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// Goes on in a child, and says in the parent that it is the parent.
@@ -156,6 +156,29 @@ impl Drop for Signals {
         // SAFETY: the set is the one that sigprocmask wrote.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
     }
+}
+
+/// How the process of `pidfd` has ended, as wait(2) has it; nothing while its parent has not waited for it, and from
+/// kernels that do not keep it (before Linux 6.15).
+pub fn pidfd_exit(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    /// `struct pidfd_info` (linux/pidfd.h), as far as every kernel has it.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    /// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
+    const GET_INFO: u32 = 0xc040_ff0b;
+    /// `PIDFD_INFO_EXIT`.
+    const EXIT: u64 = 1 << 3;
+
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: the kernel writes no more than the size in the number says, which is that of the structure.
+    let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as _, &raw mut info) };
+    (done == 0 && info.mask & EXIT != 0).then_some(info.exit_code)
 }
 
 fn last() -> Errno {

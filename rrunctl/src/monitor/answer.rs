@@ -135,7 +135,7 @@ impl Monitor {
     /// What is answered at once, if it is.
     fn answer(&mut self, n: usize, request: Request, fds: Vec<OwnedFd>) -> Result<Option<Reply>> {
         match request {
-            Request::Ports | Request::Dns | Request::Begin => {
+            Request::Ports | Request::Dns | Request::Begin | Request::Adopt { .. } => {
                 return Err(Error::conflict("the container is created already"));
             }
             Request::Start if self.at != At::Created => {
@@ -150,6 +150,9 @@ impl Monitor {
             Request::Resize { rows, columns } => self.streams.resize(rows, columns)?,
             Request::Attach { .. } if self.is_over() => {
                 return Err(Error::conflict("the container has ended"));
+            }
+            Request::Attach { .. } if self.adopted.is_some() => {
+                return Err(Error::conflict("the container's streams are gone with the monitor that it had"));
             }
             Request::Attach { stdin, stdout, stderr, framed } => {
                 let stdin = stdin && self.settings.open_stdin;

@@ -10,6 +10,7 @@ use crate::home;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -46,6 +47,45 @@ pub struct Setup {
 /// # Errors
 /// rrun's own words if it could not create the container; then nothing of it is left, and `ended` is not run.
 pub fn spawn(setup: &Setup) -> Result<Client> {
+    launch(setup, &Request::Begin, &[])
+}
+
+/// Starts a monitor for a container whose own one was killed ([`Found::Orphaned`]), and returns when it has taken over.
+/// [`Settings::read`] has what the other one had; ports and the name server have new sockets.
+///
+/// * A container that runs goes on to. Its streams are gone: what it writes gets EPIPE or SIGPIPE, the log has nothing
+///   of it, and nobody is attached until it is started again by policy. A terminal has hung up.
+/// * How it ends is known from Linux 6.15 on. On an older kernel, and where it has ended before, nobody may have seen it:
+///   then [`Exit::code`] is 255, for the policy as well, and [`Exit::error`] says so.
+/// * What ended meanwhile is treated as if it ended now, and what the other monitor had begun, restarting or taking
+///   down, is gone on with. That somebody had stopped restarting is not known.
+///
+/// # Errors
+/// There is no such container, or its monitor is alive.
+pub fn adopt(setup: &Setup) -> Result<Client> {
+    let alive = || match find(&setup.settings)? {
+        Found::Monitored(_) => Err(Error::conflict(format!("{}: a monitor is alive", setup.settings.id))),
+        Found::Orphaned { status, pid } if status == "running" || status == "paused" => {
+            Ok(Pid::from_raw(pid))
+        }
+        Found::Orphaned { .. } | Found::Gone => Ok(None),
+    };
+    let init = match alive()? {
+        Some(pid) => match pidfd_open(pid, PidfdFlags::empty()) {
+            // Asked again, as the pid may have been another process's by the time that it was opened.
+            Ok(pidfd) => Some((pid, pidfd)).filter(|_| alive().is_ok_and(|now| now == Some(pid))),
+            Err(Errno::SRCH) => None,
+            Err(e) => return Err(Error::from(e).context(format!("pidfd_open {}", pid.as_raw_nonzero()))),
+        },
+        None => None,
+    };
+    let pid = init.as_ref().map(|(pid, _)| pid.as_raw_nonzero().get());
+    let pidfd: Vec<_> = init.iter().map(|(_, pidfd)| pidfd.as_fd()).collect();
+    launch(setup, &Request::Adopt { pid }, &pidfd)
+}
+
+/// Starts a monitor and tells it what to do.
+fn launch(setup: &Setup, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Client> {
     let Setup { monitor, file, settings, ports, dns } = setup;
     if ports.len() != settings.ports.len() {
         return Err(Error::invalid("as many sockets as ports"));
@@ -82,9 +122,9 @@ pub fn spawn(setup: &Setup) -> Result<Client> {
     if let Some(dns) = dns {
         client.send(&Request::Dns, &dns.each_ref().map(AsFd::as_fd))?;
     }
-    client.send(&Request::Begin, &[])?;
+    client.send(request, fds)?;
     match client.reply()? {
-        Reply::Created { .. } => Ok(client),
+        Reply::Created { .. } | Reply::Done => Ok(client),
         reply => Err(unexpected(&reply)),
     }
 }
@@ -307,8 +347,8 @@ impl AsFd for Waiter {
 pub enum Found {
     /// A living monitor.
     Monitored(Client),
-    /// The container is there and its monitor is not: it was killed. Nobody reads its output, reaps it or restarts it;
-    /// `rrun kill` and `rrun delete` end it.
+    /// The container is there and its monitor is not: it was killed. Nobody reads its output, reaps it or restarts it
+    /// until it is [adopted](adopt); `rrun kill` and `rrun delete` end it.
     Orphaned {
         /// rrun's: `created`, `running`, `paused` or `stopped`.
         status: String,

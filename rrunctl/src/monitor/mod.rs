@@ -12,7 +12,7 @@
 //!
 //! * **Who is alive** is told by a lock: `RUN/pid` is locked by a living monitor ([`Client::connect`]), so that a kill
 //!   at any instant leaves nothing to believe. A container whose monitor was killed runs on; its output has nobody who
-//!   reads it, so it gets SIGPIPE or EPIPE for more. [`find`] tells the two apart.
+//!   reads it, so it gets SIGPIPE or EPIPE for more. [`find`] tells the two apart, and [`adopt`] gives it another one.
 //! * **Signals** end no monitor but SIGKILL: what tells all processes of a machine or of a terminal to end tells the
 //!   container as well, and somebody has to write down how it ended. SIGHUP opens the log anew. SIGTERM is not passed
 //!   on, because it is for a monitor that nobody meant: `stop` sends the container the signal that its image wants.
@@ -24,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adopted;
 mod answer;
 mod cgroup;
 mod client;
@@ -40,7 +41,7 @@ mod runtime;
 mod streams;
 mod supervise;
 
-pub use client::{Attach, Client, Found, Setup, Waiter, find, spawn};
+pub use client::{Attach, Client, Found, Setup, Waiter, adopt, find, spawn};
 pub use init::{init, is_init};
 pub use keys::{DetachKeys, Keys};
 pub use packet::{Exit, Phase, Status, Until};
@@ -48,9 +49,10 @@ pub use restart::{Policy, Restart};
 pub use root::mount_overlay;
 pub use supervise::supervise;
 
+use crate::error::{Context as _, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -84,6 +86,17 @@ pub struct Settings {
     pub dns: Option<Dns>,
     /// Run when the container has ended for good; its end is waited for. Empty: nothing is run.
     pub ended: Vec<String>,
+}
+
+impl Settings {
+    /// Reads `monitor.json`, in which a monitor keeps what it was told later, too: the policy, and the names.
+    ///
+    /// # Errors
+    /// Those of open(2) and read(2), and a file that has not all of them.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).context(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&text).map_err(|e| Error::invalid(e.to_string()).context(path.display()))
+    }
 }
 
 /// An overlayfs.

@@ -29,6 +29,9 @@ pub(super) enum Request {
     Dns,
     /// From [`super::spawn`]: make the container. Answered by `Created`.
     Begin,
+    /// From [`super::adopt`]: take over what a monitor has left that was killed, with the pidfd of init if it lives.
+    /// Answered by `Done`.
+    Adopt { pid: Option<i32> },
     /// Execute its program.
     Start,
     /// Tell how it ends.

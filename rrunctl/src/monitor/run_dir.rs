@@ -20,6 +20,7 @@ use std::time::Duration;
 const SOCKET: &str = "ctl.sock";
 const CONSOLE: &str = "console.sock";
 const PID: &str = "pid";
+const STARTED: &str = "started";
 /// What could not be logged and the like, for a person.
 const MESSAGES: &str = "rrunmon.log";
 
@@ -108,6 +109,25 @@ impl RunDir {
         }
     }
 
+    /// Says when the run that is under way began, for whoever [adopts](super::adopt) the container.
+    pub fn begin(&self, at: &str) {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        // What this cannot say is not known then, and no harm is done.
+        let _ = openat(&self.dir, STARTED, flags, Mode::from_raw_mode(0o600))
+            .map(|file| File::from(file).write_all(at.as_bytes()));
+    }
+
+    /// When a run began, and was not over as far as its monitor knew.
+    pub fn begun(&self) -> Option<String> {
+        let file = openat(&self.dir, STARTED, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        std::io::read_to_string(File::from(file)).ok()
+    }
+
+    /// No run is under way.
+    pub fn end(&self) {
+        let _ = unlinkat(&self.dir, STARTED, AtFlags::empty());
+    }
+
     /// No more terminal is expected.
     pub fn remove_console(&self) {
         let _ = unlinkat(&self.dir, CONSOLE, AtFlags::empty());
@@ -115,7 +135,7 @@ impl RunDir {
 
     /// Removes the socket and the pid, then lets the lock go: from here on there is no monitor.
     pub fn leave(self) {
-        for name in [SOCKET, CONSOLE, PID] {
+        for name in [SOCKET, CONSOLE, STARTED, PID] {
             let _ = unlinkat(&self.dir, name, AtFlags::empty());
         }
         drop(self.pid);

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::adopted::Adopted;
 use super::answer::Clients;
 use super::cgroup::OomKills;
 use super::json_file::JsonFile;
@@ -19,6 +20,7 @@ use super::runtime::Runtime;
 use super::streams::Streams;
 use super::{Dns, Driver, Settings, now};
 use crate::error::{Context as _, Error, Result};
+use crate::home;
 use crate::network::dns::Responder;
 use crate::sys;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -37,6 +39,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Why the exit code of a container is 255 that may have had another one.
+const UNSEEN: &str = "its monitor was killed, and how it ended was not seen";
 
 /// What the container is in; where rrun or another program is at work, its pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,25 @@ pub(super) enum At {
     Delay(Instant),
     Ending(Pid),
     Gone,
+}
+
+/// How a container's first process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Code(i32),
+    Signal(i32),
+    /// It was somebody else's child, and is gone.
+    Unknown,
+}
+
+impl End {
+    /// From what wait(2) says.
+    pub fn of(status: i32) -> Self {
+        match status & 0x7f {
+            0 => Self::Code(status >> 8 & 0xff),
+            signal => Self::Signal(signal),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -73,7 +99,11 @@ pub(super) struct Monitor {
     pub at: At,
     init: Option<Pid>,
     /// Init has ended while rrun is at work.
-    init_ended: Option<WaitStatus>,
+    init_ended: Option<End>,
+    /// Init, as long as it is one that another monitor has made.
+    pub adopted: Option<Adopted>,
+    /// The root file system is that of an earlier monitor's mount namespace, and has to be mounted for the next run.
+    to_mount: bool,
     oom: Option<OomKills>,
     started: Option<(String, Instant)>,
     pub restarts: Restarts,
@@ -103,10 +133,10 @@ pub fn supervise(path: &Path) -> Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .context(|| "open /dev/null")?;
     rustix::stdio::dup2_stdin(&null).context(|| "dup2")?;
-    let begun = begin(path, &spawner).and_then(|begun| {
+    let begun = begin(path, &spawner).and_then(|(begun, task)| {
         let run = RunDir::lock(&begun.settings.run)?;
-        match prepare(&begun.settings, &run) {
-            Ok(prepared) => Ok(Monitor::new(path, begun, run, prepared)),
+        match prepare(&begun.settings, &task, &run) {
+            Ok(prepared) => Monitor::new(path, begun, run, prepared).begin(task),
             Err(e) => {
                 run.leave();
                 Err(e)
@@ -114,9 +144,11 @@ pub fn supervise(path: &Path) -> Result<()> {
         }
     });
     match begun {
-        Ok(mut monitor) => {
+        Ok((mut monitor, reply)) => {
             monitor.clients.add_creator(spawner);
-            monitor.create();
+            if let Some(reply) = reply {
+                monitor.clients.answer_creator(&reply);
+            }
             monitor.serve()
         }
         Err(e) => send(spawner.as_fd(), &Reply::Error { text: e.to_string() }, &[], SendFlags::empty()),
@@ -131,11 +163,16 @@ struct Begun {
     dns: Option<Responder>,
 }
 
+/// What it is to begin with.
+#[derive(Debug)]
+enum Task {
+    Create,
+    Adopt(Option<Adopted>),
+}
+
 /// Reads the settings, and takes what the spawner sends with its word to begin.
-fn begin(path: &Path, spawner: &OwnedFd) -> Result<Begun> {
-    let text = fs::read(path).context(|| format!("read {}", path.display()))?;
-    let settings: Settings =
-        serde_json::from_slice(&text).map_err(|e| Error::invalid(e.to_string()).context(path.display()))?;
+fn begin(path: &Path, spawner: &OwnedFd) -> Result<(Begun, Task)> {
+    let settings = Settings::read(path)?;
     let (mut ports, mut dns) = (Vec::new(), None);
     loop {
         match receive(spawner, &mut [0; 256], RecvFlags::empty())? {
@@ -145,7 +182,12 @@ fn begin(path: &Path, spawner: &OwnedFd) -> Result<Begun> {
                 let Dns { servers, networks } = settings.dns.clone().unwrap_or_default();
                 dns = Some(Responder::new(sockets, servers, networks)?);
             }
-            Some((Request::Begin, _)) => return Ok(Begun { settings, ports, dns }),
+            Some((Request::Begin, _)) => return Ok((Begun { settings, ports, dns }, Task::Create)),
+            Some((Request::Adopt { pid }, fds)) => {
+                let init = pid.and_then(Pid::from_raw).zip(fds.into_iter().next());
+                let task = Task::Adopt(init.map(|(pid, pidfd)| Adopted::new(pid, pidfd)));
+                return Ok((Begun { settings, ports, dns }, task));
+            }
             _ => return Err(Error::invalid("nobody says what to do")),
         }
     }
@@ -160,7 +202,7 @@ struct Prepared {
 }
 
 /// Makes of this process what a monitor is.
-fn prepare(settings: &Settings, run: &RunDir) -> Result<Prepared> {
+fn prepare(settings: &Settings, task: &Task, run: &RunDir) -> Result<Prepared> {
     setsid().context(|| "setsid")?;
     // The container has it if config.json does not say another, and it shall not be that of who happened to start it.
     umask(Mode::from_raw_mode(0o022));
@@ -174,7 +216,8 @@ fn prepare(settings: &Settings, run: &RunDir) -> Result<Prepared> {
         Driver::None => None,
     };
     let host = HostMounts::leave(&root::shared(&settings.bundle))?;
-    if let Some(overlay) = &settings.root {
+    // An overlay's upper directory is that of one mount at a time: of the container that runs.
+    if let (Some(overlay), Task::Create) = (&settings.root, task) {
         root::check(overlay)?;
         root::mount_overlay(overlay)?;
     }
@@ -202,6 +245,8 @@ impl Monitor {
             at: At::Gone,
             init: None,
             init_ended: None,
+            adopted: None,
+            to_mount: false,
             oom: None,
             started: None,
             restarts: Restarts::default(),
@@ -210,6 +255,56 @@ impl Monitor {
             failure: None,
             settings,
         }
+    }
+
+    /// Begins, with what is to be answered at once.
+    fn begin(mut self, task: Task) -> Result<(Self, Option<Reply>)> {
+        match task {
+            Task::Adopt(init) => match self.adopt(init) {
+                Ok(()) => Ok((self, Some(Reply::Done))),
+                Err(e) => {
+                    self.run.leave();
+                    Err(e)
+                }
+            },
+            Task::Create => {
+                self.create();
+                Ok((self, None))
+            }
+        }
+    }
+
+    /// Goes on with what another monitor was doing when it was killed.
+    fn adopt(&mut self, init: Option<Adopted>) -> Result<()> {
+        let last = fs::read(&self.exit_path).ok().and_then(|json| serde_json::from_slice::<Exit>(&json).ok());
+        let begun = self.run.begun();
+        let is_recorded = |last: &Exit| Some(&last.started_at) == begun.as_ref();
+        let last = last.filter(|last| last.restarting || is_recorded(last) || begun.is_none());
+        self.restarts.count = last.as_ref().map_or(0, |last| last.restarts);
+        self.to_mount = true;
+        if let Some(init) = init {
+            self.init = Some(init.pid);
+            self.oom = OomKills::of(init.pid.as_raw_nonzero().get());
+            self.started = Some(since(begun.unwrap_or_else(now)));
+            (self.adopted, self.last, self.at) = (Some(init), last, At::Running);
+            return Ok(());
+        }
+        let is_over = last.as_ref().is_some_and(|last| begun.is_none() || is_recorded(last));
+        match (last, begun) {
+            (Some(last), _) if is_over => {
+                self.restart_at = last.restarting.then(Instant::now);
+                self.last = Some(last);
+                self.delete();
+            }
+            (last, Some(begun)) => {
+                (self.started, self.last) = (Some(since(begun)), last);
+                self.ended(Some(End::Unknown), None);
+            }
+            (_, None) => {
+                return Err(Error::not_found(format!("{}: nothing to take over", self.settings.id)));
+            }
+        }
+        Ok(())
     }
 
     fn serve(mut self) -> Result<()> {
@@ -222,6 +317,10 @@ impl Monitor {
             }
             self.pass_streams(|streams, log| streams.ready(hangup, log));
             self.reap();
+            if let Some(end) = self.adopted.as_ref().and_then(Adopted::end) {
+                self.adopted = None;
+                self.ended(Some(end), None);
+            }
             if matches!(self.at, At::Delay(until) if Instant::now() >= until) {
                 self.create();
             }
@@ -248,6 +347,9 @@ impl Monitor {
         self.ports.poll(&mut fds);
         if let Some(dns) = &self.dns {
             dns.poll(&mut fds);
+        }
+        if let Some(init) = &self.adopted {
+            init.poll(&mut fds);
         }
         let restart = match self.at {
             At::Delay(until) => Some(until),
@@ -305,19 +407,32 @@ impl Monitor {
                     }
                     self.at = At::Gone;
                 }
-                _ if Some(pid) == self.init => self.init_ended = Some(status),
+                _ if Some(pid) == self.init => {
+                    let signal = status.terminating_signal().map(End::Signal);
+                    self.init_ended = signal.or_else(|| status.exit_status().map(End::Code));
+                }
                 _ => {}
             }
             if matches!(self.at, At::Created | At::Running)
-                && let Some(status) = self.init_ended.take()
+                && let Some(end) = self.init_ended.take()
             {
-                self.ended(Some(status), None);
+                self.ended(Some(end), None);
             }
         }
     }
 
     fn create(&mut self) {
         let creating = (|| {
+            if self.to_mount
+                && let Some(overlay) = &self.settings.root
+            {
+                // The kernel takes no work directory of a volatile mount again, because it does not know whether its
+                // machine has crashed since. This one has not.
+                home::remove_tree(&overlay.work.join("work/incompat"))?;
+                root::check(overlay)?;
+                root::mount_overlay(overlay)?;
+            }
+            self.to_mount = false;
             let (streams, console) = if self.settings.tty {
                 let (listener, path) = self.run.console()?;
                 self.console = Some(listener);
@@ -372,7 +487,9 @@ impl Monitor {
     fn start_done(&mut self, done: Result<(), WaitStatus>) {
         match done {
             Ok(()) => {
-                self.started = Some((now(), Instant::now()));
+                let at = now();
+                self.run.begin(&at);
+                self.started = Some((at, Instant::now()));
                 self.at = At::Running;
                 self.clients.answer_starter(&Reply::Done);
                 let status = self.status();
@@ -387,13 +504,13 @@ impl Monitor {
     }
 
     /// A run is over, or there is none because of `error`: writes it down, then tells.
-    fn ended(&mut self, status: Option<WaitStatus>, error: Option<Error>) {
-        let signal = status.and_then(WaitStatus::terminating_signal);
-        let code = match (signal, status.and_then(WaitStatus::exit_status)) {
-            (Some(signal), _) => 128 + signal,
-            (None, Some(code)) if error.is_none() => code,
+    fn ended(&mut self, end: Option<End>, error: Option<Error>) {
+        let (code, signal) = match end {
+            Some(End::Signal(signal)) => (128 + signal, Some(signal)),
+            Some(End::Code(code)) if error.is_none() => (code, None),
+            Some(End::Unknown) => (255, None),
             // Docker's, for what was not executed.
-            _ => 128,
+            _ => (128, None),
         };
         let started = self.started.take();
         let delay = match (&error, &started) {
@@ -402,7 +519,10 @@ impl Monitor {
         };
         self.restart_at = delay.map(|delay: Duration| Instant::now() + delay);
         let oom = self.oom.take().is_some_and(|oom| oom.any());
-        let error = error.map(|e| e.to_string()).unwrap_or_default();
+        let error = match end {
+            Some(End::Unknown) => UNSEEN.to_owned(),
+            _ => error.map(|e| e.to_string()).unwrap_or_default(),
+        };
         self.record(Exit {
             code,
             signal,
@@ -413,6 +533,7 @@ impl Monitor {
             restarting: delay.is_some(),
             error: error.clone(),
         });
+        self.run.end();
         self.pass_streams(|streams, log| streams.finish(log));
         if let Some(Err(e)) = self.log.as_mut().map(JsonFile::end) {
             self.run.tell(&e);
@@ -586,6 +707,13 @@ impl Monitor {
             restarts: self.restarts.count,
         }
     }
+}
+
+/// A run that began then, and how long that is ago.
+fn since(at: String) -> (String, Instant) {
+    let ago = OffsetDateTime::parse(&at, &Rfc3339).map(|at| OffsetDateTime::now_utc() - at).ok();
+    let ago = ago.and_then(|ago| Duration::try_from(ago).ok()).unwrap_or_default();
+    (at, Instant::now().checked_sub(ago).unwrap_or_else(Instant::now))
 }
 
 /// The terminal that rrun has sent: by the time it has ended, connection and message are there.

@@ -4,7 +4,7 @@ use rrunctl::home;
 use rrunctl::monitor::logs::{self, LogOptions, Stream};
 use rrunctl::monitor::{
     Attach, Client, Dns, Driver, Exit, Found, Log, Phase, Policy, Port, Restart, Root, Settings, Setup,
-    Until, find, spawn,
+    Until, adopt, find, spawn,
 };
 use rrunctl::network::{Netns, dns, make_netns, remove_netns};
 use rustix::fs::{FlockOperation, flock};
@@ -1141,4 +1141,155 @@ fn a_monitor_that_does_not_answer_is_told_after_a_while_and_one_that_waits_for_r
     assert_eq!(fresh.status().expect("a status").phase, Phase::Ending);
     release();
     assert_eq!(end.wait().expect("an exit").code, 137);
+}
+
+/// Kills the monitor, and waits until it is gone.
+fn kill_monitor(container: &Container) {
+    kill_process(container.monitor().expect("a monitor"), Signal::KILL).expect("kill");
+    container.left();
+}
+
+#[test]
+fn a_container_whose_monitor_was_killed_is_taken_over_and_its_policy_goes_on() {
+    let upstream = upstream();
+    let mut named = Named::new(&upstream.0);
+    let settings = &mut named.container.setup.settings;
+    settings.restart = Restart { name: Policy::OnFailure, maximum: 5 };
+    settings.ports = vec![Port { protocol: "tcp".to_owned(), to: None }];
+    // The kernel takes no such work directory a second time as it is.
+    settings.root.as_mut().expect("a root").options = vec!["volatile".to_owned()];
+    named.container.config["process"]["args"] = json!([
+        "sh",
+        "-c",
+        "trap '' PIPE; echo run; while read -r line; do $line 2>&1; echo end; done; sleep 1000"
+    ]);
+    let held = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = held.local_addr().expect("an address");
+    named.container.setup.ports = vec![OwnedFd::from(held)];
+    let client = named.spawn();
+    named.container.setup.ports.clear();
+    let (mut stream, _) = client.streams(BOTH).expect("attached");
+    client.start().expect("started");
+    until(&mut stream, "run\n");
+    client.set_names(named.networks(&["net", "more"])).expect("other names");
+    let mut before = client.status().expect("a status");
+    for restarts in 0..2 {
+        kill_monitor(&named.container);
+        // Nobody holds the port, and nobody answers.
+        let held = TcpListener::bind(address).expect("free");
+        let container = &mut named.container;
+        container.setup.settings = Settings::read(&container.setup.file).expect("settings");
+        container.setup.ports = vec![OwnedFd::from(held)];
+        container.setup.dns = Some(dns::listen(&named.netns).expect("sockets"));
+        let client = adopt(&container.setup).expect("taken over");
+        (container.setup.ports, container.setup.dns) = (Vec::new(), None);
+        assert_eq!(client.status().expect("a status"), before);
+        TcpListener::bind(address).expect_err("taken");
+        let told = client.streams(OUTPUT).expect_err("no streams").to_string();
+        assert_eq!(told, "the container's streams are gone with the monitor that it had");
+        let exit = client.wait(Until::Exit).expect("waiting");
+        assert!(container.rrun(&["kill", container.id(), "KILL"]).status.success());
+        let exit = exit.wait().expect("an exit");
+        assert_eq!(
+            (&exit.started_at, exit.restarts, exit.restarting),
+            (&before.started_at, restarts + 1, true)
+        );
+        match exit.code {
+            255 => assert_eq!(exit.error, "its monitor was killed, and how it ended was not seen"),
+            code => assert_eq!((code, exit.signal, &*exit.error), (137, Some(9), "")),
+        }
+        // The next run has streams, names and what the one before has left.
+        let (mut stream, _) = client.streams(BOTH).expect("attached");
+        until(&mut stream, "run\n");
+        let said = said(&mut stream, "nslookup late 127.0.0.11");
+        assert!(said.contains("Address: 10.8.8.2\n"), "{said}");
+        before = client.status().expect("a status");
+        assert_eq!((before.phase, before.restarts), (Phase::Running, restarts + 1));
+    }
+    let client = Client::connect(&named.container.setup.settings.run).expect("known").expect("alive");
+    let end = client.wait(Until::Ended).expect("waiting");
+    client.stop_restarting().expect("stopped");
+    assert!(named.container.rrun(&["kill", named.container.id(), "KILL"]).status.success());
+    let last = end.wait().expect("an exit");
+    assert_eq!((last.code, last.restarts, last.restarting), (137, 2, false));
+    assert_eq!(named.container.ended(), Some(last));
+    assert_eq!(text(&named.container.log(&LogOptions::default()).0).matches("run\n").count(), 3);
+    TcpListener::bind(address).expect("free");
+    end_of(upstream);
+}
+
+#[test]
+fn a_container_that_ended_while_nobody_saw_it_is_restarted_by_who_takes_it_over() {
+    let container = Container::new("echo run; sleep 1000").with(|settings, _| {
+        settings.restart = Restart { name: Policy::OnFailure, maximum: 1 };
+    });
+    let client = container.created();
+    let (mut stream, _) = client.streams(OUTPUT).expect("attached");
+    client.start().expect("started");
+    until(&mut stream, "run\n");
+    let told = adopt(&container.setup).expect_err("it has one").to_string();
+    assert!(told.ends_with("a monitor is alive"), "{told}");
+    let end = || {
+        kill_monitor(&container);
+        let pid = match find(&container.setup.settings).expect("known") {
+            Found::Orphaned { pid, .. } => Pid::from_raw(pid).expect("a pid"),
+            found => panic!("{found:?}"),
+        };
+        kill_process(pid, Signal::KILL).expect("kill");
+        let begun = Instant::now();
+        while !matches!(find(&container.setup.settings), Ok(Found::Orphaned { status, .. }) if status == "stopped")
+        {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    end();
+    let client = adopt(&container.setup).expect("taken over");
+    let exit = container.exit();
+    assert_eq!((exit.code, exit.signal, exit.restarts, exit.restarting), (255, None, 1, true));
+    assert_eq!(exit.error, "its monitor was killed, and how it ended was not seen");
+    let (mut stream, _) = client.streams(OUTPUT).expect("attached");
+    until(&mut stream, "run\n");
+    // And so often as the policy says.
+    end();
+    let client = adopt(&container.setup).expect("taken over");
+    if let Ok(end) = client.wait(Until::Ended) {
+        let _ = end.wait();
+    }
+    container.left();
+    let last = container.exit();
+    assert_eq!((last.code, last.restarts, last.restarting), (255, 1, false));
+    assert_eq!(container.ended(), Some(last));
+    assert!(matches!(find(&container.setup.settings), Ok(Found::Gone)));
+}
+
+#[test]
+fn what_a_killed_monitor_had_begun_is_gone_on_with() {
+    let container = Container::new("echo run; exit 3").with(|settings, _| {
+        settings.restart = Restart { name: Policy::OnFailure, maximum: 6 };
+    });
+    let told = adopt(&container.setup).expect_err("nothing is there").to_string();
+    assert!(told.ends_with("nothing to take over"), "{told}");
+    container.assert_gone();
+    let client = container.created();
+    let mut waiter = client.wait(Until::Exit).expect("waiting");
+    client.start().expect("started");
+    // After the fifth run it waits for 1.6 s.
+    while waiter.wait().expect("an exit").restarts < 5 {
+        waiter = client.wait(Until::Exit).expect("waiting");
+    }
+    kill_monitor(&container);
+    let client = adopt(&container.setup).expect("taken over");
+    let last = client.wait(Until::Ended).expect("waiting").wait().expect("an exit");
+    assert_eq!((last.code, last.restarts, last.restarting), (3, 6, false));
+    assert_eq!(runs(&container).len(), 7);
+    assert_eq!(container.ended(), Some(last.clone()));
+    // It is killed while the end is taken down: that is done again, and no run.
+    fs::remove_file(container.dir.join("ended")).expect("remove");
+    let client = adopt(&container.setup).expect("taken over");
+    if let Ok(end) = client.wait(Until::Ended) {
+        let _ = end.wait();
+    }
+    container.left();
+    assert_eq!((container.ended(), runs(&container).len()), (Some(last), 7));
 }
