@@ -17,6 +17,7 @@
 
 mod connect;
 mod create;
+mod exec;
 mod files;
 mod remove;
 mod show;
@@ -26,6 +27,7 @@ mod tree;
 mod update;
 
 pub use create::Created;
+pub use exec::{ExecRequest, Executed};
 pub use files::CommitRequest;
 pub use remove::Pruned;
 pub use show::{Filters, Top};

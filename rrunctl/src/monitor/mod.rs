@@ -47,6 +47,8 @@ pub use keys::{DetachKeys, Keys};
 pub use packet::{Exit, Phase, Status, Until};
 pub use restart::{Policy, Restart};
 pub use root::mount_overlay;
+pub(crate) use runtime::last_error;
+pub(crate) use supervise::master;
 pub use supervise::supervise;
 
 use crate::error::{Context as _, Error, Result};

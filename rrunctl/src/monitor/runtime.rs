@@ -137,7 +137,7 @@ impl Runtime {
 }
 
 /// The last error of a log in JSON.
-fn last_error(log: &str) -> Option<String> {
+pub(crate) fn last_error(log: &str) -> Option<String> {
     log.lines().rev().find_map(|line| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
         matches!(entry["level"].as_str(), Some("error" | "fatal"))

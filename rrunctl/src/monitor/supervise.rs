@@ -717,7 +717,7 @@ fn since(at: String) -> (String, Instant) {
 }
 
 /// The terminal that rrun has sent: by the time it has ended, connection and message are there.
-fn master(console: &OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn master(console: &OwnedFd) -> Result<OwnedFd> {
     let socket = accept_with(console, SocketFlags::CLOEXEC).context(|| "accept the terminal")?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -31,20 +31,49 @@ pub(super) enum End {
     Signal(u8),
 }
 
+/// Where input goes, and how its end is told.
+#[derive(Debug)]
+pub(super) enum Sink<'a> {
+    /// Its writing half is shut down.
+    Socket(&'a OwnedFd),
+    /// It is closed.
+    Pipe(OwnedFd),
+    /// A terminal's input has no end.
+    Terminal(&'a OwnedFd),
+}
+
+impl AsFd for Sink<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Socket(fd) | Self::Terminal(fd) => fd.as_fd(),
+            Self::Pipe(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Sink<'_> {
+    fn end(self) {
+        if let Self::Socket(socket) = self {
+            // One that has hung up needs no telling.
+            let _ = shutdown(socket, Shutdown::Write);
+        }
+    }
+}
+
 /// What there is to copy between. All of the far ends are non-blocking.
 #[derive(Debug)]
 pub(super) struct Copy<'a> {
-    /// Input goes here, unless there is none, and output comes from here.
-    pub far: &'a OwnedFd,
-    /// Standard error comes from here.
-    pub far_errors: Option<&'a OwnedFd>,
-    /// Whether the caller's standard input is read.
-    pub stdin: bool,
+    /// What the caller's standard input goes to, if it is read.
+    pub stdin: Option<Sink<'a>>,
+    /// Where the caller's standard output comes from.
+    pub stdout: Option<BorrowedFd<'a>>,
+    /// Where the caller's standard error comes from.
+    pub stderr: Option<BorrowedFd<'a>>,
     /// The keys that detach, where they do.
     pub keys: Option<DetachKeys>,
     /// Signals to the caller.
     pub signals: &'a Signals,
-    /// Readable when nothing more will come of the far end although it is open.
+    /// Readable at the end, whatever is still open; without it the end is that of both outputs.
     pub ended: Option<BorrowedFd<'a>>,
 }
 
@@ -92,7 +121,7 @@ impl Buffer {
 
 /// One of the two outputs.
 struct Output<'a> {
-    source: Option<&'a OwnedFd>,
+    source: Option<BorrowedFd<'a>>,
     sink: BorrowedFd<'a>,
     name: &'static str,
     piece: usize,
@@ -100,7 +129,7 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn new(source: Option<&'a OwnedFd>, sink: BorrowedFd<'a>, name: &'static str) -> Self {
+    fn new(source: Option<BorrowedFd<'a>>, sink: BorrowedFd<'a>, name: &'static str) -> Self {
         let is_file =
             fstat(sink).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
         let piece = if is_file { AT_ONCE } else { PIECE };
@@ -143,12 +172,11 @@ impl Copy<'_> {
     pub(super) fn run(mut self, mut on_signal: impl FnMut(u8) -> bool) -> Result<End> {
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let mut outputs = [
-            Output::new(Some(self.far), stdout.as_fd(), "standard output"),
-            Output::new(self.far_errors, stderr.as_fd(), "standard error"),
+            Output::new(self.stdout, stdout.as_fd(), "standard output"),
+            Output::new(self.stderr, stderr.as_fd(), "standard error"),
         ];
         let mut input = Buffer::new();
-        // Whether the caller's input is read, and whether the far end knows that there is no more.
-        let (mut reads, mut closed) = (self.stdin, !self.stdin);
+        let mut reads = self.stdin.is_some();
         // How much is still read, once the end has come.
         let mut left = None;
         loop {
@@ -161,13 +189,12 @@ impl Copy<'_> {
                     }
                 }
             }
-            if outputs.iter().all(|output| output.source.is_none() && output.buffer.is_empty()) {
+            let silent = outputs.iter().all(|output| output.source.is_none() && output.buffer.is_empty());
+            if silent && self.ended.is_none() {
                 return Ok(End::Ended);
             }
-            if !reads && !closed && input.is_empty() {
-                // A terminal has no half to close.
-                let _ = shutdown(self.far, Shutdown::Write);
-                closed = true;
+            if !reads && input.is_empty() {
+                self.stdin.take().map(Sink::end);
             }
             for ready in self.wait(&stdin, reads, &input, &outputs)? {
                 match ready {
@@ -182,14 +209,14 @@ impl Copy<'_> {
                         let (more, detached) = self.take(&stdin, &mut input);
                         reads = more;
                         if detached {
-                            let _ = input.give(|bytes| write(self.far, bytes));
+                            let _ = self.give(&mut input);
                             return Ok(End::Detached);
                         }
                     }
                     Ready::Room => {
-                        if input.give(|bytes| write(self.far, bytes)).is_err() {
+                        if self.give(&mut input).is_err() {
                             // Nobody reads it any more; what there is to see is shown all the same.
-                            (input, reads, closed) = (Buffer::new(), false, true);
+                            (input, reads) = (Buffer::new(), false);
                         }
                     }
                     Ready::Source(n) => outputs[n].read(),
@@ -198,6 +225,11 @@ impl Copy<'_> {
                 }
             }
         }
+    }
+
+    fn give(&self, input: &mut Buffer) -> Result<(), Errno> {
+        let Some(sink) = &self.stdin else { return Ok(()) };
+        input.give(|bytes| write(sink, bytes))
     }
 
     /// Reads what was typed: whether there may be more, and whether the keys were among it.
@@ -226,13 +258,13 @@ impl Copy<'_> {
         outputs: &[Output<'_>],
     ) -> Result<Vec<Ready>> {
         let mut all = vec![(PollFd::new(self.signals, PollFlags::IN), Ready::Signal)];
-        if !input.is_empty() {
-            all.push((PollFd::new(self.far, PollFlags::OUT), Ready::Room));
-        } else if reads {
-            all.push((PollFd::new(stdin, PollFlags::IN), Ready::Typed));
+        match &self.stdin {
+            Some(sink) if !input.is_empty() => all.push((PollFd::new(sink, PollFlags::OUT), Ready::Room)),
+            Some(_) if reads => all.push((PollFd::new(stdin, PollFlags::IN), Ready::Typed)),
+            _ => {}
         }
         for (n, output) in outputs.iter().enumerate() {
-            match output.source {
+            match &output.source {
                 _ if !output.buffer.is_empty() => {
                     all.push((PollFd::new(&output.sink, PollFlags::OUT), Ready::Sink(n)));
                 }

@@ -14,13 +14,13 @@ use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::monitor::{Attach, Client, DetachKeys, Keys};
 use crate::sys::Signals;
-use copy::{Copy, End};
+use copy::{Copy, End, Sink};
 use raw::Raw;
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{Winsize, tcgetwinsize};
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// Signals of which a copy to the container is no use: those about this process alone (CHLD, PIPE, and URG as docker
 /// has it), and those by which a shell stops one that is in its background (TTIN, TTOU).
@@ -115,9 +115,9 @@ impl<'a> Attached<'a> {
         resize(0);
         let proxy = self.ways.proxy.filter(|_| !self.ways.tty);
         let copy = Copy {
-            far: &self.main,
-            far_errors: self.errors.as_ref(),
-            stdin: self.ways.stdin,
+            stdin: self.ways.stdin.then_some(Sink::Socket(&self.main)),
+            stdout: Some(self.main.as_fd()),
+            stderr: self.errors.as_ref().map(|errors| errors.as_fd()),
             keys: (self.ways.stdin && self.ways.tty).then(|| DetachKeys::new(self.ways.keys.clone())),
             signals: &self.signals,
             ended: None,
