@@ -8,11 +8,12 @@ use crate::container::record::Container;
 use crate::container::types::{EndpointSettings, List, Map, NetworkSettings, PortBinding, of_container};
 use crate::container::{link, validate};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::monitor::{self, Found};
 use crate::network::{self, Attachment, Endpoint, Held, Mapped, PublishedPort};
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::IpAddr;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 /// The default network, in which nobody has a name.
 const BRIDGE: &str = "bridge";
@@ -160,6 +161,19 @@ impl Engine {
             let mut settings = self.settled(container, &endpoints);
             settings.ports = container.record.network_settings.ports.clone();
             container.record.network_settings = settings;
+            if let Found::Monitored(client) = self.found(&container.record.id)? {
+                match self.dns(container)? {
+                    Some(dns) => match client.set_names(dns.networks.clone()) {
+                        // It was started where it had no name.
+                        Err(e) if e.to_string().contains("no name server") => {
+                            client.set_dns(dns, &network::dns::listen(&self.netns(&container.record.id))?)?;
+                        }
+                        other => other?,
+                    },
+                    // Nor is there anything to forget where there is no name server.
+                    None => drop(client.set_names(Vec::new())),
+                }
+            }
         }
         self.containers.save_record(container)
     }
@@ -224,6 +238,32 @@ impl Engine {
         }
         all.networks = networks.into();
         all
+    }
+
+    /// What the name server of a container knows, if it is to have one.
+    pub(super) fn dns(&self, container: &Container) -> Result<Option<monitor::Dns>> {
+        let networks = self.named_networks(container)?;
+        if networks.is_empty() {
+            return Ok(None);
+        }
+        let given: Vec<SocketAddr> = container
+            .host
+            .dns
+            .iter()
+            .filter_map(|server| Some(SocketAddr::new(server.parse().ok()?, 53)))
+            .collect();
+        let servers = if given.is_empty() { network::dns::servers(&host_resolv_conf()?) } else { given };
+        Ok(Some(monitor::Dns { servers, networks }))
+    }
+
+    /// The networks in which a container has a name.
+    fn named_networks(&self, container: &Container) -> Result<Vec<(PathBuf, String)>> {
+        let settings = &container.record.network_settings;
+        let named = |(name, one): (&String, &Option<EndpointSettings>)| {
+            let is_in = one.as_ref().is_some_and(|one| !one.ip_address.is_empty());
+            (is_in && name != BRIDGE).then(|| self.networks.names(name))
+        };
+        settings.networks.iter().filter_map(named).collect()
     }
 
     /// What `--link` comes to.

@@ -161,14 +161,9 @@ impl Engine {
         if !point.copy {
             return Ok(());
         }
-        let empty = fs::read_dir(&volume.mountpoint)
-            .context(|| format!("open {}", volume.mountpoint))?
-            .next()
-            .is_none();
-        if empty && !lower.is_empty() {
+        if !lower.is_empty() && self.volumes.wants_filling(&volume.name)? {
             let root = tree::merged(lower.iter().map(std::path::PathBuf::as_path))?;
-            let in_use = !self.containers.users_of_volume(&volume.name)?.is_empty();
-            self.volumes.fill(&volume.name, &root, &point.destination, in_use)?;
+            self.volumes.fill(&volume.name, &root, &point.destination)?;
         }
         Ok(())
     }

@@ -55,6 +55,10 @@ impl Engine {
 
     /// Who looks after a container.
     pub(super) fn found(&self, id: &str) -> Result<Found> {
+        // What a boot took has nobody; and monitor.json is not flushed.
+        if !self.run_dir(id).exists() {
+            return Ok(Found::Gone);
+        }
         let path = self.containers.dir(id).join("monitor.json");
         let settings = match home::read(&path)? {
             Some(text) => serde_json::from_slice(&text)
@@ -72,12 +76,10 @@ impl Engine {
                 log: monitor::Log::default(),
                 restart: monitor::Restart::default(),
                 ports: Vec::new(),
+                dns: None,
                 ended: Vec::new(),
             },
         };
-        if !settings.run.exists() {
-            return Ok(Found::Gone);
-        }
         monitor::find(&settings)
     }
 

@@ -166,6 +166,8 @@ impl Engine {
 
         let ports: Vec<_> = connected.held.into_iter().map(port).collect::<Result<_>>()?;
         let (ports, sockets) = ports.into_iter().unzip();
+        let dns = self.dns(container)?;
+        let dns_sockets = dns.as_ref().map(|_| network::dns::listen(&self.netns(&id))).transpose()?;
         let client = monitor::spawn(&Setup {
             monitor: self.programs.monitor.clone(),
             file: dir.join("monitor.json"),
@@ -180,10 +182,12 @@ impl Engine {
                 log: log(&container.host.log_config, &container.record.log_path),
                 restart: restart(&container.host.restart_policy),
                 ports,
+                dns,
                 ended: [&self.programs.own[..], &["internal-ended".to_owned(), id.clone()]].concat(),
                 id,
             },
             ports: sockets,
+            dns: dns_sockets,
         })?;
         Ok((client, connected.warnings))
     }
@@ -266,6 +270,11 @@ impl Engine {
         containers.reverse();
         for container in containers {
             let (record, host) = (&container.record, &container.host);
+            if matches!(self.found(&record.id)?, Found::Orphaned { .. }) {
+                let name = record.name.trim_start_matches('/').to_owned();
+                done.push((name, self.adopt(&record.id)));
+                continue;
+            }
             let wanted = match host.restart_policy.name.as_str() {
                 "always" => true,
                 "unless-stopped" => !record.has_been_manually_stopped,
@@ -285,6 +294,24 @@ impl Engine {
             }
         }
         Ok(done)
+    }
+
+    /// Gives a container whose monitor was killed another one. What it wrote to its outputs meanwhile is lost, and what it
+    /// writes from now on has nobody who reads it.
+    ///
+    /// # Errors
+    /// It has one; those of starting one.
+    pub fn adopt(&self, id: &str) -> Result<()> {
+        let _lock = self.containers.lock(id)?;
+        let file = self.containers.dir(id).join("monitor.json");
+        let text = fs::read(&file).context(|| format!("read {}", file.display()))?;
+        let mut settings: monitor::Settings = serde_json::from_slice(&text)
+            .map_err(|e| Error::system(e.to_string()).context(file.display()))?;
+        // The rules of the firewall stand; that nobody else takes the ports meanwhile is in the leases.
+        settings.ports.clear();
+        let dns = settings.dns.as_ref().map(|_| network::dns::listen(&self.netns(id))).transpose()?;
+        let monitor = self.programs.monitor.clone();
+        monitor::adopt(&Setup { monitor, file, settings, ports: Vec::new(), dns }).map(|_| ())
     }
 
     /// What a monitor has done when its container has ended for good: takes it down, and with `--rm` removes it.

@@ -172,6 +172,7 @@ impl Monitor {
                 self.keep_settings();
             }
             Request::Names { networks } => self.set_names(networks)?,
+            Request::Serve { dns } => self.set_dns(dns, fds)?,
             Request::Status => return Ok(Some(Reply::Status(self.status()))),
         }
         Ok(Some(Reply::Done))

@@ -262,6 +262,15 @@ impl Client {
         self.ask(&Request::Names { networks }, &[])
     }
 
+    /// Gives the container a name server at `sockets`, which [`crate::network::dns::listen`] made, if it had none when it
+    /// was started.
+    ///
+    /// # Errors
+    /// Those of [`Self::set_names`].
+    pub fn set_dns(&self, dns: super::Dns, sockets: &[OwnedFd; 2]) -> Result<()> {
+        self.ask(&Request::Serve { dns }, &sockets.each_ref().map(AsFd::as_fd))
+    }
+
     /// What the container is in; answered while rrun is at work, too.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::Dns;
 use super::restart::Restart;
 use crate::error::{Error, Result};
 use rustix::io::Errno;
@@ -46,6 +47,8 @@ pub(super) enum Request {
     Policy { restart: Restart },
     /// The networks whose names its name server answers.
     Names { networks: Vec<(PathBuf, String)> },
+    /// From now on it has a name server, or another one; its two sockets come with it.
+    Serve { dns: Dns },
     /// What it does.
     Status,
 }

@@ -573,6 +573,15 @@ impl Monitor {
         }
     }
 
+    /// A name server, for a container that had none or had one at other sockets.
+    pub fn set_dns(&mut self, dns: Dns, sockets: Vec<OwnedFd>) -> Result<()> {
+        let sockets = sockets.try_into().map_err(|_| Error::invalid("a name server has two sockets"))?;
+        self.dns = Some(Responder::new(sockets, dns.servers.clone(), dns.networks.clone())?);
+        self.settings.dns = Some(dns);
+        self.keep_settings();
+        Ok(())
+    }
+
     /// Other networks' names are answered.
     pub fn set_names(&mut self, networks: Vec<(PathBuf, String)>) -> Result<()> {
         let (Some(dns), Some(settings)) = (&mut self.dns, &mut self.settings.dns) else {
