@@ -48,13 +48,22 @@ pub struct Change {
 /// A file that is there counts as changed, whatever is in it: it was opened for writing. A directory counts if its owner
 /// or mode or something in it has changed.
 ///
+/// `made` are names, as `etc/hosts`, of empty files and directories that are no change where they are new: a runtime
+/// makes them to mount on.
+///
 /// # Errors
 /// Those of the calls.
-pub fn changes(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<Vec<Change>> {
+pub fn changes(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>], made: &[&str]) -> Result<Vec<Change>> {
     let lowers = Lowers(lowers);
     let mut found = Vec::new();
-    walk(upper, Path::new("."), lowers, &lowers.root(), false, &mut found)?;
+    walk(upper, Path::new("."), lowers, &lowers.root(), false, made, &mut found)?;
     Ok(found)
+}
+
+/// Whether a new file is one of `made`, and empty.
+pub(super) fn is_made(path: &Path, stat: &Stat, made: &[&str]) -> bool {
+    let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
+    is_file && stat.st_size == 0 && made.iter().any(|made| Path::new(made) == path)
 }
 
 /// `alone`: nothing of the layers below is seen here, so that what of theirs is not in the upper directory is deleted.
@@ -64,6 +73,7 @@ fn walk(
     lowers: Lowers<'_>,
     below: &Below,
     alone: bool,
+    made: &[&str],
     found: &mut Vec<Change>,
 ) -> Result<()> {
     let told = |path: &Path| format!("{:?}", path.display().to_string());
@@ -83,6 +93,9 @@ fn walk(
             }
             continue;
         };
+        if before.is_none() && is_made(&path, &now, made) {
+            continue;
+        }
         if !node::is_directory(&now) {
             found.push(change(if before.is_some() { Kind::Changed } else { Kind::Added }));
             continue;
@@ -90,8 +103,10 @@ fn walk(
         let at = found.len();
         let sub = node::subdirectory(dir, &name).context(|| told(&path))?;
         let opaque = alone || node::is_opaque(sub.as_fd()).context(|| told(&path))?;
-        walk(sub.as_fd(), &path, lowers, &next, opaque, found)?;
+        walk(sub.as_fd(), &path, lowers, &next, opaque, made, found)?;
         let kind = match before {
+            // With nothing in it that anybody else made.
+            None if found.len() == at && made.iter().any(|made| Path::new(made).starts_with(&path)) => None,
             None => Some(Kind::Added),
             Some((_, before)) if found.len() > at || differs(&before, &now) => Some(Kind::Changed),
             Some(_) => None,
@@ -145,7 +160,7 @@ mod tests {
         let told = |found: Vec<Change>| -> Vec<String> {
             found.iter().map(|change| format!("{} {}", change.kind.letter(), change.path.display())).collect()
         };
-        let found = changes(open[2].as_fd(), &[open[0].as_fd(), open[1].as_fd()]).expect("changes");
+        let found = changes(open[2].as_fd(), &[open[0].as_fd(), open[1].as_fd()], &[]).expect("changes");
         assert_eq!(
             told(found),
             [
@@ -163,6 +178,28 @@ mod tests {
                 "C /var/kept"
             ]
         );
-        assert_eq!(told(changes(open[1].as_fd(), &[]).expect("changes")).len(), 8);
+        assert_eq!(told(changes(open[1].as_fd(), &[], &[]).expect("changes")).len(), 8);
+    }
+
+    #[test]
+    fn what_a_runtime_made_to_mount_on_is_no_change() {
+        let scratch = Scratch::new();
+        let (low, upper) = (scratch.dir("low"), scratch.dir("upper"));
+        sh(&low, "mkdir etc; echo >etc/kept; chmod 755 . etc");
+        sh(
+            &upper,
+            "mkdir -p proc etc sbin sys/own; touch etc/hosts sbin/init; echo x >etc/hostname; chmod 755 . etc",
+        );
+        let open = [low, upper].map(|dir| File::open(dir).expect("open"));
+        let made = ["proc", "sys", "etc/hosts", "etc/hostname", "sbin/init"];
+        let found = changes(open[1].as_fd(), &[open[0].as_fd()], &made).expect("changes");
+        let told: Vec<_> = found.iter().map(|change| change.path.display().to_string()).collect();
+        // What somebody wrote to is theirs.
+        assert_eq!(told, ["/etc", "/etc/hostname", "/sys", "/sys/own"]);
+        let mut archive = Vec::new();
+        crate::archive::pack_diff(open[1].as_fd(), &[open[0].as_fd()], &made, &mut archive).expect("pack");
+        let names =
+            String::from_utf8(crate::archive::testing::filter("tar", &["-t"], &archive)).expect("UTF-8");
+        assert_eq!(names, "etc/\netc/hostname\nsys/\nsys/own/\n");
     }
 }

@@ -192,7 +192,7 @@ fn layers_are_seen_as_they_were_made_and_as_umoci_makes_them() {
     let (mut layers, mut unpacked): (Vec<PathBuf>, Vec<Unpacked>) = (Vec::new(), Vec::new());
     for n in 0..3 {
         let mut archive = Vec::new();
-        pack_diff(fds[n], &fds[n + 1..], &mut archive).expect("pack");
+        pack_diff(fds[n], &fds[n + 1..], &[], &mut archive).expect("pack");
         fs::write(scratch.0.join(format!("{n}.tar")), &archive).expect("write");
         let layer = scratch.dir(&format!("layer{n}"));
         unpacked.push(unpack_into(&archive, &layer).expect("unpack"));

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::changes::is_made;
 use super::extract::{in_root, resolve};
 use super::lower::{Below, Lowers};
 use super::member::Attributes;
@@ -21,11 +22,16 @@ use tar::{Builder, EntryType, Header};
 /// Packs the upper directory of an overlay as a layer on `lowers`, the uppermost of which comes first. The overlay must
 /// have been mounted with `redirect_dir=off,metacopy=off,index=off`, so that all that changed is in it. The same
 /// directory makes the same bytes: names are in the order of their bytes, a directory before what is in it. Sockets
-/// are left out: no archive can have them.
+/// are left out: no archive can have them. So is what a runtime made to mount on: see [`super::changes`].
 ///
 /// # Errors
 /// A file whose name begins with `.wh.`, which a layer cannot have; those of the calls and of `writer`.
-pub fn pack_diff(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>], writer: impl Write) -> Result<()> {
+pub fn pack_diff(
+    upper: BorrowedFd<'_>,
+    lowers: &[BorrowedFd<'_>],
+    made: &[&str],
+    writer: impl Write,
+) -> Result<()> {
     let lowers = Lowers(lowers);
     let mut packer = Packer::new(writer);
     let stat = fstat(upper)?;
@@ -37,8 +43,24 @@ pub fn pack_diff(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>], writer: impl 
     if known(&stat) != plain {
         packer.add(node::path_only(upper, ".")?, b".")?;
     }
-    packer.diff(upper, Path::new("."), lowers, &lowers.root())?;
+    packer.diff(upper, Path::new("."), lowers, &lowers.root(), made)?;
     packer.finish()
+}
+
+/// Whether a new directory has nothing in it but what is `made`.
+fn is_made_dir(file: &OwnedFd, path: &Path, made: &[&str]) -> Result<bool> {
+    if !made.iter().any(|made| Path::new(made).starts_with(path)) || !node::is_directory(&fstat(file)?) {
+        return Ok(false);
+    }
+    let dir = node::subdirectory(file, ".")?;
+    for name in node::names(dir.as_fd())? {
+        let path = join(path, &name);
+        let file = node::path_only(dir.as_fd(), &name)?;
+        if !is_made(&path, &fstat(&file)?, made) && !is_made_dir(&file, &path, made)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Packs `path` and all below it under the name `name`; a directory's contents alone if `name` is empty. `path` is
@@ -100,7 +122,14 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
-    fn diff(&mut self, dir: BorrowedFd<'_>, path: &Path, lowers: Lowers<'_>, below: &Below) -> Result<()> {
+    fn diff(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        path: &Path,
+        lowers: Lowers<'_>,
+        below: &Below,
+        made: &[&str],
+    ) -> Result<()> {
         for name in node::names(dir).context(|| quoted(path.as_os_str().as_bytes()))? {
             let path = join(path, &name);
             let bytes = path.as_os_str().as_bytes();
@@ -116,8 +145,11 @@ impl<W: Write> Packer<W> {
                 self.marker(&path, &[WHITEOUT, name.as_bytes()].concat(), &stat)?;
                 continue;
             }
+            let (before, mut next) = lowers.child(below, &path)?;
+            if before.is_none() && (is_made(&path, &stat, made) || is_made_dir(&file, &path, made)?) {
+                continue;
+            }
             let Some(sub) = self.add(file, bytes)? else { continue };
-            let (_, mut next) = lowers.child(below, &path)?;
             if node::is_opaque(sub.as_fd()).context(|| quoted(bytes))? {
                 // The kernel says it of every new directory; a layer needs it only where there is something to hide.
                 if !next.is_nothing() {
@@ -125,7 +157,7 @@ impl<W: Write> Packer<W> {
                 }
                 next = Below::nothing();
             }
-            self.diff(sub.as_fd(), &path, lowers, &next)?;
+            self.diff(sub.as_fd(), &path, lowers, &next, made)?;
         }
         Ok(())
     }
@@ -286,7 +318,7 @@ mod tests {
         let open: Vec<File> = lowers.iter().map(|lower| File::open(lower).expect("open")).collect();
         let open: Vec<_> = open.iter().map(|file| file.as_fd()).collect();
         let mut archive = Vec::new();
-        pack_diff(File::open(upper).expect("open").as_fd(), &open, &mut archive)?;
+        pack_diff(File::open(upper).expect("open").as_fd(), &open, &[], &mut archive)?;
         Ok(archive)
     }
 

@@ -12,7 +12,7 @@ use crate::image::{self, Image, RunConfig};
 use crate::monitor::{Root, mount_overlay};
 use crate::reference::Reference;
 use crate::sys;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
@@ -22,6 +22,22 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+
+/// What rrun makes in a container's root to mount on; Docker has these in a layer of their own, which it does not show.
+const MADE: [&str; 12] = [
+    "dev",
+    "dev/console",
+    "dev/mqueue",
+    "dev/pts",
+    "dev/shm",
+    "etc/hostname",
+    "etc/hosts",
+    "etc/resolv.conf",
+    "proc",
+    "sbin/docker-init",
+    "sys",
+    "sys/fs/cgroup",
+];
 
 /// What `docker commit` is asked for.
 #[derive(Debug, Clone, Default)]
@@ -152,7 +168,7 @@ impl Engine {
         let container = self.containers.load(id)?;
         let (upper, lower) = self.opened_layers(&container)?;
         let lower: Vec<_> = lower.iter().map(|layer| layer.as_fd()).collect();
-        archive::changes(upper.as_fd(), &lower)
+        archive::changes(upper.as_fd(), &lower, &MADE)
     }
 
     /// Makes an image of a container.
@@ -185,7 +201,7 @@ impl Engine {
         let (reader, writer) = io::pipe().context(|| "pipe")?;
         let made = std::thread::scope(|scope| {
             let packer =
-                scope.spawn(|| archive::pack_diff(upper.as_fd(), &lower, io::BufWriter::new(writer)));
+                scope.spawn(|| archive::pack_diff(upper.as_fd(), &lower, &MADE, io::BufWriter::new(writer)));
             let made = image::commit(&self.store, Some(&base), reader, &commit);
             match packer.join().unwrap_or_else(|_| Err(Error::system("a thread that packs has panicked"))) {
                 // Of its own failures the reader sees but a tar that ends early.
@@ -240,13 +256,7 @@ fn put(point: &Point, root: &OwnedFd) -> Result<()> {
         return Ok(());
     }
     let doing = || format!("mount {} at {}", point.source, point.destination);
-    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let place = point.destination.trim_start_matches('/');
-    let at = match openat2(root, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside) {
-        // rrun makes it when the container starts.
-        Err(Errno::NOENT) => return Ok(()),
-        at => at.context(doing)?,
-    };
+    let at = place(root, Path::new(&point.destination)).context(doing)?;
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = match open_tree(CWD, point.source.as_str(), flags) {
@@ -255,6 +265,29 @@ fn put(point: &Point, root: &OwnedFd) -> Result<()> {
     };
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&tree, "", &at, "", empty).context(doing)
+}
+
+/// Opens a directory below `root`, and makes what is missing of it, as rrun does when the container starts.
+fn place(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let open = |path: &Path| openat2(root, path, flags, Mode::empty(), inside);
+    let mut so_far = PathBuf::from(".");
+    let mut at = open(&so_far)?;
+    for part in path.strip_prefix("/").unwrap_or(path).components() {
+        so_far.push(part);
+        at = match open(&so_far) {
+            Err(Errno::NOENT) => {
+                match mkdirat(&at, part.as_os_str(), Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e),
+                }
+                open(&so_far)?
+            }
+            opened => opened?,
+        };
+    }
+    Ok(at)
 }
 
 fn in_volume(container: &Container, path: &Path) -> bool {

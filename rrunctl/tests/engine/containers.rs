@@ -165,7 +165,10 @@ fn c2_exit_codes_are_dockers() {
     with_site(|engine| {
         let code = |arguments: &[&str]| ran(engine, arguments).0;
         assert_eq!(code(&["site", "sh", "-c", "exit 7"]), 7);
-        assert_eq!(code(&["site", "sh", "-c", "kill -9 $$"]), 137);
+        engine.prints(&["run", "-d", "--name", "killed", "site", "sleep", "1000"]);
+        engine.prints(&["kill", "killed"]);
+        assert_eq!(engine.prints(&["wait", "killed"]), "137\n");
+        engine.prints(&["rm", "killed"]);
         assert_eq!(code(&["site", "nothing"]), 127);
         assert_eq!(code(&["site", "/etc/passwd"]), 126);
         assert_eq!(code(&["--memory", "1", "site", "true"]), 125);
@@ -434,15 +437,15 @@ fn c16_what_a_container_writes_is_its_own_and_goes_with_it() {
         engine.prints(&[
             "run",
             "--name",
-            "a",
+            "aa",
             "site",
             "sh",
             "-c",
             "echo mine >/www/new; rm /www/index.html; chmod 700 /data",
         ]);
-        assert_eq!(engine.prints(&["diff", "a"]), "C /data\nC /www\nD /www/index.html\nA /www/new\n");
+        assert_eq!(engine.prints(&["diff", "aa"]), "C /data\nC /www\nD /www/index.html\nA /www/new\n");
         assert_eq!(says(engine, &["site", "ls", "/www"]), "index.html\n");
-        engine.prints(&["rm", "a"]);
+        engine.prints(&["rm", "aa"]);
         assert_eq!(fs::read_dir(engine.root().join("containers")).expect("readdir").count(), 0);
     });
 }
@@ -499,7 +502,7 @@ fn i10_commit_makes_an_image_of_what_was_written() {
         engine.prints(&[
             "run",
             "--name",
-            "a",
+            "aa",
             "-p",
             "18081:80",
             "-e",
@@ -509,7 +512,7 @@ fn i10_commit_makes_an_image_of_what_was_written() {
             "-c",
             "echo two >/www/index.html; rm -r /data",
         ]);
-        let id = engine.prints(&["commit", "-a", "wy", "-m", "msg", "a", "site:2"]);
+        let id = engine.prints(&["commit", "-a", "wy", "-m", "msg", "aa", "site:2"]);
         assert!(id.starts_with("sha256:") && id.trim_end().len() == 71, "{id}");
         assert_eq!(
             says(engine, &["site:2", "sh", "-c", "cat /www/index.html; ls /data 2>&1; echo $ADDED"]),
@@ -520,7 +523,7 @@ fn i10_commit_makes_an_image_of_what_was_written() {
         assert_eq!(image["RootFS"]["Layers"].as_array().expect("layers").len(), 2);
         assert_eq!(image["Config"]["Env"][0], "ADDED=1");
         assert!(!image.to_string().contains("18081"), "ports are the container's");
-        let layer = piped("tar", &["t"], &engine.run(&["export", "a"]).stdout);
+        let layer = piped("tar", &["t"], &engine.run(&["export", "aa"]).stdout);
         assert!(text(&layer).contains("www/index.html"));
     });
 }
