@@ -122,14 +122,16 @@ impl Signals {
                     libc::sigaddset(&raw mut set, signal.into());
                 }
             }
-            let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-            if fd < 0 {
+            if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut before) != 0 {
                 return Err(last());
             }
-            let fd = OwnedFd::from_raw_fd(fd);
-            match libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut before) {
-                0 => Ok(Self { fd, before }),
-                _ => Err(last()),
+            match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+                -1 => {
+                    let e = last();
+                    libc::sigprocmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+                    Err(e)
+                }
+                fd => Ok(Self { fd: OwnedFd::from_raw_fd(fd), before }),
             }
         }
     }

@@ -17,3 +17,5 @@ mod registries;
 mod registry;
 #[path = "engine/spec.rs"]
 mod spec;
+#[path = "engine/streams.rs"]
+mod streams;

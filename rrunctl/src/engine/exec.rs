@@ -171,10 +171,12 @@ impl Engine {
         process["cwd"] = json!(working_dir.map_or("/", String::as_str));
         process["env"] = json!(environment(config, &process["env"], request));
         process["terminal"] = request.tty.into();
-        process["consoleSize"] = match request.size.filter(|_| request.tty) {
-            Some((height, width)) => json!({"height": height, "width": width}),
-            None => Value::Null,
-        };
+        if let Some(process) = process.as_object_mut() {
+            process.remove("consoleSize");
+        }
+        if let Some((height, width)) = request.size.filter(|_| request.tty) {
+            process["consoleSize"] = json!({"height": height, "width": width});
+        }
         Ok(process)
     }
 

@@ -4,6 +4,7 @@
 
 pub(super) mod attach;
 pub(super) mod cp;
+pub(super) mod exec;
 mod flags;
 pub(super) mod images;
 pub(super) mod lifecycle;

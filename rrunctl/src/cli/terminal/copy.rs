@@ -193,8 +193,11 @@ impl Copy<'_> {
             if silent && self.ended.is_none() {
                 return Ok(End::Ended);
             }
-            if !reads && input.is_empty() {
-                self.stdin.take().map(Sink::end);
+            if !reads
+                && input.is_empty()
+                && let Some(sink) = self.stdin.take()
+            {
+                sink.end();
             }
             for ready in self.wait(&stdin, reads, &input, &outputs)? {
                 match ready {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod copy;
+mod exec;
 mod raw;
 
 use super::At;
@@ -15,6 +16,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::monitor::{Attach, Client, DetachKeys, Keys};
 use crate::sys::Signals;
 use copy::{Copy, End, Sink};
+pub(super) use exec::{detached, drain, exec};
 use raw::Raw;
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
@@ -131,7 +133,7 @@ impl<'a> Attached<'a> {
             }
             true
         });
-        let end = end.inspect_err(|e| at.gone.set(at.gone.get() || e.errno() == Some(Errno::PIPE)))?;
+        let end = end.inspect_err(|e| gone(at, e))?;
         let Self { raw, signals, .. } = self;
         finish(end, raw, signals)
     }
@@ -147,6 +149,11 @@ fn signals(tty: bool, proxy: bool) -> Result<Signals> {
         (1..=64).filter(|signal| !own.contains(signal)).collect()
     };
     Signals::take(wanted.into_iter()).context(|| "take signals")
+}
+
+/// A reader who has gone away is no failure.
+fn gone(at: &At, e: &Error) {
+    at.gone.set(at.gone.get() || e.errno() == Some(Errno::PIPE));
 }
 
 /// Gives the terminal back, and says how it ended, unless that was by a signal.
