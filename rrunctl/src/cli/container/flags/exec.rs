@@ -11,6 +11,7 @@ use clap::Args;
 
 /// What is run in a container that runs, and how.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(in crate::cli::container) struct Exec {
     /// Do not wait for it
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
