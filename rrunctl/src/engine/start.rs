@@ -395,14 +395,12 @@ fn remove_shm(path: &Path) -> Result<()> {
     }
 }
 
-/// A socket that keeps a port. Only one to which connections come listens: the others are to refuse what the firewall
-/// does not take.
+/// A socket that keeps a port, and what it is for.
 fn port(held: network::Held) -> Result<(monitor::Port, std::os::fd::OwnedFd)> {
     if held.proxy && held.port.protocol == network::Protocol::Tcp {
         // Of its connections those in TIME_WAIT would keep the port from the next container for a minute. Only one that
-        // listens may have it: otherwise it keeps nobody away.
+        // will listen may have it: otherwise it keeps nobody away.
         rustix::net::sockopt::set_socket_reuseaddr(&held.fd, true).context(|| "setsockopt SO_REUSEADDR")?;
-        rustix::net::listen(&held.fd, 128).context(|| "listen at a published port")?;
     }
     let protocol = held.port.protocol.to_string();
     Ok((monitor::Port { protocol, to: held.proxy.then_some(held.target) }, held.fd))

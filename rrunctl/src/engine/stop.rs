@@ -264,7 +264,9 @@ impl Engine {
     /// It is somebody's, or no name.
     pub fn rename(&self, id: &str, name: &str) -> Result<()> {
         let _lock = self.containers.lock(id)?;
-        self.containers.rename(&mut self.containers.load(id)?, name)
+        let mut container = self.containers.load(id)?;
+        self.containers.rename(&mut container, name)?;
+        self.networks.rename(id, container.record.name.trim_start_matches('/'))
     }
 
     /// From here on a reboot leaves it alone if its policy is `unless-stopped`.

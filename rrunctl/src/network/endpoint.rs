@@ -199,6 +199,27 @@ impl Networks {
         failed
     }
 
+    /// Gives a container another name in all its networks, also while it runs.
+    ///
+    /// # Errors
+    /// Those of the files.
+    pub fn rename(&self, container: &str, name: &str) -> Result<()> {
+        for network in self.list()?.iter().filter(|network| network.is_bridge()) {
+            if self.leases(network)?.entry(container).is_none() {
+                continue;
+            }
+            let _members = self.lock_members(network)?;
+            let mut leases = self.leases(network)?;
+            let (Some(mut lease), Some(entry)) = (leases.get(container)?, leases.entry(container)) else {
+                continue;
+            };
+            name.clone_into(&mut lease.name);
+            leases.put(container, &lease)?;
+            leases.set(container, entry.state)?;
+        }
+        Ok(())
+    }
+
     /// Forgets the addresses of a container that is removed.
     ///
     /// # Errors

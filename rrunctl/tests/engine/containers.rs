@@ -639,6 +639,13 @@ fn n3_containers_of_a_network_know_each_other_by_name() {
             ran(engine, &["--network", "mynet", "site", "wget", "-T", "3", "-qO-", "http://other/"]).0,
             0
         );
+        // A new name is known at once, and the old one no more.
+        engine.prints(&["rename", "web", "site"]);
+        assert_eq!(says(engine, &["--network", "mynet", "site", "wget", "-qO-", "http://site/"]), "a page\n");
+        assert_ne!(
+            ran(engine, &["--network", "mynet", "site", "wget", "-T", "3", "-qO-", "http://web/"]).0,
+            0
+        );
         let refused = engine.refuses(&["network", "rm", "mynet"]);
         assert!(refused.contains("has active endpoints"), "{refused}");
     });
