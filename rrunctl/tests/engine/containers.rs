@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// busybox with users, a page, and a directory that is a volume.
-fn site(engine: &Engine) {
+pub fn site(engine: &Engine) {
     let busybox = fs::read("/bin/busybox").expect("apt-get install busybox-static");
     let mut archive = tar::Builder::new(Vec::new());
     let files: [(&str, &[u8], u32); 10] = [
@@ -58,7 +58,7 @@ fn site(engine: &Engine) {
 }
 
 /// An engine with the image `site`, in a network namespace of its own.
-fn with_site(test: impl FnOnce(&Engine) + Send + 'static) {
+pub fn with_site(test: impl FnOnce(&Engine) + Send + 'static) {
     alone(|| {
         // What is published is reached by it.
         assert!(
@@ -75,14 +75,14 @@ fn with_site(test: impl FnOnce(&Engine) + Send + 'static) {
 }
 
 /// What `run` gives: its code, and both outputs.
-fn ran(engine: &Engine, arguments: &[&str]) -> (i32, String, String) {
+pub fn ran(engine: &Engine, arguments: &[&str]) -> (i32, String, String) {
     let output = engine.run(&[&["run", "--rm"], arguments].concat());
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
 /// Standard output of a container that has nothing to complain about.
 #[track_caller]
-fn says(engine: &Engine, arguments: &[&str]) -> String {
+pub fn says(engine: &Engine, arguments: &[&str]) -> String {
     let (code, out, err) = ran(engine, arguments);
     assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
     out
@@ -90,14 +90,14 @@ fn says(engine: &Engine, arguments: &[&str]) -> String {
 
 /// A part of what `inspect` prints.
 #[track_caller]
-fn shown(engine: &Engine, container: &str, pointer: &str) -> Value {
+pub fn shown(engine: &Engine, container: &str, pointer: &str) -> Value {
     let value: Value = serde_json::from_str(&engine.prints(&["inspect", container])).expect("JSON");
     value[0].pointer(pointer).cloned().unwrap_or_else(|| panic!("{pointer}: {}", value[0]))
 }
 
 /// Waits for something that comes by itself.
 #[track_caller]
-fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);
     while !so() {
         assert!(Instant::now() < until, "{what}");
@@ -106,7 +106,7 @@ fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 }
 
 /// What a web server answers.
-fn page(at: &str) -> Option<String> {
+pub fn page(at: &str) -> Option<String> {
     let mut stream = TcpStream::connect(at).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").ok()?;
@@ -284,9 +284,9 @@ fn c8_cp_works_both_ways_running_and_stopped() {
             "-c",
             "rm -r /tmp; ln -s / /tmp 2>/dev/null || busybox ln -s /etc /tmp",
         ]);
-        let target = engine.path("canary");
-        engine.prints(&["cp", &local("file"), "evil:/tmp/canary"]);
-        assert!(!target.exists() && !Path::new("/etc/canary").exists());
+        let target = engine.path("rrunctl-canary");
+        engine.prints(&["cp", &local("file"), "evil:/tmp/rrunctl-canary"]);
+        assert!(!target.exists() && !Path::new("/etc/rrunctl-canary").exists());
         assert_eq!(engine.refuses(&["cp", "a", "b"]), "must specify at least one container source");
     });
 }
