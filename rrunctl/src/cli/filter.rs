@@ -53,10 +53,11 @@ pub(crate) fn instant(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime>
         Error::invalid(format!("invalid time {text:?}"))
             .remedy("seconds since 1970, 2026-01-31, 2026-01-31T10:00:00Z, or so long ago: 24h, 10m")
     };
-    // A number to Rust is `nan` too.
-    if let Some(seconds) = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite()) {
-        #[expect(clippy::cast_possible_truncation, reason = "what is out of range is refused")]
-        return OffsetDateTime::from_unix_timestamp(seconds as i64).map_err(|_| invalid());
+    if text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit())
+        && let Some(nanoseconds) = decimal(text.strip_prefix('-').unwrap_or(text), 1_000_000_000)
+    {
+        let nanoseconds = if text.starts_with('-') { -nanoseconds } else { nanoseconds };
+        return OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).map_err(|_| invalid());
     }
     if let Some(ago) = go_duration(text) {
         return now.checked_sub(ago).ok_or_else(invalid);
@@ -72,25 +73,41 @@ pub(crate) fn instant(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime>
     Date::parse(text, day).map(|date| date.midnight().assume_utc()).map_err(|_| invalid())
 }
 
-/// Go's `time.ParseDuration`, whole numbers: `1h30m10s`.
+/// A number with up to nine digits behind the point, times `unit`; more digits say nothing.
+fn decimal(text: &str, unit: i128) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.len() + fraction.len() == 0 || whole.len() > 18 || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let (whole, fraction): (i128, i128) = (format!("0{whole}").parse().ok()?, fraction.parse().ok()?);
+    whole.checked_mul(unit)?.checked_add(fraction * unit / 1_000_000_000)
+}
+
+/// Go's `time.ParseDuration`: `1h30m10s`, `1.5h`, `200ms`.
 fn go_duration(text: &str) -> Option<Duration> {
-    let mut sum = Duration::ZERO;
+    let mut sum: i128 = 0;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let n: i64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let seconds = match &rest[..unit] {
-            "h" => 3600,
-            "m" => 60,
-            "s" => 1,
+        let number = |c: char| c.is_ascii_digit() || c == '.';
+        let digits = rest.find(|c: char| !number(c))?;
+        let unit = rest[digits..].find(number).map_or(rest.len(), |at| digits + at);
+        let nanoseconds = match &rest[digits..unit] {
+            "h" => 3_600_000_000_000,
+            "m" => 60_000_000_000,
+            "s" => 1_000_000_000,
+            "ms" => 1_000_000,
+            "us" | "µs" | "μs" => 1_000,
+            "ns" => 1,
             _ => return None,
         };
-        sum = sum.checked_add(Duration::seconds(n.checked_mul(seconds)?))?;
+        sum = sum.checked_add(decimal(&rest[..digits], nanoseconds)?)?;
         rest = &rest[unit..];
     }
-    (!text.is_empty()).then_some(sum)
+    let seconds = i64::try_from(sum / 1_000_000_000).ok()?;
+    let nanoseconds = i32::try_from(sum % 1_000_000_000).ok()?;
+    (!text.is_empty()).then(|| Duration::new(seconds, nanoseconds))
 }
 
 #[cfg(test)]
@@ -104,14 +121,34 @@ mod tests {
         for (text, expected) in [
             ("24h", datetime!(2026-11-22 06:00:00 UTC)),
             ("1h30m", datetime!(2026-11-23 04:30:00 UTC)),
+            ("1.5h", datetime!(2026-11-23 04:30:00 UTC)),
+            ("1s500ms", datetime!(2026-11-23 05:59:58.5 UTC)),
             ("1000", datetime!(1970-01-01 00:16:40 UTC)),
+            ("1795410000.000000001", datetime!(2026-11-23 05:00:00.000000001 UTC)),
+            ("-1.5", datetime!(1969-12-31 23:59:58.5 UTC)),
             ("2026-01-31", datetime!(2026-01-31 00:00:00 UTC)),
             ("2026-01-31T10:00:00", datetime!(2026-01-31 10:00:00 UTC)),
             ("2026-01-31T10:00:00+01:00", datetime!(2026-01-31 09:00:00 UTC)),
         ] {
             assert_eq!(instant(text, now).expect(text), expected, "{text}");
         }
-        for bad in ["", "x", "5d", "h", "99999999999999999999h", "1e300", "nan", "é", "2026-13-01"] {
+        for bad in [
+            "",
+            "x",
+            "5d",
+            "h",
+            "99999999999999999999h",
+            "1e300",
+            "nan",
+            ".",
+            "-",
+            "--1",
+            "1.x",
+            "1..2s",
+            "1é",
+            "é",
+            "2026-13-01",
+        ] {
             assert!(instant(bad, now).is_err(), "{bad}");
         }
     }

@@ -5,6 +5,7 @@
 use super::template::Template;
 use crate::error::Result;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// Docker's columns are at least so wide, the gap included.
 const NARROWEST: usize = 10;
@@ -31,6 +32,31 @@ pub(crate) fn list(
     titles: &[(&str, &str)],
     rows: Vec<Row>,
 ) -> Result<String> {
+    written(format, usual, titles, rows, |template, row| template.render(&Value::Object(row)))
+}
+
+/// The same of rows that have labels, for `{{.Label "KEY"}}`.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn list_labelled(
+    format: Option<&str>,
+    usual: &str,
+    titles: &[(&str, &str)],
+    rows: Vec<(Row, BTreeMap<String, String>)>,
+) -> Result<String> {
+    written(format, usual, titles, rows, |template, (row, labels)| {
+        template.render_labelled(&Value::Object(row), &labels)
+    })
+}
+
+fn written<R>(
+    format: Option<&str>,
+    usual: &str,
+    titles: &[(&str, &str)],
+    rows: Vec<R>,
+    render: impl Fn(&Template, R) -> Result<String>,
+) -> Result<String> {
     let format = format.unwrap_or("table").trim_matches(' ');
     let (table, format) = match format {
         "table" => (true, usual.to_owned()),
@@ -48,7 +74,7 @@ pub(crate) fn list(
         text.push('\n');
     }
     for row in rows {
-        text.push_str(&template.render(&Value::Object(row))?);
+        text.push_str(&render(&template, row)?);
         text.push('\n');
     }
     Ok(if table { align(&text) } else { text })
@@ -62,6 +88,11 @@ fn unescape(format: &str) -> String {
 /// Makes columns of what tabs end: a column is as wide as the widest of the cells above and below one another, as
 /// Go's text/tabwriter does it. What no tab ends is no cell.
 pub(crate) fn align(text: &str) -> String {
+    align_to(text, NARROWEST)
+}
+
+/// The same with columns that are at least so wide, the gap included.
+pub(crate) fn align_to(text: &str, narrowest: usize) -> String {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len() - 1]).collect();
     for first in 0..lines.len() {
@@ -72,7 +103,7 @@ pub(crate) fn align(text: &str) -> String {
             }
             let block = lines[first..].iter().take_while(|cells| cells.len() > column + 1).count();
             let widest = lines[first..first + block].iter().map(|cells| cells[column].chars().count()).max();
-            let width = (widest.unwrap_or(0) + GAP).max(NARROWEST);
+            let width = (widest.unwrap_or(0) + GAP).max(narrowest);
             for line in &mut widths[first..first + block] {
                 line[column] = width;
             }

@@ -13,6 +13,7 @@ mod run;
 
 use crate::error::Result;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A template that parsed.
 #[derive(Debug)]
@@ -33,7 +34,15 @@ impl Template {
     /// # Errors
     /// A field that is not there, a function that cannot take what it got, each with the position.
     pub(crate) fn render(&self, data: &Value) -> Result<String> {
-        run::run(self, data, false)
+        run::run(self, data, None, false)
+    }
+
+    /// The same, where `{{.Label "KEY"}}` is one of `labels`, or empty.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub(crate) fn render_labelled(&self, data: &Value, labels: &BTreeMap<String, String>) -> Result<String> {
+        run::run(self, data, Some(labels), false)
     }
 
     /// What it prints of the titles of a table, where functions leave their argument as it is.
@@ -41,7 +50,7 @@ impl Template {
     /// # Errors
     /// As [`Template::render`].
     pub(crate) fn render_titles(&self, titles: &Value) -> Result<String> {
-        run::run(self, titles, true)
+        run::run(self, titles, None, true)
     }
 }
 
@@ -148,6 +157,28 @@ mod tests {
                 assert_eq!(got, expected, "{template}");
             }
         }
+    }
+
+    #[test]
+    fn a_label_is_asked_for_by_its_key() {
+        let labels = BTreeMap::from([("a.b".to_owned(), "c,d".to_owned())]);
+        let render = |template: &str| {
+            Template::parse(template).and_then(|template| template.render_labelled(&data(), &labels))
+        };
+        assert_eq!(
+            render(r#"{{.Label "a.b"}}{{.Label "no"}}{{$.Label "a.b"|upper}}"#).expect("labels"),
+            "c,dC,D"
+        );
+        assert_eq!(render(r#"{{if .Label "no"}}a{{else}}b{{end}}"#).expect("labels"), "b");
+        for bad in
+            ["{{.Label}}", "{{.Label 5}}", r#"{{.Label "a" "b"}}"#, r#"{{.Name "a"}}"#, r#"{{"a" | .Label}}"#]
+        {
+            assert!(render(bad).is_err(), "{bad}");
+        }
+        assert!(rendered(r#"{{.Label "a"}}"#).starts_with("! "), "nothing here has labels");
+        let titles =
+            Template::parse(r#"{{.Label "a.b"}}"#).and_then(|template| template.render_titles(&data()));
+        assert_eq!(titles.expect("titles"), "a.b");
     }
 
     #[test]

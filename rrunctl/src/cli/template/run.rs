@@ -8,6 +8,7 @@ use super::parse::{Command, Node, Pipe, Term, What, position};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Nodes and commands, and 64 bytes of text each: seconds, where a template multiplies loops by loops.
 const STEPS: usize = 1_000_000;
@@ -16,9 +17,15 @@ pub(super) const BYTES: usize = 64 << 20;
 
 type Val<'a> = Cow<'a, Value>;
 
-pub(super) fn run(template: &Template, data: &Value, titles: bool) -> Result<String> {
+pub(super) fn run(
+    template: &Template,
+    data: &Value,
+    labels: Option<&BTreeMap<String, String>>,
+    titles: bool,
+) -> Result<String> {
     let mut run = Run {
         source: &template.source,
+        labels,
         titles,
         lenient: titles,
         variables: vec![("$", Cow::Borrowed(data))],
@@ -37,6 +44,7 @@ enum Flow {
 
 struct Run<'a> {
     source: &'a str,
+    labels: Option<&'a BTreeMap<String, String>>,
     titles: bool,
     /// What is missing is null, and no error.
     lenient: bool,
@@ -201,6 +209,9 @@ impl<'a> Run<'a> {
         let first = &command.terms[0];
         self.count(first.at, 1)?;
         let What::Function(name) = first.what else {
+            if let Some(label) = self.label(command, piped.is_some()) {
+                return Ok(label);
+            }
             if command.terms.len() > 1 {
                 return Err(self.error(first.at, "it has arguments but is no function"));
             }
@@ -235,6 +246,20 @@ impl<'a> Run<'a> {
         let length = value.as_str().map_or(0, str::len);
         self.count(first.at, if length > BYTES { STEPS + 1 } else { length / 64 })?;
         Ok(value)
+    }
+
+    /// `.Label "KEY"`: docker's one method with an argument.
+    fn label(&self, command: &Command, piped: bool) -> Option<Val<'a>> {
+        let [row, key] = &command.terms[..] else { return None };
+        let of_row = matches!(row.what, What::Dot | What::Variable(_)) && row.fields == ["Label"];
+        let (What::Literal(Value::String(key)), true, false) = (&key.what, of_row, piped) else {
+            return None;
+        };
+        let text = match self.labels {
+            _ if self.titles => key.as_str(),
+            labels => labels?.get(key).map_or("", String::as_str),
+        };
+        Some(Cow::Owned(text.into()))
     }
 
     fn term(&mut self, term: &'a Term, dot: &Val<'a>) -> Result<Val<'a>> {
