@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
+use super::filter::{Filters, Verdict};
 use crate::container::inspect::{self, Layers};
 use crate::container::record::{self, Container, Ended, Running};
 use crate::container::types::{Inspect, State, Summary};
@@ -24,15 +25,6 @@ struct OfRuntime {
     status: String,
     #[serde(default)]
     created: String,
-}
-
-/// Which containers a list is to have.
-#[derive(Debug, Clone, Default)]
-pub struct Filters {
-    /// Also those that do not run.
-    pub all: bool,
-    /// Their sizes, too: every file of theirs is looked at.
-    pub size: bool,
 }
 
 /// `docker top`: what ps(1) says of a container's processes.
@@ -167,19 +159,30 @@ impl Engine {
     /// The rows of `docker ps`, the newest first.
     ///
     /// # Errors
-    /// Those of the files, the monitors and rrun.
+    /// A filter that there is not; those of the files, the monitors and rrun.
     pub fn list(&self, filters: &Filters) -> Result<Vec<(Container, State, Summary)>> {
-        let containers = self.containers.list()?;
+        let mut chosen = self.choose(filters)?;
+        let mut containers = Vec::new();
+        for container in self.containers.list()? {
+            match chosen.by_record(&container) {
+                Verdict::Shown => containers.push(container),
+                Verdict::Hidden => {}
+                Verdict::Last => break,
+            }
+        }
         let all = if containers.is_empty() { HashMap::new() } else { self.all_of_runtime()? };
         let now = OffsetDateTime::now_utc();
         let names = self.store.images().references()?;
         let mut rows = Vec::new();
         for container in containers {
+            if filters.limit == Some(rows.len()) {
+                break;
+            }
             let (state, _) = match self.state_and_restarts(&container, Some(&all)) {
                 Err(e) if e.kind() == Kind::NotFound => continue,
                 other => other?,
             };
-            if !filters.all && !state.running {
+            if !chosen.by_state(&state) {
                 continue;
             }
             // The name that it was made from, unless it means another image by now.
@@ -268,6 +271,15 @@ impl Engine {
         let pids: Option<Vec<i64>> =
             serde_json::from_slice(&text).map_err(|e| Error::system(e.to_string()).context("rrun ps"))?;
         let pids = pids.unwrap_or_default();
+        // A process of somebody else could pass for one of these.
+        let words: Vec<&str> = arguments.iter().flat_map(|text| text.split([',', ' '])).collect();
+        for (title, word) in
+            words.iter().filter_map(|word| word.split_once('=').map(|(_, title)| (title, word)))
+        {
+            if title.starts_with("PID") && !word.trim_start_matches("-o").starts_with("pid=") {
+                return Err(Error::invalid(format!("specifying \"{word}\" is not allowed")));
+            }
+        }
         let given = if arguments.is_empty() { vec!["-ef".to_owned()] } else { arguments.to_vec() };
         let output = std::process::Command::new("ps")
             .args(&given)
@@ -285,12 +297,17 @@ impl Engine {
             Error::invalid("Couldn't find PID field in ps output").remedy("let ps print the column pid")
         })?;
         let mut processes = Vec::new();
+        let mut shown = false;
         for line in lines {
             let mut words = line.split_whitespace();
             // The last column has blanks of its own.
             let mut row: Vec<String> = words.by_ref().take(titles.len() - 1).map(str::to_owned).collect();
             row.push(words.collect::<Vec<_>>().join(" "));
-            if row.get(at).and_then(|pid| pid.parse().ok()).is_some_and(|pid: i64| pids.contains(&pid)) {
+            // `ps -m`: threads have a row of their own below their process's.
+            let of_last = row.get(at).is_some_and(|pid| pid == "-") && shown;
+            shown = of_last
+                || row.get(at).and_then(|pid| pid.parse().ok()).is_some_and(|pid: i64| pids.contains(&pid));
+            if shown {
                 processes.push(row);
             }
         }

@@ -318,7 +318,7 @@ impl Engine {
 }
 
 /// rrun says so of a container that it does not know, and of one that has ended.
-fn gone(text: &str) -> bool {
+pub(super) fn gone(text: &str) -> bool {
     ["does not exist", "not running", "no such process"].iter().any(|words| text.contains(words))
 }
 

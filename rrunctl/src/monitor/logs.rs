@@ -9,7 +9,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -37,6 +37,8 @@ pub struct LogOptions {
     pub tail: Option<u64>,
     /// With the time, and a space, before each line.
     pub timestamps: bool,
+    /// With the labels that the log was told to keep (`KEY=VALUE,…`), and a space, before each line.
+    pub details: bool,
 }
 
 /// Which output.
@@ -272,6 +274,8 @@ struct Entry<'a> {
     stream: Cow<'a, str>,
     #[serde(borrow)]
     time: Cow<'a, str>,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
 }
 
 impl<'a> Entry<'a> {
@@ -328,9 +332,15 @@ impl Reader<'_> {
         }
         let stream = if entry.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
         let begun = std::mem::replace(&mut self.begun[stream as usize], entry.log.ends_with('\n'));
-        if self.options.timestamps && begun {
-            let line = [entry.timestamp().as_bytes(), entry.log.as_bytes()].concat();
-            return (self.sink)(stream, &line);
+        if begun && (self.options.timestamps || self.options.details) {
+            let mut line = if self.options.timestamps { entry.timestamp() } else { String::new() };
+            if self.options.details {
+                let details = entry.attrs.iter().map(|(key, value)| format!("{key}={value}"));
+                line.push_str(&details.collect::<Vec<_>>().join(","));
+                line.push(' ');
+            }
+            line.push_str(&entry.log);
+            return (self.sink)(stream, line.as_bytes());
         }
         (self.sink)(stream, entry.log.as_bytes())
     }
