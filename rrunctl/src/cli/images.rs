@@ -184,7 +184,7 @@ pub(super) fn since(created: OffsetDateTime, now: OffsetDateTime) -> String {
 }
 
 /// `2026-11-23 06:00:00 +0000 UTC`, as Go writes a time.
-fn written(created: OffsetDateTime) -> String {
+pub(super) fn written(created: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] +0000 UTC");
     created.to_offset(time::UtcOffset::UTC).format(&format).unwrap_or_default()
 }

@@ -24,6 +24,7 @@ mod template;
 mod terminal;
 mod volume;
 
+use crate::container::record::Containers;
 use crate::digest::Digest;
 use crate::engine::{Engine, Programs};
 use crate::error::{Context as _, Error, Result};
@@ -90,6 +91,8 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     Commit(container::images::Commit),
     Completion(generate::Completion),
+    #[command(subcommand)]
+    Container(container::Command),
     Cp(container::cp::Cp),
     Create(container::run::Create),
     Diff(container::images::Diff),
@@ -110,9 +113,12 @@ enum Command {
     Load(image::Load),
     Login(registry::Login),
     Logout(registry::Logout),
+    Logs(container::logs::Logs),
     #[command(subcommand)]
     Network(network::Command),
     Pause(container::lifecycle::Pause),
+    Port(container::port::Port),
+    Ps(container::ps::Ps),
     Pull(registry::Pull),
     Push(registry::Push),
     Rename(container::lifecycle::Rename),
@@ -122,10 +128,12 @@ enum Command {
     Run(Box<container::run::Run>),
     Save(image::Save),
     Start(container::lifecycle::Start),
+    Stats(container::stats::Stats),
     Stop(container::lifecycle::Stop),
     #[command(subcommand)]
     System(disk::System),
     Tag(image::Tag),
+    Top(container::top::Top),
     Unpause(container::lifecycle::Unpause),
     Update(Box<container::update::Update>),
     Version(info::Version),
@@ -159,6 +167,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::CheckConfig(command) => command.run(&at),
         Command::Commit(command) => command.run(&at),
         Command::Completion(command) => command.run(&at),
+        Command::Container(command) => command.run(&at),
         Command::Cp(command) => command.run(&at),
         Command::Create(command) => command.run(&at),
         Command::Diff(command) => command.run(&at),
@@ -177,8 +186,11 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Load(command) => command.run(&at),
         Command::Login(command) => command.run(&at),
         Command::Logout(command) => command.run(&at),
+        Command::Logs(command) => command.run(&at),
         Command::Network(command) => command.run(&at),
         Command::Pause(command) => command.run(&at),
+        Command::Port(command) => command.run(&at),
+        Command::Ps(command) => command.run(&at),
         Command::Pull(command) => command.run(&at),
         Command::Push(command) => command.run(&at),
         Command::Rename(command) => command.run(&at),
@@ -188,9 +200,11 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Run(command) => command.run(&at),
         Command::Save(command) => command.run(&at),
         Command::Start(command) => command.run(&at),
+        Command::Stats(command) => command.run(&at),
         Command::Stop(command) => command.run(&at),
         Command::System(command) => command.run(&at),
         Command::Tag(command) => command.run(&at),
+        Command::Top(command) => command.run(&at),
         Command::Unpause(command) => command.run(&at),
         Command::Update(command) => command.run(&at),
         Command::Version(command) => command.run(&at),
@@ -413,7 +427,13 @@ impl At {
 
     /// The containers that were made from an image.
     fn users(&self, image: &Digest) -> Result<Vec<User>> {
-        disk::users(self.home()?, image)
+        // Images alone need neither rrun nor a monitor.
+        let containers = Containers::open(self.home()?).list()?;
+        let id = image.to_string();
+        if containers.iter().any(|container| container.record.image == id) {
+            return self.engine()?.users(image);
+        }
+        Ok(Vec::new())
     }
 }
 
