@@ -2,18 +2,20 @@
 
 #![forbid(unsafe_code)]
 
+use super::container::prune::{self, Old};
+use super::container::ps;
 use super::images::{NONE, id, names, since, text};
 use super::table::{self, Row, row};
-use super::{At, human, image, info, network};
-use crate::digest::Digest;
-use crate::error::{Context as _, Error, Result};
-use crate::home::{self, Home};
-use crate::image::Usage;
-use crate::store::{Filter, Store, User};
+use super::{At, filter, human, info, network, volume};
+use crate::container::record::Container;
+use crate::container::types::{State, Summary};
+use crate::engine::{Engine, Filters};
+use crate::error::{Error, Result};
+use crate::home;
+use crate::image::{self, Usage};
+use crate::store::Store;
 use clap::{Args, Subcommand};
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::fs;
+use std::path::Path;
 use time::OffsetDateTime;
 
 /// Manage the engine as a whole
@@ -48,34 +50,46 @@ pub(super) struct Df {
     /// Print as `table`, `table TEMPLATE`, `json` or TEMPLATE
     #[arg(long, value_name = "FORMAT", conflicts_with = "verbose")]
     format: Option<String>,
-    /// Show each image
+    /// Show each image, container and volume
     #[arg(short, long)]
     verbose: bool,
 }
 
 impl Df {
     fn run(self, at: &At) -> Result<()> {
-        let home = at.home()?;
-        let store = at.store()?;
-        let usage = crate::image::usage(&store, &|id| at.users(id))?;
+        let engine = at.engine()?;
+        let usage = image::usage(&engine.store, &|id| engine.users(id))?;
+        let containers = engine.list(&Filters { all: true, size: true, ..Filters::default() })?;
+        let volumes = volumes(engine)?;
         if self.verbose {
-            return at.print(format_args!("Images space usage:\n\n{}", verbose(&store, &usage)?));
+            let now = OffsetDateTime::now_utc().unix_timestamp();
+            let shown: Vec<Summary> = containers.into_iter().map(|(.., one)| one).collect();
+            return at.print(format_args!(
+                "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}",
+                verbose(&engine.store, &usage)?,
+                ps::space(&shown, now)?,
+                verbose_volumes(&volumes)?,
+            ));
         }
-        let made = containers(home)?;
-        let running = made.iter().filter(|one| one.running).count();
-        let sizes = made
-            .iter()
-            .map(|one| (one.running, home::size(&home.kept("containers").join(&one.id).join("rw"))));
-        let (mut all, mut stopped) = (0, 0);
-        for (running, size) in sizes {
-            all += size;
-            stopped += if running { 0 } else { size };
-        }
+        let written = |of: &dyn Fn(&State) -> bool| {
+            let sizes = containers.iter().filter(|(_, state, _)| of(state)).map(|(.., one)| one.size_rw);
+            sizes.filter_map(|size| u64::try_from(size).ok()).sum()
+        };
+        let running = containers.iter().filter(|(_, state, _)| state.running).count();
         let used = usage.images.iter().filter(|image| image.containers > 0).count();
+        let in_use = volumes.iter().filter(|one| one.users > 0).count();
+        let bytes =
+            |unused: bool| volumes.iter().filter(|one| !unused || one.users == 0).map(|one| one.size).sum();
         let rows = vec![
             df_row("Images", usage.images.len(), used, usage.size, usage.reclaimable),
-            df_row("Containers", made.len(), running, all, stopped),
-            volumes(home, &made)?,
+            df_row(
+                "Containers",
+                containers.len(),
+                running,
+                written(&|_| true),
+                written(&|state| !state.running),
+            ),
+            df_row("Local Volumes", volumes.len(), in_use, bytes(false), bytes(true)),
         ];
         let titles: &[(&str, &str)] = &[
             ("Active", "ACTIVE"),
@@ -101,25 +115,41 @@ fn df_row(kind: &str, total: usize, active: usize, size: u64, reclaimable: u64) 
     ])
 }
 
-/// Volumes, of which those that no container has could be given back.
-fn volumes(home: &Home, made: &[Made]) -> Result<Row> {
-    let dir = home.kept("volumes");
-    let (mut total, mut active, mut size, mut unused) = (0, 0, 0, 0);
-    for entry in fs::read_dir(&dir).context(|| format!("open {}", dir.display()))? {
-        let entry = entry.context(|| format!("read {}", dir.display()))?;
-        let data = entry.path().join("_data");
-        if !data.is_dir() {
-            continue;
-        }
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let used = made.iter().any(|one| one.volumes.contains(&name));
-        let bytes = home::size(&data);
-        total += 1;
-        active += usize::from(used);
-        size += bytes;
-        unused += if used { 0 } else { bytes };
+/// A volume, how many containers have it and how many bytes are in it.
+struct Held {
+    name: String,
+    users: usize,
+    size: u64,
+}
+
+fn volumes(engine: &Engine) -> Result<Vec<Held>> {
+    let containers = engine.containers.list()?;
+    let mut all = Vec::new();
+    for volume in engine.volumes.list()? {
+        let has = |one: &&Container| {
+            one.record
+                .mount_points
+                .values()
+                .any(|point| point.r#type == "volume" && point.name == volume.name)
+        };
+        let users = containers.iter().filter(has).count();
+        // One with options has its files somewhere else.
+        let size = if volume.options.is_empty() { home::size(Path::new(&volume.mountpoint)) } else { 0 };
+        all.push(Held { name: volume.name, users, size });
     }
-    Ok(df_row("Local Volumes", total, active, size, unused))
+    Ok(all)
+}
+
+fn verbose_volumes(volumes: &[Held]) -> Result<String> {
+    let rows = volumes.iter().map(|one| {
+        row([
+            ("Links", text(one.users)),
+            ("Name", one.name.as_str().into()),
+            ("Size", human::precise_size(one.size).into()),
+        ])
+    });
+    let titles: &[(&str, &str)] = &[("Links", "LINKS"), ("Name", "VOLUME NAME"), ("Size", "SIZE")];
+    table::list(None, "{{.Name}}\t{{.Links}}\t{{.Size}}", titles, rows.collect())
 }
 
 fn verbose(store: &Store, usage: &Usage) -> Result<String> {
@@ -156,36 +186,68 @@ fn verbose(store: &Store, usage: &Usage) -> Result<String> {
     table::list(None, usual, titles, rows)
 }
 
-/// Remove what nobody uses
+/// Remove what nobody uses: containers that do not run, networks, images, and what killed commands left
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   rrunctl system prune
-  rrunctl system prune -af")]
+  rrunctl system prune -af --volumes
+
+Filters: until=TIME label=KEY[=VALUE] label!=KEY[=VALUE]")]
 pub(super) struct Prune {
     /// Images with a name too, if no container has them
     #[arg(short, long)]
     all: bool,
+    /// Only those that fit (KEY=VALUE); several times for several
+    #[arg(long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Volumes that nobody named too, if no container has them
+    #[arg(long)]
+    volumes: bool,
 }
 
 impl Prune {
     fn run(self, at: &At) -> Result<()> {
-        let store = at.store()?;
-        let warning = format!(
-            "This will remove:\n  - all networks not used by at least one container\n  - {}\n  - what killed commands \
-             left\n",
-            image::what(self.all)
-        );
+        let known = ["until", "label", "label!"];
+        let (old, images) = (Old::parse(&self.filters)?, filter::images(&self.filters, &known)?);
+        if self.volumes && images.until.is_some() {
+            return Err(Error::invalid("The \"until\" filter is not supported with \"--volumes\""));
+        }
+        let mut what = vec![prune::STOPPED, "all networks not used by at least one container"];
+        if self.volumes {
+            what.push("all anonymous volumes not used by at least one container");
+        }
+        what.push(super::image::what(self.all));
+        what.push("what killed commands left");
+        let mut warning = format!("This will remove:\n  - {}\n", what.join("\n  - "));
+        if !self.filters.is_empty() {
+            let filters = self.filters.join("\n  - ");
+            warning.push_str(&format!("\n  Items to be pruned will be filtered with:\n  - {filters}\n"));
+        }
+        let engine = at.engine()?;
         if !at.confirmed(self.force, &warning)? {
             return Ok(());
         }
-        at.print(network::prune_all(at)?)?;
-        let (removed, freed) = crate::image::prune(&store, self.all, &Filter::default(), &|id| at.users(id))?;
-        let left = at.home()?.sweep()?;
-        at.print(image::deleted(&removed))?;
-        at.say(format_args!("Total reclaimed space: {}", human::precise_size(freed.saturating_add(left))))
+        let (text, mut freed) = prune::pruned(engine, &old)?;
+        at.print(text)?;
+        at.print(network::prune_all(at, &self.filters)?)?;
+        if self.volumes {
+            let (names, bytes) =
+                volume::prune(engine, false, &volume::Filters::parse(&self.filters, &known)?)?;
+            if !names.is_empty() {
+                at.say(format_args!("Deleted Volumes:\n{}\n", names.join("\n")))?;
+            }
+            freed += bytes;
+        }
+        let (removed, bytes) = image::prune(&engine.store, self.all, &images, &|id| engine.users(id))?;
+        at.print(super::image::deleted(&removed))?;
+        for warning in engine.sweep()? {
+            at.warn(warning);
+        }
+        freed += bytes + engine.home.sweep()?;
+        at.say(format_args!("Total reclaimed space: {}", human::precise_size(freed)))
     }
 }
 
@@ -207,80 +269,4 @@ impl Restore {
         }
         Ok(())
     }
-}
-
-/// A container, as far as an image matters to it.
-#[derive(Debug)]
-pub(super) struct Made {
-    pub(super) id: String,
-    /// The image that it was made from.
-    image: String,
-    name: String,
-    volumes: Vec<String>,
-    pub(super) running: bool,
-    pub(super) paused: bool,
-}
-
-/// Docker's config.v2.json.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Kept {
-    #[serde(default)]
-    image: String,
-    #[serde(default)]
-    config: KeptConfig,
-    #[serde(default)]
-    state: KeptState,
-    #[serde(default)]
-    mount_points: BTreeMap<String, KeptMount>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct KeptConfig {
-    image: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct KeptState {
-    running: bool,
-    paused: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct KeptMount {
-    name: String,
-}
-
-/// Every container.
-pub(super) fn containers(home: &Home) -> Result<Vec<Made>> {
-    let dir = home.kept("containers");
-    let mut made = Vec::new();
-    for entry in fs::read_dir(&dir).context(|| format!("open {}", dir.display()))? {
-        let entry = entry.context(|| format!("read {}", dir.display()))?;
-        let path = entry.path().join("config.v2.json");
-        // It is being made, or removed.
-        let Some(bytes) = home::read(&path)? else { continue };
-        let kept: Kept = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::system(format!("{}: {e}", path.display())).remedy("repair or remove the file")
-        })?;
-        made.push(Made {
-            id: entry.file_name().to_string_lossy().into_owned(),
-            image: kept.image,
-            name: kept.config.image,
-            volumes: kept.mount_points.into_values().map(|mount| mount.name).collect(),
-            running: kept.state.running,
-            paused: kept.state.paused,
-        });
-    }
-    Ok(made)
-}
-
-/// The containers that were made from an image.
-pub(super) fn users(home: &Home, image: &Digest) -> Result<Vec<User>> {
-    let image = image.to_string();
-    let made = containers(home)?.into_iter().filter(|one| one.image == image);
-    Ok(made.map(|one| User { id: one.id, running: one.running || one.paused, image: one.name }).collect())
 }

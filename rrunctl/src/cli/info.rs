@@ -4,7 +4,9 @@
 
 use super::inspect::pretty;
 use super::template::Template;
-use super::{At, disk, human};
+use super::{At, human};
+use crate::container::record::Containers;
+use crate::engine::Filters;
 use crate::error::Result;
 use crate::home::{self, Home};
 use crate::settings::{Insecure, Settings};
@@ -34,7 +36,7 @@ pub(super) struct Info {
 impl Info {
     pub(super) fn run(self, at: &At) -> Result<()> {
         let template = parsed(self.format.as_deref())?;
-        let info = collect(at.home()?, &at.settings()?, at.store()?.images().list()?.len())?;
+        let info = collect(at.home()?, &at.settings()?, at.store()?.images().list()?.len(), &counts(at)?)?;
         match (template, self.format.as_deref()) {
             (Some(template), _) => at.say(template.render(&info)?),
             (None, None | Some("")) => {
@@ -57,11 +59,22 @@ fn parsed(format: Option<&str>) -> Result<Option<Template>> {
     }
 }
 
+/// How many containers run, are frozen, and neither.
+fn counts(at: &At) -> Result<[usize; 3]> {
+    // Without containers neither rrun nor a monitor is needed.
+    if Containers::open(at.home()?).list()?.is_empty() {
+        return Ok([0; 3]);
+    }
+    let all = at.engine()?.list(&Filters { all: true, ..Filters::default() })?;
+    let count =
+        |status: &dyn Fn(&str) -> bool| all.iter().filter(|(_, state, _)| status(&state.status)).count();
+    let (running, paused) = (count(&|status| status == "running"), count(&|status| status == "paused"));
+    Ok([running, paused, all.len() - running - paused])
+}
+
 /// Docker's `/info`, with its keys.
-fn collect(home: &Home, settings: &Settings, images: usize) -> Result<Value> {
-    let made = disk::containers(home)?;
-    let paused = made.iter().filter(|one| one.paused).count();
-    let running = made.iter().filter(|one| one.running && !one.paused).count();
+fn collect(home: &Home, settings: &Settings, images: usize, containers: &[usize; 3]) -> Result<Value> {
+    let [running, paused, stopped] = containers;
     let uname = uname();
     let machine = uname.machine().to_string_lossy().into_owned();
     let release = uname.release().to_string_lossy().into_owned();
@@ -102,10 +115,10 @@ fn collect(home: &Home, settings: &Settings, images: usize) -> Result<Value> {
     }
     let counts = json!({
         "ID": id(home)?,
-        "Containers": made.len(),
+        "Containers": running + paused + stopped,
         "ContainersRunning": running,
         "ContainersPaused": paused,
-        "ContainersStopped": made.len() - running - paused,
+        "ContainersStopped": stopped,
         "Images": images,
         "Driver": "overlay2",
         "DriverStatus": [

@@ -3,20 +3,23 @@
 #![forbid(unsafe_code)]
 
 use super::template::Template;
-use super::{At, network};
+use super::{At, network, volume};
+use crate::container::record::Containers;
 use crate::error::{Error, Kind, Result};
 use crate::image;
 use crate::store::Store;
+use crate::volume::Volumes;
 use clap::{Args, ValueEnum};
 use serde::Serialize as _;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
-/// Show all there is to know of images and networks, by names or ids
+/// Show all there is to know of containers, images, networks and volumes, by names or ids
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   rrunctl inspect busybox
-  rrunctl inspect -f '{{.Config.Cmd}}' busybox
+  rrunctl inspect -f '{{.NetworkSettings.IPAddress}}' web
+  rrunctl inspect --type volume mydb
   rrunctl inspect -f '{{json .RootFS.Layers}}' busybox alpine")]
 pub(super) struct Inspect {
     /// Names or ids
@@ -25,6 +28,9 @@ pub(super) struct Inspect {
     /// Print as `json` or TEMPLATE
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
+    /// How much containers wrote, too
+    #[arg(short, long)]
+    size: bool,
     /// Only things of this kind
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<Thing>,
@@ -32,27 +38,33 @@ pub(super) struct Inspect {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Thing {
+    Container,
     Image,
     Network,
+    Volume,
 }
 
 impl Inspect {
     pub(super) fn run(self, at: &At) -> Result<()> {
         let (store, networks) = (at.store()?, at.networks()?);
+        let volumes = Volumes::open(at.home()?);
         let things = match self.kind {
             Some(kind) => vec![kind],
-            None => vec![Thing::Image, Thing::Network],
+            // Docker's order.
+            None => vec![Thing::Container, Thing::Image, Thing::Network, Thing::Volume],
         };
         show(at, &self.names, self.format.as_deref(), |name| {
             for thing in &things {
                 let found = match thing {
+                    Thing::Container => container(at, name, self.size),
                     Thing::Image => image_value(&store, name),
                     Thing::Network => network::value(&networks, name),
+                    Thing::Volume => volume::value(&volumes, name),
                 };
                 match found {
                     // With a type its own words say what there is not.
                     Err(e) if e.kind() == Kind::NotFound && self.kind.is_none() => {}
-                    // What can be no image's name may be another thing's.
+                    // What can be no image's name may be another thing's; what several ids begin with, too.
                     Err(e) if e.kind() == Kind::Invalid && self.kind.is_none() => {}
                     found => return found,
                 }
@@ -81,6 +93,14 @@ impl Image {
         let store = at.store()?;
         show(at, &self.names, self.format.as_deref(), |name| image_value(&store, name))
     }
+}
+
+/// A container as docker's JSON has it.
+pub(super) fn container(at: &At, name: &str, size: bool) -> Result<Value> {
+    // What is no container needs no rrun.
+    let id = Containers::open(at.home()?).resolve(name)?;
+    let shown = at.engine()?.inspect(&id, size)?;
+    serde_json::to_value(shown).map_err(|e| Error::system(format!("container {name}: {e}")))
 }
 
 fn image_value(store: &Store, name: &str) -> Result<Value> {

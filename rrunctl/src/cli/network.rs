@@ -427,7 +427,7 @@ fn pruned(networks: &Networks, filters: &Filters) -> Result<String> {
     Ok(format!("Deleted Networks:\n{lines}\n"))
 }
 
-/// Removes every network that no container is in; returns what to print of it.
-pub(super) fn prune_all(at: &At) -> Result<String> {
-    pruned(&at.networks()?, &Filters(BTreeMap::new()))
+/// Removes every network that no container is in and that the filters let through; returns what to print of it.
+pub(super) fn prune_all(at: &At, filters: &[String]) -> Result<String> {
+    pruned(&at.networks()?, &Filters::parse(filters, &["until", "label", "label!"])?)
 }

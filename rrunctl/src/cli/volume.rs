@@ -6,7 +6,7 @@ use super::table::{self, Row, row};
 use super::{At, filter, human, inspect};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::volume::{CreateVolume, Volume};
+use crate::volume::{CreateVolume, Volume, Volumes};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -95,13 +95,13 @@ pub(super) struct Inspect {
 impl Inspect {
     fn run(self, at: &At) -> Result<()> {
         let engine = at.engine()?;
-        inspect::show(at, &self.names, self.format.as_deref(), |name| value(engine, name))
+        inspect::show(at, &self.names, self.format.as_deref(), |name| value(&engine.volumes, name))
     }
 }
 
 /// A volume as `inspect` prints it.
-pub(super) fn value(engine: &Engine, name: &str) -> Result<Value> {
-    serde_json::to_value(engine.volumes.inspect(name)?).map_err(|e| Error::system(e.to_string()))
+pub(super) fn value(volumes: &Volumes, name: &str) -> Result<Value> {
+    serde_json::to_value(volumes.inspect(name)?).map_err(|e| Error::system(e.to_string()))
 }
 
 /// List volumes
