@@ -15,6 +15,8 @@ mod networks;
 mod registries;
 #[path = "engine/registry.rs"]
 mod registry;
+#[path = "engine/show.rs"]
+mod show;
 #[path = "engine/spec.rs"]
 mod spec;
 #[path = "engine/streams.rs"]

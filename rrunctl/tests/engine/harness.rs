@@ -144,13 +144,14 @@ impl Engine {
     }
 
     /// A container of an image, as `create` leaves it.
-    pub fn container(&self, image: &str, running: bool) -> String {
+    pub fn container(&self, image: &str) -> String {
         let id = "c0ffee".repeat(11)[..64].to_owned();
         let dir = self.root().join("containers").join(&id);
         fs::create_dir_all(&dir).expect("mkdir");
         let config = json!({"ID": id, "Image": self.id(image), "Config": {"Image": image},
-            "State": {"Running": running, "Paused": false}, "Name": "/c"});
+            "Name": "/c"});
         fs::write(dir.join("config.v2.json"), config.to_string()).expect("write");
+        fs::write(dir.join("hostconfig.json"), "{}").expect("write");
         id
     }
 }

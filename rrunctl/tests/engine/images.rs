@@ -250,9 +250,13 @@ fn i9_an_id_with_several_names_goes_by_force_alone() {
 fn i9_the_image_of_a_container_stays() {
     for running in [false, true] {
         let engine = Engine::new();
-        let made = zeros("a:1", 1, ago(1));
+        let made = busybox(&["a:1"]);
         engine.loads(&made.archive());
-        let container = &engine.container("a:1", running)[..12];
+        let container = match running {
+            true => engine.prints(&["run", "-d", "--network", "none", "a:1", "busybox", "sleep", "600"]),
+            false => engine.container("a:1"),
+        };
+        let container = &container[..12];
         let e = engine.refuses(&["rmi", "a:1"]);
         assert_eq!(
             e,
@@ -272,6 +276,7 @@ fn i9_the_image_of_a_container_stays() {
             );
             engine.prints(&["tag", &made.short(), "b:1"]);
             assert_eq!(engine.id("b:1"), made.id());
+            engine.prints(&["rm", "-f", container]);
         } else {
             let said = engine.prints(&["rmi", "-f", &made.short()]);
             assert!(said.starts_with("Untagged: a:1\nDeleted: sha256:"), "{said}");
@@ -408,7 +413,7 @@ fn unused_images_are_pruned_after_a_question() {
     let old = zeros("a:1", 1_500, ago(2));
     engine.loads(&archive(&[&old, &zeros("used:1", 5, ago(2)), &zeros("unused:1", 7, ago(2))]));
     engine.loads(&zeros("a:1", 2, ago(1)).archive());
-    engine.container("used:1", false);
+    engine.container("used:1");
     assert_eq!(engine.prints(&["images", "-q", "-f", "dangling=true"]), format!("{}\n", old.short()));
     let output = engine.fed(&["image", "prune"], b"n\n");
     assert!(output.status.success(), "no is an answer");
