@@ -60,14 +60,6 @@ pub fn site(engine: &Engine) {
 /// An engine with the image `site`, in a network namespace of its own.
 pub fn with_site(test: impl FnOnce(&Engine) + Send + 'static) {
     alone(|| {
-        // What is published is reached by it.
-        assert!(
-            std::process::Command::new("ip")
-                .args(["link", "set", "lo", "up"])
-                .status()
-                .expect("iproute2")
-                .success()
-        );
         let engine = Engine::new();
         site(&engine);
         test(&engine);

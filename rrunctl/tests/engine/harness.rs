@@ -331,6 +331,10 @@ pub fn alone(test: impl FnOnce() + Send + 'static) {
     std::thread::spawn(|| {
         #[expect(deprecated, reason = "files are what the other is about, and this unshares none")]
         rustix::thread::unshare(UnshareFlags::NEWNET).expect("unshare as root");
+        // What is published is reached by it.
+        let up =
+            Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("apt-get install iproute2");
+        assert!(up.success());
         test();
     })
     .join()
