@@ -17,14 +17,16 @@ TEST_THREADS ?= 4
 
 BIN = $(DESTDIR)$(PREFIX)/sbin
 MAN = $(DESTDIR)$(PREFIX)/share/man/man8
+MAN1 = $(DESTDIR)$(PREFIX)/share/man/man1
 BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 .PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine \
         test-attacks-vm test-sweeps-vm \
         test-cri-vm conformance conformance-vm bench bench-vm test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
-        install uninstall clean
+        install install-engine uninstall clean
 
 all: build
 
@@ -44,7 +46,7 @@ ENGINE = --manifest-path rrunctl/Cargo.toml --locked --target-dir target/rrunctl
 export CC_$(subst -,_,$(MUSL)) = $(CC)
 engine: build
 	$(CARGO) build --release $(ENGINE)
-	ln -f target/rrunctl/*/release/rrunctl target/release/
+	ln -f target/rrunctl/*/release/rrunctl target/rrunctl/*/release/rrunmon target/release/
 
 demo: build
 	examples/demo "$(RRUN)"
@@ -232,9 +234,22 @@ install: build
 	"$(RRUN)" completion zsh > "$(ZSH_COMPLETION)/_rrun"
 	"$(RRUN)" completion fish > "$(FISH_COMPLETION)/rrun.fish"
 
+# rrunctl and rrunmon, and what starts containers again at boot and looks after monitors that were killed.
+install-engine: install engine
+	install -Dm755 target/release/rrunctl target/release/rrunmon -t "$(BIN)"
+	install -d "$(MAN1)" "$(UNITS)"
+	target/release/rrunctl generate man "$(MAN1)"
+	target/release/rrunctl completion bash > "$(BASH_COMPLETION)/rrunctl"
+	target/release/rrunctl completion zsh > "$(ZSH_COMPLETION)/_rrunctl"
+	target/release/rrunctl completion fish > "$(FISH_COMPLETION)/rrunctl.fish"
+	for unit in service timer; do \
+	  sed 's|@SBIN@|$(PREFIX)/sbin|' rrunctl/systemd/rrunctl-restore.$$unit > "$(UNITS)/rrunctl-restore.$$unit"; done
+
 uninstall:
 	rm -f "$(BIN)/rrun" "$(MAN)/rrun.8" "$(MAN)"/rrun-*.8 \
 	  "$(BASH_COMPLETION)/rrun" "$(ZSH_COMPLETION)/_rrun" "$(FISH_COMPLETION)/rrun.fish"
+	rm -f "$(BIN)/rrunctl" "$(BIN)/rrunmon" "$(MAN1)/rrunctl.1" "$(MAN1)"/rrunctl-*.1 \
+	  "$(BASH_COMPLETION)/rrunctl" "$(ZSH_COMPLETION)/_rrunctl" "$(FISH_COMPLETION)/rrunctl.fish" "$(UNITS)"/rrunctl-restore.*
 
 clean:
 	$(CARGO) clean

@@ -18,6 +18,7 @@
 //! | [`network`] | bridges, addresses, NAT, published ports, by netlink in this process |
 //! | [`volume`] | volumes, and their first filling from an image |
 //! | [`container`] | what Docker's types of a request say, checked and merged with the image; config.json from it; the record |
+//! | [`engine`] | what a request does: creates, starts, stops, removes, executes, copies; the functions that a server calls too |
 //! | [`monitor`] | the words between rrunctl and `rrunmon`, the process beside each container |
 //! | [`cli`] | the command line: one module a command, tables, templates, progress bars |
 //!
@@ -54,10 +55,12 @@
 //! network. So the host's mount table has nothing of a container, and the kernel unmounts when the last process is
 //! gone.
 //!
+//! A monitor that is killed leaves its container running. `rrunctl system restore`, which a timer runs, starts another
+//! one, which finds the first process by a pidfd; what the container wrote meanwhile is lost.
+//!
 //! # What is not there yet
 //!
-//! Who puts these together: resolves the image, makes the record and the bundle, attaches the network and starts the
-//! monitor. Until then the command line is that of images, registries and networks.
+//! Users other than root; the Docker API on a socket; builds; health checks; `journald` and other log drivers.
 //!
 //! # Where this differs from the design, and why
 //!

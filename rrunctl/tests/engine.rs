@@ -21,3 +21,5 @@ mod show;
 mod spec;
 #[path = "engine/streams.rs"]
 mod streams;
+#[path = "engine/tour.rs"]
+mod tour;
