@@ -93,7 +93,8 @@ impl Home {
             if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 freed += size(&path);
                 // One that cannot be removed does not keep the others.
-                failed = failed.and(remove_tree(&path));
+                let removed = remove_tree(&path);
+                failed = failed.and(removed);
             }
         }
         failed.map(|()| freed)
@@ -283,7 +284,13 @@ fn remove_dir(
                     }
                     moved.set(true);
                 }
-                _ => remove_dir(below.as_fd(), inner, Some(top.unwrap_or(below.as_fd())), level + 1, moved)?,
+                _ => remove_dir(
+                    below.as_fd(),
+                    inner,
+                    Some(top.unwrap_or_else(|| below.as_fd())),
+                    level + 1,
+                    moved,
+                )?,
             }
         }
         match unlinkat(dir, name, AtFlags::REMOVEDIR) {

@@ -174,7 +174,7 @@ impl<W: Write> Write for Watched<W> {
 }
 
 /// Writes a file that is there as a whole or not at all; what is no regular file is written to as it is.
-fn written(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+pub(super) fn written(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let context = || format!("write {}", path.display());
     let special = fs::metadata(path).is_ok_and(|meta| !meta.is_file());
     let to = match (special, path.file_name()) {

@@ -94,7 +94,7 @@ enum Command {
     #[command(subcommand)]
     Container(container::Command),
     Cp(container::cp::Cp),
-    Create(container::run::Create),
+    Create(Box<container::run::Create>),
     Diff(container::images::Diff),
     Exec(container::exec::Exec),
     Export(container::images::Export),

@@ -354,7 +354,10 @@ fn make_sources<'a>(points: impl Iterator<Item = &'a Point>) -> Result<()> {
         let source = Path::new(&point.source);
         match fs::metadata(source) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !point.skip_mountpoint_creation => {
-                fs::create_dir_all(source)
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(source)
                     .context(|| format!("error while creating mount source path '{}'", point.source))?;
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

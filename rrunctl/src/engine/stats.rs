@@ -185,7 +185,7 @@ impl Engine {
                 .map_or_else(|_| BTreeMap::new(), |text| interfaces(&text)),
         };
         let memory = sysinfo();
-        let there_is = u64::from(memory.mem_unit).saturating_mul(memory.totalram.into());
+        let there_is = u64::from(memory.mem_unit).saturating_mul(memory.totalram);
         Ok(Some(stats(event.data, &processors, networks, there_is)))
     }
 }

@@ -115,7 +115,7 @@ impl Engine {
                 }
                 self.bury(id)
             }
-            Found::Orphaned { .. } => self.bury(id).and(Err(not_running())),
+            Found::Orphaned { .. } => self.bury(id).and_then(|()| Err(not_running())),
             Found::Gone => Err(not_running()),
         }
     }

@@ -107,7 +107,8 @@ fn remove_others(
         let digest = entry.file_name().to_str().and_then(Digest::from_hex);
         if !digest.is_some_and(|digest| is_wanted(&digest)) {
             freed += home::size(&entry.path());
-            failed = failed.and(remove(&entry.path()));
+            let removed = remove(&entry.path());
+            failed = failed.and(removed);
         }
     }
     failed.map(|()| freed)

@@ -2,13 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::super::At;
+use super::super::{At, image};
 use crate::engine::CommitRequest;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::reference::Reference;
 use clap::Args;
-use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 /// Show what a container has changed of its image's files
@@ -98,11 +97,7 @@ impl Export {
         let engine = at.engine()?;
         let id = engine.resolve(&self.container)?;
         match &self.output {
-            Some(path) => {
-                let mut file = File::create(path).context(|| format!("create {}", path.display()))?;
-                engine.export(&id, io::BufWriter::new(&mut file))?;
-                file.flush().context(|| format!("write {}", path.display()))
-            }
+            Some(path) => image::written(path, |file| engine.export(&id, file)),
             None if io::stdout().is_terminal() => {
                 Err(Error::invalid("cowardly refusing to save to a terminal. Use the -o flag or redirect"))
             }

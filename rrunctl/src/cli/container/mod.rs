@@ -29,7 +29,7 @@ pub(super) enum Command {
     Attach(attach::Attach),
     Commit(images::Commit),
     Cp(cp::Cp),
-    Create(run::Create),
+    Create(Box<run::Create>),
     Diff(images::Diff),
     Exec(exec::Exec),
     Export(images::Export),

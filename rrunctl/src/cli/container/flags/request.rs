@@ -201,7 +201,7 @@ impl Flags {
             (&self.cgroupns, &["", "host", "private"], false, "--cgroupns: invalid CGROUP mode"),
         ] {
             let mode = mode.as_deref().unwrap_or_default();
-            if !known.contains(&mode) && !(another && of_another(mode)) {
+            if !(known.contains(&mode) || another && of_another(mode)) {
                 return refuse(wrong);
             }
         }
