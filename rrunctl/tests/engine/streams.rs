@@ -338,7 +338,7 @@ fn a_further_process_is_run_as_it_is_asked_for() {
                 126,
                 "unable to find user nosuch: no matching entries in passwd file",
             ),
-            (&["-w", "/nosuch", "box", "id"], 127, "no such file or directory"),
+            (&["-w", "tmp", "box", "id"], 126, "Cwd must be an absolute path"),
             (&["nosuch", "id"], 1, "No such container: nosuch"),
         ] {
             let (got, out, err) = ran(engine, &[&["exec"], arguments].concat());
