@@ -406,7 +406,7 @@ mod tests {
         let mut dir = rustix::fs::open(path, flags, Mode::empty()).expect("open");
         for _ in 0..levels {
             mkdirat(&dir, "a-directory", Mode::RWXU).expect("mkdir");
-            openat(&dir, "file", flags - OFlags::DIRECTORY | OFlags::RDWR | OFlags::CREATE, Mode::RWXU)
+            openat(&dir, "file", (flags - OFlags::DIRECTORY) | OFlags::RDWR | OFlags::CREATE, Mode::RWXU)
                 .expect("a file");
             dir = openat(&dir, "a-directory", flags, Mode::empty()).expect("open");
         }

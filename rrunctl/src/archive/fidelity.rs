@@ -163,6 +163,7 @@ fn layers_are_seen_as_they_were_made_and_as_umoci_makes_them() {
         let found = changes(
             File::open(&upper2).expect("open").as_fd(),
             &[File::open(&upper).expect("open").as_fd(), File::open(&low).expect("open").as_fd()],
+            &[],
         );
         let found: Vec<String> = found
             .expect("changes")
