@@ -30,12 +30,17 @@ impl Drop for Shown {
 impl Shown {
     fn new() -> Self {
         let engine = Engine::new();
-        let busybox = std::fs::read("/bin/busybox").expect("apt-get install busybox-static");
-        let path = |name: &str| format!("bin/{name}");
-        let paths: Vec<String> = ["busybox", "sh", "sleep", "dd"].map(path).into();
-        let mut entries: Vec<(&str, &[u8], u32)> = vec![("bin/", b"", 0o755)];
-        entries.extend(paths.iter().map(|path| (path.as_str(), &busybox[..], 0o755)));
-        let made = tar(&entries);
+        let mut made = tar::Builder::new(Vec::new());
+        let mut busybox = std::fs::File::open("/bin/busybox").expect("apt-get install busybox-static");
+        made.append_file("bin/busybox", &mut busybox).expect("tar");
+        for applet in ["sh", "sleep", "dd"] {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_mode(0o777);
+            header.set_size(0);
+            made.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("tar");
+        }
+        let made = made.into_inner().expect("tar");
         let output =
             engine.fed(&["import", "-c", "ENV PATH=/bin", "-c", "CMD [\"sh\"]", "-", "busybox"], &made);
         assert_eq!(text(&output.stderr), "");
