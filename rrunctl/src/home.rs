@@ -419,7 +419,7 @@ mod tests {
         fn limited(most: u64) -> Self {
             use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
             let before = getrlimit(Resource::Nofile);
-            let limit = Rlimit { current: Some(most), ..before.clone() };
+            let limit = Rlimit { current: Some(most), ..before };
             setrlimit(Resource::Nofile, limit).expect("setrlimit");
             Self(before)
         }
@@ -427,7 +427,7 @@ mod tests {
 
     impl Drop for Descriptors {
         fn drop(&mut self) {
-            let limit = self.0.clone();
+            let limit = self.0;
             rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("setrlimit");
         }
     }

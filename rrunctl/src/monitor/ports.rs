@@ -448,7 +448,7 @@ mod tests {
         struct Limit(rustix::process::Rlimit);
         impl Drop for Limit {
             fn drop(&mut self) {
-                rustix::process::setrlimit(Resource::Nofile, self.0.clone()).expect("setrlimit");
+                rustix::process::setrlimit(Resource::Nofile, self.0).expect("setrlimit");
             }
         }
         let server = TcpListener::bind("127.0.0.1:0").expect("bind");

@@ -121,7 +121,9 @@ fn streams(stdin: bool) -> Result<([Stdio; 3], [Option<OwnedFd>; 3])> {
         let (ours, theirs) = pipe()?;
         Ok::<_, Error>((Stdio::from(theirs), Some(ours)))
     };
-    let (out, errors) = (output(is_pipe(io::stdout()))?, output(is_pipe(io::stderr()))?);
+    // Standard error is rrun's too until the process is there: what it says of a failure is in its log as well, and is
+    // told once.
+    let (out, errors) = (output(is_pipe(io::stdout()))?, output(false)?);
     Ok(([input, out.0, errors.0], [ours, out.1, errors.1]))
 }
 
