@@ -126,10 +126,11 @@ impl Engine {
             // A frozen process gets no signal but SIGKILL, and on cgroup v1 not even that.
             self.runtime_command(&["resume", id])?;
         }
-        self.signal_if_there(id, number)?;
-        if readable(ends, patience)? {
+        let sent = self.signal_if_there(id, number);
+        if readable(ends, if sent.is_ok() { patience } else { Some(KILLED) })? {
             return Ok(());
         }
+        sent?;
         self.signal_if_there(id, SIGKILL)?;
         if readable(ends, Some(KILLED))? {
             return Ok(());
@@ -145,11 +146,13 @@ impl Engine {
                 let _ = client.stop_restarting();
                 let until = Instant::now() + KILLED;
                 loop {
-                    self.signal_if_there(id, SIGKILL)?;
+                    // One that rrun is about to delete takes none, and ends all the same.
+                    let sent = self.signal_if_there(id, SIGKILL);
                     if readable(&waiter, Some(Duration::from_millis(500)))? {
                         return Ok(());
                     }
                     if Instant::now() > until {
+                        sent?;
                         return Err(Error::system(format!("container {id} was killed and does not end")));
                     }
                 }
