@@ -11,8 +11,9 @@ use super::netns::Netns;
 use super::ports::{self, Held, Mapped, PublishedPort, Refused};
 use super::route::{self, Veth};
 use super::{Networks, families, is_own, sysctl};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::home;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -233,16 +234,17 @@ impl Networks {
         failed
     }
 
-    /// Removes what containers left of whom `alive` says no, makes the tables new from the files, and lets the bridges
-    /// through the tables of a firewall that has come meanwhile; what the user should know.
+    /// Removes what containers left of whom `alive` says no, and what killed commands left among the files; makes the tables
+    /// new from the files, and lets the bridges through the tables of a firewall that has come meanwhile; what the user
+    /// should know.
     ///
     /// # Errors
     /// Those of [`Networks::detach`].
     pub fn sweep(&self, alive: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
-        let mut failed = Ok(());
+        let mut failed = self.remove_unfinished();
         let networks = self.list()?;
         for network in networks.iter().filter(|network| network.is_bridge()) {
-            let left = self.leave(network, &|id| !alive(id), false);
+            let left = self.tidy(network).and_then(|()| self.leave(network, &|id| !alive(id), true));
             failed = failed.and(left);
             let left = self.remove_strays(network);
             failed = failed.and(left);
@@ -290,6 +292,32 @@ impl Networks {
             failed = failed.and(left);
         }
         failed
+    }
+
+    /// Removes files of networks that there are not, and those that were to be another one ([`home::replace`]).
+    fn remove_unfinished(&self) -> Result<()> {
+        // Who makes a network has the one, who gives `bridge` other addresses the other.
+        let _lock = self.lock()?;
+        let _firewall = self.lock_firewall()?;
+        let networks = self.list()?;
+        for entry in fs::read_dir(&self.dir).context(|| format!("open {}", self.dir.display()))? {
+            let path = entry.context(|| format!("read {}", self.dir.display()))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let left = match name.split_once('.') {
+                Some(("", new)) => new != "lock" && new != "firewall",
+                Some((id, "leases" | "lock")) => !networks.iter().any(|network| network.id == id),
+                _ => false,
+            };
+            if left {
+                home::remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tidy(&self, network: &Network) -> Result<()> {
+        let _members = self.lock_members(network)?;
+        self.leases(network)?.tidy()
     }
 
     /// Removes ports of our bridge that no lease knows, as after somebody removed the file.

@@ -238,6 +238,25 @@ impl Leases {
         }
     }
 
+    /// Removes what killed commands left beside the leases: what was to be one, and the other of two.
+    ///
+    /// # Errors
+    /// Those of readdir(3) and unlink(2).
+    pub fn tidy(&self) -> Result<()> {
+        for file in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            let parsed = name.to_str().and_then(Entry::parse);
+            let is_entry = parsed.is_some_and(|(container, entry)| {
+                // Those of another boot say something else than is known here.
+                self.of_another_boot || self.entries.get(&container) == Some(&entry)
+            });
+            if !is_entry && name != BOOT {
+                home::remove_tree(&file.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the names on the disk say what is known here: that nothing of another boot stands.
     fn enter_boot(&mut self) -> Result<()> {
         if self.dir.join(BOOT).exists() && !self.of_another_boot {
@@ -392,6 +411,22 @@ mod tests {
         // Kept is kept only as long as there is another one.
         assert_eq!(leases.choose("7", &range, None, "n").expect("4's").to_string(), "10.0.0.4");
         assert_eq!(leases.entry("4"), None);
+    }
+
+    #[test]
+    fn what_killed_commands_left_beside_the_leases_is_removed() {
+        let (dir, mut leases) = leases();
+        take(&mut leases, "a", "10.0.0.2", State::Up);
+        take(&mut leases, "b", "10.0.0.3", State::Kept);
+        // As `put` leaves it, killed: with the lease of before, or with what was to be one.
+        for name in ["a,10.0.0.9,,kept", ".new", ".0123456789abcdef"] {
+            fs::write(dir.0.join(name), "").expect("write");
+        }
+        Leases::read(&dir.0).expect("read").tidy().expect("tidied");
+        let mut names: Vec<_> =
+            fs::read_dir(&dir.0).expect("readdir").flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".boot", "a,10.0.0.2,,up", "b,10.0.0.3,,kept"]);
     }
 
     #[test]
