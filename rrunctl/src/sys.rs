@@ -3,6 +3,8 @@
 
 use rustix::io::{Errno, Result};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// Goes on in a child, and says in the parent that it is the parent.
@@ -15,6 +17,18 @@ pub fn fork() -> Result<bool> {
         -1 => Err(last()),
         pid => Ok(pid != 0),
     }
+}
+
+/// The child that `command` starts is killed when its parent, the calling thread, ends.
+pub fn end_with_parent(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    let ask = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // It may have ended before that.
+        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::CHILD.into()) }
+    };
+    // SAFETY: three system calls, and nothing that another thread may have locked when it was forked.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// Closes every descriptor from 3 on: what a caller's caller let through would be held for as long as a container

@@ -4,6 +4,7 @@
 
 use super::Settings;
 use crate::error::{Context as _, Error, Result};
+use crate::sys;
 use rustix::process::{Pid, WaitStatus};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,8 @@ impl Runtime {
         }
         let [stdin, stdout, stderr] = streams;
         command.arg(&self.id).stdin(stdin).stdout(stdout).stderr(stderr);
+        // Nobody would know of what it makes after that, or start it.
+        sys::end_with_parent(&mut command);
         self.spawn(command)
     }
 
