@@ -59,7 +59,8 @@ impl Df {
     fn run(self, at: &At) -> Result<()> {
         let engine = at.engine()?;
         let usage = image::usage(&engine.store, &|id| engine.users(id))?;
-        let containers = engine.list(&Filters { all: true, size: true, ..Filters::default() })?;
+        let (containers, broken) = engine.list(&Filters { all: true, size: true, ..Filters::default() })?;
+        broken.iter().for_each(|e| at.complain(e));
         let volumes = volumes(engine)?;
         if self.verbose {
             let now = OffsetDateTime::now_utc().unix_timestamp();
@@ -123,7 +124,7 @@ struct Held {
 }
 
 fn volumes(engine: &Engine) -> Result<Vec<Held>> {
-    let containers = engine.containers.list()?;
+    let (containers, _) = engine.containers.list_all()?;
     let mut all = Vec::new();
     for volume in engine.volumes.list()? {
         let has = |one: &&Container| {

@@ -62,10 +62,10 @@ fn parsed(format: Option<&str>) -> Result<Option<Template>> {
 /// How many containers run, are frozen, and neither.
 fn counts(at: &At) -> Result<[usize; 3]> {
     // Without containers neither rrun nor a monitor is needed.
-    if Containers::open(at.home()?).list()?.is_empty() {
+    if Containers::open(at.home()?).list_all()?.0.is_empty() {
         return Ok([0; 3]);
     }
-    let all = at.engine()?.list(&Filters { all: true, ..Filters::default() })?;
+    let (all, _) = at.engine()?.list(&Filters { all: true, ..Filters::default() })?;
     let count =
         |status: &dyn Fn(&str) -> bool| all.iter().filter(|(_, state, _)| status(&state.status)).count();
     let (running, paused) = (count(&|status| status == "running"), count(&|status| status == "paused"));

@@ -63,6 +63,9 @@ go! {
     }
 }
 
+const RECORD: &str = "config.v2.json";
+const HOST: &str = "hostconfig.json";
+
 /// The containers of an engine.
 #[derive(Debug, Clone)]
 pub struct Containers {
@@ -76,6 +79,15 @@ pub struct Container {
     pub record: Record,
     /// `hostconfig.json`, as it is now.
     pub host: HostConfig,
+}
+
+/// A container of which nothing is known but its id: that it runs, what it has and what it is called may all be.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    /// 64 digits.
+    pub id: String,
+    /// Which file, where in it, and what to do.
+    pub error: Error,
 }
 
 /// A name that nobody else can take; free again when it is dropped, unless it was kept.
@@ -245,32 +257,51 @@ impl Containers {
     /// The container with this id.
     ///
     /// # Errors
-    /// There is none; its files cannot be read, or are not JSON: then the error has line and column.
+    /// There is none; its files are missing, cannot be read, or are not JSON: then the error has line and column.
     pub fn load(&self, id: &str) -> Result<Container> {
         let dir = self.dir(id);
-        let record = read(&dir.join("config.v2.json"))?.ok_or_else(|| name::no_such(id))?;
-        let host = read(&dir.join("hostconfig.json"))?.ok_or_else(|| {
-            Error::system(format!("{}: no such file or directory", dir.join("hostconfig.json").display()))
-        })?;
-        Ok(Container { record, host })
+        let loaded = (|| {
+            let missing = |name: &str| {
+                Error::system(format!("{}: no such file or directory", dir.join(name).display()))
+            };
+            Ok(Container {
+                record: read(&dir.join(RECORD))?.ok_or_else(|| missing(RECORD))?,
+                host: read(&dir.join(HOST))?.ok_or_else(|| missing(HOST))?,
+            })
+        })();
+        // A container appears and goes as a whole.
+        loaded.map_err(|e: Error| if dir.exists() { e } else { name::no_such(id) })
     }
 
     /// Every container, the newest first.
     ///
     /// # Errors
-    /// Those of readdir(3), and files that cannot be read.
+    /// Those of readdir(3), and the first one that is broken.
     pub fn list(&self) -> Result<Vec<Container>> {
-        let mut all = Vec::new();
+        let (all, mut broken) = self.list_all()?;
+        broken.pop().map_or(Ok(all), |one| Err(one.error))
+    }
+
+    /// Every container, the newest first, and those whose files are broken, as by a power cut or by hand.
+    ///
+    /// # Errors
+    /// Those of readdir(3).
+    pub fn list_all(&self) -> Result<(Vec<Container>, Vec<Broken>)> {
+        let (mut all, mut broken) = (Vec::new(), Vec::new());
         for id in self.ids()? {
             match self.load(&id) {
                 Ok(container) => all.push(container),
                 // Removed meanwhile.
                 Err(e) if e.kind() == Kind::NotFound => {}
-                Err(e) => return Err(e),
+                Err(e) => {
+                    let remedy =
+                        format!("repair the file, or `rrunctl rm -f {}`", id.get(..12).unwrap_or(&id));
+                    broken.push(Broken { error: e.context(format!("container {id}")).remedy(remedy), id });
+                }
             }
         }
         all.sort_by(|a: &Container, b| b.record.created.cmp(&a.record.created));
-        Ok(all)
+        Ok((all, broken))
     }
 
     fn ids(&self) -> Result<Vec<String>> {
@@ -290,7 +321,7 @@ impl Containers {
         let bare = given.strip_prefix('/').unwrap_or(given);
         // Most often a name or an id: one file instead of all.
         if name::is_valid(bare) {
-            if bare.len() == 64 && self.dir(bare).join("config.v2.json").exists() {
+            if bare.len() == 64 && self.dir(bare).join(RECORD).exists() {
                 return Ok(bare.to_owned());
             }
             if let Some(id) = home::read(&self.name_path(bare))? {
@@ -329,11 +360,53 @@ impl Containers {
     /// # Errors
     /// Those of rename(2) and unlink(2).
     pub fn remove(&self, container: &Container) -> Result<()> {
+        let free = |id: &str| self.free(container.record.name.trim_start_matches('/'), id);
+        self.take_away(&container.record.id, free)
+    }
+
+    /// The same of one whose files are [broken](Self::list_all), so that nothing is known but its id.
+    ///
+    /// # Errors
+    /// Those of [`Containers::remove`] and of readdir(3).
+    pub fn remove_broken(&self, id: &str) -> Result<()> {
+        self.take_away(id, |_| self.sweep_names())
+    }
+
+    fn take_away(&self, id: &str, free: impl FnOnce(&str) -> Result<()>) -> Result<()> {
         let scratch = self.home.scratch("container")?;
-        let place = self.dir(&container.record.id);
+        let place = self.dir(id);
         fs::rename(&place, scratch.path().join("old")).context(|| format!("rename {}", place.display()))?;
-        self.free(container.record.name.trim_start_matches('/'), &container.record.id)?;
+        free(id)?;
         home::remove_tree(&scratch.path().join("old"))
+    }
+
+    /// Frees the names that killed commands left: those of containers that there are not and that nobody is making.
+    ///
+    /// # Errors
+    /// Those of readdir(3), flock(2) and unlink(2).
+    pub fn sweep_names(&self) -> Result<()> {
+        let dir = self.home.kept("names");
+        let _alone = Lock::exclusive(&dir.join(".lock"))?;
+        for entry in fs::read_dir(&dir).context(|| format!("open {}", dir.display()))? {
+            let entry = entry.context(|| format!("read {}", dir.display()))?;
+            let path = entry.path();
+            // One that has just been given back.
+            let Ok(file) = File::open(&path) else { continue };
+            let left = match entry.file_name().to_string_lossy().as_bytes() {
+                b".lock" => false,
+                // It was to be a name: who makes one has the lock.
+                [b'.', ..] => true,
+                _ => {
+                    let is_at_work = flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
+                    let owner = fs::read_to_string(&path).context(|| format!("read {}", path.display()))?;
+                    !is_at_work && !self.dir(owner.trim()).exists()
+                }
+            };
+            if left {
+                home::remove_tree(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// The ids of the containers that have a volume.
@@ -354,13 +427,13 @@ impl Containers {
 
 fn write(dir: &Path, container: &Container) -> Result<()> {
     let host = serde_json::to_vec(&container.host).map_err(|e| Error::system(e.to_string()))?;
-    home::replace(&dir.join("hostconfig.json"), 0o600, &host)?;
+    home::replace(&dir.join(HOST), 0o600, &host)?;
     write_record(dir, container)
 }
 
 fn write_record(dir: &Path, container: &Container) -> Result<()> {
     let record = serde_json::to_vec(&container.record).map_err(|e| Error::system(e.to_string()))?;
-    home::replace(&dir.join("config.v2.json"), 0o600, &record)
+    home::replace(&dir.join(RECORD), 0o600, &record)
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
@@ -398,6 +471,12 @@ pub struct Running {
     pub paused: bool,
     /// RFC 3339.
     pub started_at: String,
+}
+
+/// How a container ended whose end nobody saw.
+pub fn unseen() -> Ended {
+    let error = "its monitor was killed, and how it ended was not seen".to_owned();
+    Ended { code: 255, error, ..Ended::default() }
 }
 
 /// What a container is at, from what its monitor says, if it lives, and what it left.
@@ -499,6 +578,54 @@ mod tests {
         assert!(containers.reserve(Some("web"), "y").is_err());
         drop(at_work);
         containers.reserve(Some("web"), "y").expect("free");
+    }
+
+    #[test]
+    fn names_that_killed_creates_left_are_swept_and_others_are_not() {
+        let (dir, containers) = containers();
+        make(&containers, Some("web"));
+        let at_work = containers.reserve(Some("making"), "x").expect("free");
+        for name in ["left", ".0123456789abcdef"] {
+            fs::write(dir.0.join("root/names").join(name), "gone").expect("write");
+        }
+        containers.sweep_names().expect("swept");
+        let names = fs::read_dir(dir.0.join("root/names")).expect("readable").flatten();
+        let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".lock", "making", "web"]);
+        drop(at_work);
+    }
+
+    #[test]
+    fn a_broken_container_hides_no_other_and_can_be_removed() {
+        let (dir, containers) = containers();
+        let (whole, whole_again) = (make(&containers, Some("whole")), make(&containers, Some("broken")));
+        let id = whole_again.record.id.as_str();
+        for (file, content) in [(RECORD, Some("")), (HOST, Some("{")), (HOST, None), (RECORD, None)] {
+            let path = containers.dir(id).join(file);
+            match content {
+                Some(content) => fs::write(&path, content).expect("write"),
+                None => fs::remove_file(&path).expect("remove"),
+            }
+            let (all, broken) = containers.list_all().expect("readable");
+            assert_eq!(all.as_slice(), std::slice::from_ref(&whole));
+            assert_eq!(broken.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), [id]);
+            let text = broken[0].error.to_string();
+            let short = &id[..12];
+            assert!(text.starts_with(&format!("container {id}: ")), "{text}");
+            assert!(text.ends_with(&format!("(repair the file, or `rrunctl rm -f {short}`)")), "{text}");
+            // Nobody knows which volumes it has.
+            assert!(containers.list().is_err() && containers.users_of_volume("v1").is_err());
+            for given in ["broken", id, short] {
+                assert_eq!(containers.resolve(given).expect(given), id);
+            }
+            containers.save(&whole_again).expect("written");
+        }
+        containers.remove_broken(id).expect("removed");
+        assert_eq!(containers.list().expect("readable"), [whole]);
+        let names = fs::read_dir(dir.0.join("root/names")).expect("readable");
+        assert_eq!(names.count(), 2, "whole and the lock");
+        assert_eq!(fs::read_dir(dir.0.join("root/tmp")).expect("readable").count(), 0);
     }
 
     #[test]

@@ -4,9 +4,11 @@
 
 use super::Engine;
 use crate::container::record::Container;
-use crate::error::{Error, Kind, Result};
-use crate::home;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::home::{self, Lock};
 use crate::monitor::Found;
+use std::collections::BTreeSet;
+use std::fs;
 
 /// What a prune removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,13 +20,17 @@ pub struct Pruned {
 }
 
 impl Engine {
-    /// Removes a container; by `force` one that runs, and with `volumes` those of its volumes that nobody named.
+    /// Removes a container; by `force` one that runs or whose files are broken, and with `volumes` those of its volumes
+    /// that nobody named.
     ///
     /// # Errors
     /// It runs; something of it cannot be taken down.
     pub fn remove(&self, id: &str, force: bool, volumes: bool) -> Result<()> {
         let _lock = self.containers.lock(id)?;
-        let container = self.containers.load(id)?;
+        let container = match self.containers.load(id) {
+            Err(e) if force && e.kind() != Kind::NotFound => return self.remove_broken(id),
+            container => container?,
+        };
         if !force {
             let state = self.state(&container)?;
             let name = &container.record.name;
@@ -46,6 +52,15 @@ impl Engine {
             _ => self.take_down(id)?,
         }
         self.discard(&container, volumes)
+    }
+
+    /// Nobody knows which volumes it had: they stay.
+    fn remove_broken(&self, id: &str) -> Result<()> {
+        self.end_at_once(id)?;
+        self.take_down(id)?;
+        self.networks.release(id)?;
+        self.containers.remove_broken(id)?;
+        home::remove_tree(&self.run_dir(id))
     }
 
     /// Forgets a container that does not run. May be done twice.
@@ -74,13 +89,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes every container that does not run and that `chosen` picks.
+    /// Removes every container that does not run and that `chosen` picks; not those that are broken.
     ///
     /// # Errors
     /// Those of [`Engine::remove`].
     pub fn prune(&self, chosen: impl Fn(&Container) -> bool) -> Result<Pruned> {
         let mut pruned = Pruned::default();
-        for container in self.containers.list()? {
+        for container in self.containers.list_all()?.0 {
             let id = &container.record.id;
             if !chosen(&container) || self.state(&container)?.running {
                 continue;
@@ -105,27 +120,48 @@ impl Engine {
     /// # Errors
     /// The kernel's.
     pub fn sweep(&self) -> Result<Vec<String>> {
-        let mut alive = Vec::new();
-        for container in self.containers.list()? {
-            let id = container.record.id.clone();
-            if matches!(self.found(&id)?, Found::Gone) {
-                // A command that is at work on it takes down and makes as it needs.
-                if let Some(_lock) = self.containers.try_lock(&id)? {
-                    self.take_down(&id)?;
-                }
-            }
-            alive.push(id);
-        }
-        for entry in std::fs::read_dir(self.home.run()).into_iter().flatten().flatten() {
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if name.len() == 64 && !alive.contains(&name) && !self.containers.dir(&name).exists() {
-                self.end_at_once(&name)?;
-                self.delete_by_runtime(&name)?;
-                self.take_down(&name)?;
-                self.networks.release(&name)?;
-                home::remove_tree(&entry.path())?;
+        let (containers, broken) = self.containers.list_all()?;
+        for container in &containers {
+            let id = &container.record.id;
+            // A command that is at work on it takes down and makes as it needs.
+            if let Found::Gone = self.found(id)?
+                && let Some(_lock) = self.try_lock(id)?
+                && let Found::Gone = self.found(id)?
+            {
+                self.take_down(id)?;
             }
         }
-        self.networks.sweep(&|id| alive.iter().any(|one| one == id))
+        // Looked at again, as some were made since.
+        let is_there = |id: &str| self.containers.dir(id).exists();
+        for id in self.left()?.into_iter().filter(|id| !is_there(id)) {
+            self.end_at_once(&id)?;
+            self.delete_by_runtime(&id)?;
+            self.take_down(&id)?;
+            self.networks.release(&id)?;
+            home::remove_tree(&self.run_dir(&id))?;
+        }
+        self.containers.sweep_names()?;
+        let mut warnings = self.networks.sweep(&is_there)?;
+        warnings.extend(broken.into_iter().map(|one| one.error.to_string()));
+        Ok(warnings)
+    }
+
+    /// Nothing, too, where it is removed meanwhile.
+    fn try_lock(&self, id: &str) -> Result<Option<Lock>> {
+        match self.containers.try_lock(id) {
+            Err(e) if e.kind() == Kind::NotFound => Ok(None),
+            other => other,
+        }
+    }
+
+    /// The ids of everything that there is of containers elsewhere than in their directories.
+    fn left(&self) -> Result<BTreeSet<String>> {
+        let mut ids = self.ids_of_runtime()?;
+        let dir = self.home.run();
+        for entry in fs::read_dir(dir).context(|| format!("open {}", dir.display()))? {
+            let name = entry.context(|| format!("read {}", dir.display()))?.file_name().into_string();
+            ids.extend(name.ok().filter(|name| name.len() == 64));
+        }
+        Ok(ids)
     }
 }

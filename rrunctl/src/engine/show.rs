@@ -13,7 +13,7 @@ use crate::home;
 use crate::monitor::{self, Found, Phase};
 use crate::store::User;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
@@ -100,10 +100,19 @@ impl Engine {
 
     /// Every container that rrun knows: one process instead of one for each.
     fn all_of_runtime(&self) -> Result<HashMap<String, OfRuntime>> {
+        // After a boot there is nothing, and rrun has nowhere to look.
+        if !self.home.run().join("rrun").exists() {
+            return Ok(HashMap::new());
+        }
         let text = self.runtime_output(&["list", "--format", "json"])?;
         let all: Option<Vec<OfRuntime>> =
             serde_json::from_slice(&text).map_err(|e| Error::system(e.to_string()).context("rrun list"))?;
         Ok(all.unwrap_or_default().into_iter().map(|one| (one.id.clone(), one)).collect())
+    }
+
+    /// Their ids.
+    pub(super) fn ids_of_runtime(&self) -> Result<BTreeSet<String>> {
+        Ok(self.all_of_runtime()?.into_keys().collect())
     }
 
     /// What a container is at.
@@ -140,14 +149,18 @@ impl Engine {
                 // It has ended, is about to be, or the monitor has left.
                 _ => None,
             },
-            Found::Orphaned { status, pid } if status != "stopped" => Some(Running {
+            Found::Orphaned { status, pid } if is_under_way(&status) => Some(Running {
                 pid: pid.into(),
                 paused: status == "paused",
                 started_at: runtime()?.map(|found| found.created).unwrap_or_default(),
             }),
-            // Its monitor was killed after the restart was written down.
             Found::Orphaned { .. } | Found::Gone => {
-                let last = last.map(|last| Ended { restarting: false, ..last });
+                // Its monitor was killed after the restart was written down, or the machine crashed.
+                let last = match last {
+                    Some(last) => Some(Ended { restarting: false, ..last }),
+                    None if container.record.has_been_started_before => Some(record::unseen()),
+                    None => None,
+                };
                 let restarts = last.as_ref().map_or(0, |last| last.restarts);
                 return Ok((record::state(&container.record, None, last.as_ref()), restarts));
             }
@@ -156,14 +169,17 @@ impl Engine {
         Ok((record::state(&container.record, running.as_ref(), last.as_ref()), restarts))
     }
 
-    /// The rows of `docker ps`, the newest first.
+    /// The rows of `docker ps`, the newest first; and what is wrong with those that cannot be shown, whose files are broken
+    /// or whose monitors do not answer.
     ///
     /// # Errors
-    /// A filter that there is not; those of the files, the monitors and rrun.
-    pub fn list(&self, filters: &Filters) -> Result<Vec<(Container, State, Summary)>> {
+    /// A filter that there is not; those of the files and of rrun.
+    pub fn list(&self, filters: &Filters) -> Result<(Vec<(Container, State, Summary)>, Vec<Error>)> {
         let mut chosen = self.choose(filters)?;
         let mut containers = Vec::new();
-        for container in self.containers.list()? {
+        let (all, broken) = self.containers.list_all()?;
+        let mut broken: Vec<Error> = broken.into_iter().map(|one| one.error).collect();
+        for container in all {
             match chosen.by_record(&container) {
                 Verdict::Shown => containers.push(container),
                 Verdict::Hidden => {}
@@ -180,7 +196,11 @@ impl Engine {
             }
             let (state, _) = match self.state_and_restarts(&container, Some(&all)) {
                 Err(e) if e.kind() == Kind::NotFound => continue,
-                other => other?,
+                Err(e) => {
+                    broken.push(e.context(format!("container {}", container.record.id)));
+                    continue;
+                }
+                Ok(state) => state,
             };
             if !chosen.by_state(&state) {
                 continue;
@@ -201,7 +221,7 @@ impl Engine {
             }
             rows.push((container, state, row));
         }
-        Ok(rows)
+        Ok((rows, broken))
     }
 
     /// What the container wrote, and that with its image.
@@ -313,6 +333,12 @@ impl Engine {
         }
         Ok(Top { titles, processes })
     }
+}
+
+/// Whether a container whose monitor was killed runs, by rrun's word. One that is being made or waits to be started does
+/// so for ever: only its monitor would have started it.
+pub(super) fn is_under_way(status: &str) -> bool {
+    matches!(status, "running" | "paused")
 }
 
 /// The words of an error that rrun has logged as JSON, a line each; its last ones.

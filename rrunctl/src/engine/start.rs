@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::show::is_under_way;
 use super::{Engine, tree};
 use crate::container::host::Host;
 use crate::container::mount::{self, Point};
@@ -108,7 +109,7 @@ impl Engine {
                     Ok(())
                 }
             },
-            Found::Orphaned { status, .. } if status != "stopped" => Err(runs()),
+            Found::Orphaned { status, .. } if is_under_way(&status) => Err(runs()),
             Found::Orphaned { .. } => self.delete_by_runtime(&container.record.id),
             Found::Gone => Ok(()),
         }
@@ -259,41 +260,73 @@ impl Engine {
     }
 
     /// Starts what the restart policies want after a boot, or after monitors were killed: `always`, and `unless-stopped`
-    /// unless somebody stopped it. Returns what became of each.
+    /// unless somebody stopped it. Gives those that run without a monitor another one, and removes those that `--rm` has
+    /// and whose monitor did not come to it. Returns what became of each.
     ///
     /// # Errors
-    /// Those of reading the containers.
+    /// Those of readdir(3).
     pub fn restore(&self) -> Result<Vec<(String, Result<()>)>> {
-        let mut done = Vec::new();
-        let mut containers = self.containers.list()?;
+        let (mut containers, broken) = self.containers.list_all()?;
         // Those that others link to, or whose network they share, were made before them.
         containers.reverse();
+        let mut done = Vec::new();
         for container in containers {
-            let (record, host) = (&container.record, &container.host);
-            if matches!(self.found(&record.id)?, Found::Orphaned { .. }) {
-                let name = record.name.trim_start_matches('/').to_owned();
-                done.push((name, self.adopt(&record.id)));
-                continue;
-            }
-            let wanted = match host.restart_policy.name.as_str() {
-                "always" => true,
-                "unless-stopped" => !record.has_been_manually_stopped,
-                // It ran when the machine went down, and that was no success.
-                "on-failure" => {
-                    !record.has_been_manually_stopped
-                        && self.last_run(&record.id).is_none_or(|last| last.code != 0)
-                }
-                _ => false,
-            };
-            if !wanted || !record.has_been_started_before {
-                continue;
-            }
-            match self.start(&record.id) {
-                Err(e) if e.kind() == Kind::NotModified => {}
-                started => done.push((record.name.trim_start_matches('/').to_owned(), started.map(|_| ()))),
+            let name = container.record.name.trim_start_matches('/').to_owned();
+            match self.restore_one(&container) {
+                Ok(false) => {}
+                Ok(true) => done.push((name, Ok(()))),
+                // Somebody has started or removed it meanwhile.
+                Err(e) if matches!(e.kind(), Kind::NotModified | Kind::NotFound) => {}
+                Err(e) => done.push((name, Err(e))),
             }
         }
+        done.extend(broken.into_iter().map(|one| (one.id, Err(one.error))));
         Ok(done)
+    }
+
+    /// Whether anything was done.
+    fn restore_one(&self, container: &Container) -> Result<bool> {
+        let (record, host) = (&container.record, &container.host);
+        let last = self.last_run(&record.id);
+        match self.found(&record.id)? {
+            Found::Monitored(_) => return Ok(false),
+            Found::Orphaned { status, .. } => match self.adopt(&record.id) {
+                Err(e) if is_under_way(&status) => return Err(e),
+                // There is nothing to go on with: it was being made.
+                Err(_) => self.forget_unstarted(&record.id)?,
+                Ok(()) => return Ok(true),
+            },
+            Found::Gone => {}
+        }
+        let wanted = match host.restart_policy.name.as_str() {
+            "always" => true,
+            "unless-stopped" => !record.has_been_manually_stopped,
+            // It ran when the machine went down, and that was no success.
+            "on-failure" => !record.has_been_manually_stopped && last.is_none_or(|last| last.code != 0),
+            _ => false,
+        };
+        if !record.has_been_started_before {
+            return Ok(false);
+        }
+        if wanted {
+            return self.start(&record.id).map(|_| true);
+        }
+        if host.auto_remove {
+            return self.remove(&record.id, false, true).map(|()| true);
+        }
+        Ok(false)
+    }
+
+    /// Takes down what was made to be started, and whose monitor was killed.
+    fn forget_unstarted(&self, id: &str) -> Result<()> {
+        let _lock = self.containers.lock(id)?;
+        match self.found(id)? {
+            Found::Orphaned { status, .. } if !is_under_way(&status) => {
+                self.delete_by_runtime(id)?;
+                self.take_down(id)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives a container whose monitor was killed another one. What it wrote to its outputs meanwhile is lost, and what it

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
+use super::show::is_under_way;
 use crate::container::record::{Container, Ended};
 use crate::container::signal;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -59,9 +60,7 @@ impl Engine {
                 }
                 Phase::Created | Phase::Ending => Err(not_running()),
             },
-            Found::Orphaned { status, .. } if status == "running" || status == "paused" => {
-                self.signal(id, number)
-            }
+            Found::Orphaned { status, .. } if is_under_way(&status) => self.signal(id, number),
             _ => Err(not_running()),
         }
     }
@@ -108,7 +107,7 @@ impl Engine {
                 }
                 self.end(id, number, patience, &waiter)
             }
-            Found::Orphaned { status, pid } if status != "stopped" => {
+            Found::Orphaned { status, pid } if is_under_way(&status) => {
                 let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
                 if let Some(pidfd) = pidfd {
                     self.end(id, number, patience, &pidfd)?;
@@ -195,7 +194,7 @@ impl Engine {
                     // The monitor left meanwhile, or it was killed.
                     Err(_) => {}
                 },
-                Found::Orphaned { status, pid } if status != "stopped" => {
+                Found::Orphaned { status, pid } if is_under_way(&status) => {
                     if let Some(pidfd) =
                         Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
                     {
@@ -254,7 +253,7 @@ impl Engine {
         self.containers.load(id)?;
         match self.found(id)? {
             Found::Monitored(client) if client.status()?.phase == Phase::Running => Ok(client),
-            Found::Orphaned { status, .. } if status != "stopped" => {
+            Found::Orphaned { status, .. } if is_under_way(&status) => {
                 Err(Error::conflict(format!("Container {id} has lost its monitor")).remedy("restart it"))
             }
             _ => Err(Error::conflict(format!("Container {id} is not running"))),

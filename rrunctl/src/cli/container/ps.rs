@@ -92,12 +92,14 @@ impl Ps {
             let (key, value) = filter::pair(text, &FILTERS)?;
             given.entry(key).or_default().push(value);
         }
-        let shown = at.engine()?.list(&Filters { all: self.all, size, limit, given })?;
+        let (shown, broken) = at.engine()?.list(&Filters { all: self.all, size, limit, given })?;
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let rows =
             shown.iter().map(|(.., one)| summary_row(one, !self.no_trunc, now)).collect::<Result<_>>()?;
         let usual = if self.size { format!("{USUAL}\t{{{{.Size}}}}") } else { USUAL.to_owned() };
-        at.print(table::list_labelled(format.as_deref(), &usual, TITLES, rows)?)
+        at.print(table::list_labelled(format.as_deref(), &usual, TITLES, rows)?)?;
+        broken.iter().for_each(|e| at.complain(e));
+        Ok(())
     }
 }
 

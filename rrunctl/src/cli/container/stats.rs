@@ -118,7 +118,7 @@ impl Stats {
         let mut shown = Vec::new();
         if asked.is_empty() {
             let filters = Filters { all: self.all, ..Filters::default() };
-            for (container, state, _) in engine.list(&filters)? {
+            for (container, state, _) in engine.list(&filters)?.0 {
                 let name = container.record.id.get(..12).unwrap_or_default().to_owned();
                 shown.push((name, container, state));
             }
