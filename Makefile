@@ -23,7 +23,7 @@ ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
-.PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine \
+.PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine test-engine-kill \
         test-attacks-vm test-sweeps-vm \
         test-cri-vm conformance conformance-vm bench bench-vm test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install install-engine uninstall clean
@@ -121,6 +121,14 @@ test-engine: packages build
 	$(CARGO) test $(ENGINE) --test engine --no-run
 	tests/unchanged tests/second-try \
 	  $(CARGO) test $(ENGINE) --test engine -- --show-output --test-threads=$(TEST_THREADS)
+
+# SIGKILL of rrunctl and of monitors in 500 operations; RRUNCTL_SEED=N does those of an earlier run again.
+test-engine-kill: export RUST_BACKTRACE = 0
+test-engine-kill: export RRUN := $(RRUN)
+test-engine-kill: export RRUNCTL_KILLS ?= 500
+test-engine-kill: packages build
+	$(CARGO) test $(ENGINE) --test engine --no-run
+	tests/unchanged $(CARGO) test $(ENGINE) --test engine -- --nocapture killed::whoever_is_killed
 
 # Kubernetes' path: containerd's CRI service, driven through its socket.
 test-cri: export RUST_BACKTRACE = 0

@@ -7,6 +7,8 @@ mod containers;
 mod harness;
 #[path = "engine/images.rs"]
 mod images;
+#[path = "engine/killed.rs"]
+mod killed;
 #[path = "engine/monitor.rs"]
 mod monitor;
 #[path = "engine/networks.rs"]
