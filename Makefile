@@ -25,7 +25,7 @@ UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 .PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine test-engine-kill \
         test-attacks-vm test-sweeps-vm \
-        test-cri-vm conformance conformance-vm bench bench-vm test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
+        test-cri-vm conformance conformance-vm bench bench-vm bench-engine test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install install-engine uninstall clean
 
 all: build
@@ -187,6 +187,15 @@ bench-vm: packages build
 	$(CARGO) build $(BENCH) --release
 	tests/vm/bench target/bench/release/bench docs/performance-v2.md $(ROUNDS) "$(RRUN)"
 
+# rrunctl beside dockerd and podman, in namespaces of their own, into docs/engine-performance.md. Wants a machine that
+# does nothing else.
+BENCH_ENGINE = --manifest-path rrunctl/bench/Cargo.toml --locked --target-dir target/bench-engine
+bench-engine: ROUNDS ?= 5
+bench-engine: packages engine
+	$(CARGO) build $(BENCH_ENGINE) --release
+	rrunctl/bench/bench target/bench-engine/release/bench-engine docs/engine-performance.md $(ROUNDS) \
+	  "$$(ls -t target/rrunctl/*/release/rrunctl | head -1)" "$(RRUN)"
+
 # A package of its own, as tests/cri: each command killed, and refused what it asks of the kernel, at every system call;
 # with SWEEP_SAMPLE=N at every Nth; with ALONE=tests/cgroup2-alone on the v2 hierarchy of a machine that has v1 too.
 SWEEP_SAMPLE ?= 1
@@ -216,10 +225,12 @@ lint: unsafe
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) fmt --manifest-path rrunctl/Cargo.toml --check
 	$(CARGO) fmt --manifest-path benches/runtime/Cargo.toml --check
+	$(CARGO) fmt --manifest-path rrunctl/bench/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy $(CRI_BUILD) --all-targets -- -D warnings
 	$(CARGO) clippy $(SWEEPS) --all-targets -- -D warnings
 	$(CARGO) clippy $(BENCH) --all-targets -- -D warnings
+	$(CARGO) clippy $(BENCH_ENGINE) --all-targets -- -D warnings
 	$(CARGO) clippy $(ENGINE) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
