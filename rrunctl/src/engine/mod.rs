@@ -34,7 +34,7 @@ pub use exec::{ExecRequest, Executed};
 pub use files::CommitRequest;
 pub use filter::{FILTERS, Filters};
 pub use remove::Pruned;
-pub use show::Top;
+pub use show::{Listed, Top};
 pub use start::Prepared;
 pub use stats::{Cpu, Interface, Io, Memory, Stats};
 pub use stop::Condition;

@@ -27,6 +27,9 @@ struct OfRuntime {
     created: String,
 }
 
+/// A container in a list, what it is at, and its row of `docker ps`.
+pub type Listed = (Container, State, Summary);
+
 /// `docker top`: what ps(1) says of a container's processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Top {
@@ -174,7 +177,7 @@ impl Engine {
     ///
     /// # Errors
     /// A filter that there is not; those of the files and of rrun.
-    pub fn list(&self, filters: &Filters) -> Result<(Vec<(Container, State, Summary)>, Vec<Error>)> {
+    pub fn list(&self, filters: &Filters) -> Result<(Vec<Listed>, Vec<Error>)> {
         let mut chosen = self.choose(filters)?;
         let mut containers = Vec::new();
         let (all, broken) = self.containers.list_all()?;
