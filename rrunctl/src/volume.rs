@@ -11,8 +11,12 @@ use crate::container::name;
 use crate::container::types::{Map, go, omit};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::home::{self, Home, Lock};
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags, openat, renameat_with, statx,
+};
 use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -194,7 +198,41 @@ impl Volumes {
         self.discard(name)
     }
 
+    /// Mounts what a volume's options say on its `_data`, unless it is mounted.
+    ///
+    /// # Errors
+    /// Those of mount(2).
+    pub fn mount(&self, volume: &Volume) -> Result<()> {
+        let option = |name: &str| volume.options.get(name).map_or("", String::as_str);
+        if volume.options.is_empty() {
+            return Ok(());
+        }
+        let _alone = Lock::exclusive(&self.dir().join(&volume.name).join("lock"))?;
+        let data = Path::new(&volume.mountpoint);
+        if is_mounted(data)? {
+            return Ok(());
+        }
+        let (kind, device, given) = (option("type"), option("device"), option("o"));
+        let (flags, rest) = flags(given);
+        let doing = || format!("mount the volume {}: {device} as {kind} with {given:?}", volume.name);
+        let rest = CString::new(rest).map_err(|_| Error::invalid("an option with a NUL").context(doing()))?;
+        mount(device, data, kind, flags, rest.as_c_str()).context(doing)
+    }
+
+    /// Unmounts what [`Volumes::mount`] mounted; what is not mounted is no error.
+    ///
+    /// # Errors
+    /// Those of umount(2).
+    pub fn unmount(&self, name: &str) -> Result<()> {
+        let data = self.dir().join(name).join("_data");
+        match unmount(&data, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::from(e).context(format!("umount {}", data.display()))),
+        }
+    }
+
     fn discard(&self, name: &str) -> Result<()> {
+        self.unmount(name)?;
         let scratch = self.home.scratch("volume")?;
         let place = self.dir().join(name);
         fs::rename(&place, scratch.path().join("old")).context(|| format!("rename {}", place.display()))?;
@@ -272,6 +310,36 @@ impl Volumes {
             moved => moved.context(doing).and_then(|()| home::remove_tree(&filling)),
         }
     }
+}
+
+fn is_mounted(dir: &Path) -> Result<bool> {
+    let stat = statx(CWD, dir, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::empty())
+        .context(|| format!("statx {}", dir.display()))?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// The words of mount(8) that are flags of mount(2), and the others.
+fn flags(options: &str) -> (MountFlags, String) {
+    let (mut flags, mut rest) = (MountFlags::empty(), Vec::new());
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "defaults" | "rw" => {}
+            "ro" => flags |= MountFlags::RDONLY,
+            "bind" => flags |= MountFlags::BIND,
+            "rbind" => flags |= MountFlags::BIND | MountFlags::REC,
+            "nosuid" => flags |= MountFlags::NOSUID,
+            "nodev" => flags |= MountFlags::NODEV,
+            "noexec" => flags |= MountFlags::NOEXEC,
+            "noatime" => flags |= MountFlags::NOATIME,
+            "nodiratime" => flags |= MountFlags::NODIRATIME,
+            "relatime" => flags |= MountFlags::RELATIME,
+            "strictatime" => flags |= MountFlags::STRICTATIME,
+            "sync" => flags |= MountFlags::SYNCHRONOUS,
+            "dirsync" => flags |= MountFlags::DIRSYNC,
+            other => rest.push(other),
+        }
+    }
+    (flags, rest.join(","))
 }
 
 fn make(dir: &Path, mode: u32) -> Result<()> {

@@ -51,6 +51,18 @@ pub fn check(
     if !matches!(host.isolation.to_lowercase().as_str(), "" | "default") {
         return refuse(format!("invalid isolation '{}' on linux", host.isolation));
     }
+    if !["", "rrun", "runc", "io.containerd.runc.v2"].contains(&host.runtime.as_str()) {
+        return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime))
+            .remedy("the engine has one, which `--oci-runtime FILE` names"));
+    }
+    if !host.storage_opt.is_empty() {
+        return refuse("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
+    }
+    if let Some(check) = &config.healthcheck
+        && check.test.first().is_some_and(|first| first != "NONE")
+    {
+        warnings.push("Health checks are not run: nobody is told how the container is.".to_owned());
+    }
     if host.annotations.contains_key("") {
         return refuse("invalid Annotations: the empty string is not permitted as an annotation key");
     }
@@ -311,23 +323,28 @@ fn check_port(text: &str) -> Result<()> {
 
 /// What `monitor` can write, and the options of json-file.
 fn check_log(log: &LogConfig) -> Result<()> {
-    const OPTIONS: [&str; 8] =
-        ["max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"];
-    let known: &[&str] = match log.r#type.as_str() {
-        "" | "json-file" => &OPTIONS,
+    // What Docker's json-file adds to each line.
+    const UNUSED: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
+    match log.r#type.as_str() {
+        "" | "json-file" => {}
         "none" => return Ok(()),
         other => {
             return refuse(format!("error looking up logging plugin {other}: plugin {other:?} not found"));
         }
-    };
+    }
     for (option, value) in log.config.iter() {
         let usable = match option.as_str() {
             "max-size" => value == "-1" || mount::ram_in_bytes(value).is_some_and(|bytes| bytes > 0),
             "max-file" => value.parse::<u32>().is_ok_and(|n| n > 0),
+            "compress" if mount::parse_bool(value) == Some(true) => {
+                return refuse("log opt compress: a log is not compressed here");
+            }
             "compress" => mount::parse_bool(value).is_some(),
             // Docker's json-file knows two more, which say how it hands lines on within itself.
             "mode" | "max-buffer-size" => true,
-            option if known.contains(&option) => true,
+            option if UNUSED.contains(&option) => {
+                return refuse(format!("log opt {option}: a log has nothing but its lines here"));
+            }
             _ => return refuse(format!("unknown log opt '{option}' for json-file log driver")),
         };
         if !usable {

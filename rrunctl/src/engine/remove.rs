@@ -68,6 +68,7 @@ impl Engine {
     /// # Errors
     /// Those of the network and of the files.
     pub(super) fn discard(&self, container: &Container, volumes: bool) -> Result<()> {
+        self.unmount_volumes(container)?;
         let id = &container.record.id;
         self.networks.release(id)?;
         match self.containers.remove(container) {

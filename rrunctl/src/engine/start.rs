@@ -121,6 +121,7 @@ impl Engine {
         directory(&run)?;
         directory(&run.join("merged"))?;
         make_sources(container.record.mount_points.values())?;
+        self.mount_volumes(container)?;
         let on = self.host();
         mount::check_propagation(
             container.record.mount_points.values(),
@@ -243,6 +244,32 @@ impl Engine {
         Ok(state.pid)
     }
 
+    /// Volumes whose files are somewhere else are mounted as long as a container that has them runs.
+    fn mount_volumes(&self, container: &Container) -> Result<()> {
+        for point in container.record.mount_points.values().filter(|point| point.r#type == "volume") {
+            self.volumes.mount(&self.volumes.inspect(&point.name)?)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unmount_volumes(&self, container: &Container) -> Result<()> {
+        let own = &container.record.id;
+        for point in container.record.mount_points.values().filter(|point| point.r#type == "volume") {
+            let Ok(volume) = self.volumes.inspect(&point.name) else { continue };
+            if volume.options.is_empty() {
+                continue;
+            }
+            let mut used = false;
+            for other in self.containers.users_of_volume(&point.name)?.iter().filter(|other| *other != own) {
+                used |= !matches!(self.found(other)?, Found::Gone);
+            }
+            if !used {
+                self.volumes.unmount(&point.name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes down what a container that does not run has on the host: its network, but for the addresses that are kept
     /// for it, and its /dev/shm. May be done twice.
     ///
@@ -359,6 +386,8 @@ impl Engine {
         };
         if container.host.auto_remove {
             self.discard(&container, true)?;
+        } else {
+            self.unmount_volumes(&container)?;
         }
         down
     }

@@ -721,3 +721,47 @@ fn a_pause_freezes_and_an_update_holds_at_once() {
         assert_eq!(engine.prints(&["wait", "old"]), "137\n");
     });
 }
+
+#[test]
+fn what_cannot_be_done_is_refused_with_words() {
+    with_site(|engine| {
+        for (flags, words) in [
+            (&["--runtime", "nope"][..], "unknown or invalid runtime name: nope"),
+            (&["--storage-opt", "size=1G"], "--storage-opt is supported only for"),
+            (&["--log-opt", "tag=x"], "log opt tag: a log has nothing but its lines here"),
+            (&["--log-opt", "compress=true"], "log opt compress: a log is not compressed here"),
+            (&["--gpus", "all"], "could not select device driver"),
+            (&["--pull", "never", "--platform", "linux/s390x"], "does not provide the specified platform"),
+        ] {
+            let (code, _, err) = ran(engine, &[flags, &["site", "true"]].concat());
+            assert_eq!(code, 125, "{flags:?}: {err}");
+            assert!(err.contains(words), "{flags:?}: {err}");
+        }
+        let (code, _, err) = ran(engine, &["--health-cmd", "true", "site", "true"]);
+        assert_eq!((code, err.contains("Health checks are not run")), (0, true), "{err}");
+    });
+}
+
+#[test]
+fn v1_a_volume_with_options_is_mounted_while_somebody_has_it() {
+    with_site(|engine| {
+        let options = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,nosuid"];
+        engine.prints(&[&["volume", "create"][..], &options, &["scratch"]].concat());
+        engine.prints(&["run", "-d", "--name", "one", "-v", "scratch:/s", "site", "sleep", "1000"]);
+        engine.prints(&["exec", "one", "sh", "-c", "echo here >/s/file"]);
+        // The same file system, for everybody.
+        let two = ["-v", "scratch:/t", "site", "sh", "-c", "cat /t/file; grep ' /t ' /proc/mounts"];
+        let said = says(engine, &two);
+        assert!(said.starts_with("here\ntmpfs /t tmpfs rw,nosuid,relatime,size=1024k"), "{said}");
+        let data = shown(engine, "scratch", "/Mountpoint").as_str().expect("a path").to_owned();
+        assert!(Path::new(&data).join("file").exists());
+        engine.prints(&["rm", "-f", "one"]);
+        assert!(!Path::new(&data).join("file").exists());
+        engine.prints(&["volume", "rm", "scratch"]);
+        // What cannot be mounted is said when it is to be.
+        engine.prints(&["volume", "create", "-o", "type=nonesuch", "-o", "device=x", "bad"]);
+        let (code, _, err) = ran(engine, &["-v", "bad:/s", "site", "true"]);
+        assert_eq!(code, 125);
+        assert!(err.contains("mount the volume bad: x as nonesuch"), "{err}");
+    });
+}

@@ -8,7 +8,7 @@ use super::flags::{Client, Flags, Image, Pull, Session, Ways};
 use crate::container::types::CreateRequest;
 use crate::engine::{Created, Engine};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::image::{self, HELLO};
+use crate::image::{self, HELLO, Platform};
 use crate::monitor::Until;
 use crate::reference::Reference;
 use crate::registry::PullOptions;
@@ -174,9 +174,16 @@ fn made(at: &At, image: &Image, request: CreateRequest) -> Result<Created> {
 fn obtain(at: &At, engine: &Engine, image: &Image, name: &str) -> Result<()> {
     if image.pull != Pull::Always {
         match engine.store.images().resolve(name) {
+            Ok(found) if image.platform.as_ref().is_none_or(|wanted| is_for(&found, wanted)) => return Ok(()),
+            Ok(_) if image.pull == Pull::Never => {
+                return Err(Error::not_found(format!(
+                    "image with reference {name} was found but does not provide the specified platform"
+                )));
+            }
+            Ok(_) => {}
             Err(e) if e.kind() == Kind::NotFound && image.pull == Pull::Missing => {}
-            // Then the container says it, or has it.
-            _ => return Ok(()),
+            // Then the container says it.
+            Err(_) => return Ok(()),
         }
     }
     let reference = Reference::parse(name)?;
@@ -190,4 +197,12 @@ fn obtain(at: &At, engine: &Engine, image: &Image, name: &str) -> Result<()> {
     let client = at.client()?;
     at.progress_to(io::stderr(), image.quiet, |sink| client.pull(&engine.store, &reference, &options, sink))?;
     Ok(())
+}
+
+/// Whether an image is for a platform; one that names no variant takes any.
+fn is_for(image: &image::Image, wanted: &Platform) -> bool {
+    let has = &image.config;
+    has.os == wanted.os
+        && has.architecture == wanted.architecture
+        && (wanted.variant.is_empty() || has.variant == wanted.variant)
 }
