@@ -226,7 +226,9 @@ impl Started {
 
 fn directory(place: &Place, name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let dir = place.dir.join(name);
-    fs::create_dir(&dir)?;
+    fs::create_dir_all(dir.join("config"))?;
+    // Not the user's, who may have a proxy or a helper for credentials there.
+    fs::write(dir.join("config/config.json"), "{}")?;
     Ok(dir)
 }
 
