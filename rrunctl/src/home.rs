@@ -335,6 +335,11 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Whatever the umask is, and whoever made it.
 fn private(path: &Path) -> Result<()> {
+    // Most often it is right: chmod(2) would write the inode anew for each command.
+    let is_right = |meta: fs::Metadata| meta.is_dir() && meta.permissions().mode() & 0o7777 == 0o700;
+    if fs::symlink_metadata(path).is_ok_and(is_right) {
+        return Ok(());
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -383,6 +388,28 @@ mod tests {
                 "{made}"
             );
         }
+        remove_tree(&dir).expect("remove");
+    }
+
+    #[test]
+    fn opening_what_is_right_writes_nothing() {
+        let (dir, home) = home("right");
+        let changed = |path: &Path| {
+            let meta = fs::metadata(path).expect("stat");
+            (std::os::unix::fs::MetadataExt::ctime(&meta), std::os::unix::fs::MetadataExt::ctime_nsec(&meta))
+        };
+        let paths = [home.root().to_owned(), home.run().to_owned(), home.kept("layers")];
+        // Of a file system's clock, which ticks some milliseconds apart.
+        let before = paths.each_ref().map(|path| changed(path));
+        let later = dir.join("later");
+        while {
+            fs::write(&later, "").expect("write");
+            changed(&later) <= before[0].max(before[1]).max(before[2])
+        } {
+            std::thread::yield_now();
+        }
+        Home::open(home.root(), home.run()).expect("a home");
+        assert_eq!(paths.each_ref().map(|path| changed(path)), before);
         remove_tree(&dir).expect("remove");
     }
 
