@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{At, Cli};
+use super::{At, Cli, Command};
 use crate::error::{Context as _, Error, Result};
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::Shell;
@@ -24,7 +24,7 @@ pub(super) struct Completion {
 impl Completion {
     pub(super) fn run(self, at: &At) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "rrunctl", &mut script);
+        clap_complete::generate(self.shell, &mut Cli::<Command>::command(), "rrunctl", &mut script);
         at.print(String::from_utf8_lossy(&script))
     }
 }
@@ -62,7 +62,7 @@ impl Man {
             .create(&self.dir)
             .context(|| format!("mkdir {}", self.dir.display()))?;
         // A page for help would repeat them all.
-        let command = Cli::command().disable_help_subcommand(true);
+        let command = Cli::<Command>::command().disable_help_subcommand(true);
         clap_mangen::generate_to(command, &self.dir)
             .map_err(|e| Error::from(e).context(format!("write {}", self.dir.display())))
     }

@@ -33,7 +33,7 @@ use crate::progress::Event;
 use crate::settings::Settings;
 use crate::store::{Store, User};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use progress::{How, Progress};
 use rustix::io::Errno;
 use std::cell::{Cell, OnceCell};
@@ -61,11 +61,11 @@ const CONFIG: &str = "/etc/rrunctl/daemon.json";
 #[command(
     after_help = "Flags may stand before or after what they are about. `rrunctl COMMAND --help` has examples."
 )]
-struct Cli {
+struct Cli<C: Subcommand> {
     #[command(flatten)]
     place: Place,
     #[command(subcommand)]
-    command: Command,
+    command: C,
 }
 
 /// Which engine it is about.
@@ -142,27 +142,55 @@ enum Command {
     Wait(container::lifecycle::Wait),
 }
 
+/// The commands that run while somebody waits for a container. clap builds every flag of every command before it looks at
+/// a word, which takes longer than all else that such a command does by itself.
+#[derive(Debug, Subcommand)]
+enum Frequent {
+    Exec(container::exec::Exec),
+    InternalEnded(container::lifecycle::InternalEnded),
+    Run(Box<container::run::Run>),
+}
+
+impl From<Frequent> for Command {
+    fn from(command: Frequent) -> Self {
+        match command {
+            Frequent::Exec(command) => Self::Exec(command),
+            Frequent::InternalEnded(command) => Self::InternalEnded(command),
+            Frequent::Run(command) => Self::Run(command),
+        }
+    }
+}
+
+/// Reads the words: as one of the frequent commands, if they are one that has nothing wrong, or as any.
+fn read(words: &[OsString]) -> Result<(Place, Command), clap::Error> {
+    let frequent = ["exec", "internal-ended", "run"].map(OsString::from);
+    if words.iter().any(|word| frequent.contains(word))
+        && let Ok(cli) = Cli::<Frequent>::try_parse_from(words)
+    {
+        return Ok((cli.place, cli.command.into()));
+    }
+    Cli::<Command>::try_parse_from(words).map(|cli| (cli.place, cli.command))
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     run(std::env::args_os())
 }
 
 fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let read =
-        Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match read {
-        Ok(cli) => cli,
+    let (place, command) = match read(&arguments.collect::<Vec<_>>()) {
+        Ok(read) => read,
         Err(e) => return usage(&e),
     };
     let at = At {
-        place: cli.place,
+        place,
         home: OnceCell::new(),
         engine: OnceCell::new(),
         gone: Cell::new(false),
         failed: Cell::new(false),
         code: Cell::new(None),
     };
-    let done = match cli.command {
+    let done = match command {
         Command::Attach(command) => command.run(&at),
         Command::CheckConfig(command) => command.run(&at),
         Command::Commit(command) => command.run(&at),
@@ -440,6 +468,7 @@ impl At {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
 
     fn each_command(command: &clap::Command, path: &str, check: &mut impl FnMut(&clap::Command, &str)) {
         for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
@@ -451,12 +480,38 @@ mod tests {
 
     #[test]
     fn no_two_flags_of_a_command_are_alike() {
-        Cli::command().debug_assert();
+        Cli::<Command>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_frequent_command_is_read_as_among_all() {
+        for line in [
+            "rrunctl run --rm -it image sh -c exit",
+            "rrunctl --root=/r run --name run image run",
+            "rrunctl run --root /r -d image",
+            "rrunctl exec --user 1 one exec --help",
+            "rrunctl --root run internal-ended one",
+            "rrunctl container run image",
+            "rrunctl rm run",
+            "rrunctl --root exec rm run",
+            "rrunctl run --help",
+            "rrunctl run --no-such image",
+            "rrunctl help run",
+            "rrunctl run",
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let among_all = Cli::<Command>::try_parse_from(&words).map(|cli| (cli.place, cli.command));
+            let text = |read: Result<(Place, Command), clap::Error>| match read {
+                Ok(read) => format!("{read:?}"),
+                Err(e) => e.to_string(),
+            };
+            assert_eq!(text(read(&words)), text(among_all), "{line}");
+        }
     }
 
     #[test]
     fn every_command_says_what_it_does_and_shows_how() {
-        each_command(&Cli::command(), "rrunctl", &mut |command, path| {
+        each_command(&Cli::<Command>::command(), "rrunctl", &mut |command, path| {
             assert!(command.get_about().is_some(), "{path}");
             let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(
