@@ -283,7 +283,10 @@ impl Networks {
         let mut leases = self.leases(network)?;
         let mut failed = Ok(());
         for id in concerned(&leases) {
+            // Of one that is only kept nothing is in the kernel.
+            let stands = leases.entry(&id).is_some_and(|entry| entry.state != State::Kept);
             let left = match leases.get(&id) {
+                _ if !stands => Ok(()),
                 Ok(Some(lease)) => take_down(network, &lease),
                 left => left.map(|_| ()),
             };
