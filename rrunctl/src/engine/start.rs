@@ -26,16 +26,14 @@ use std::path::{Path, PathBuf};
 /// A container that is made and whose program is not executed yet: whoever wants its first output attaches now. It
 /// goes again when this is dropped.
 #[derive(Debug)]
-pub struct Prepared<'a> {
-    engine: &'a Engine,
-    container: Container,
+pub struct Prepared {
     client: Client,
     /// What the user should know.
     pub warnings: Vec<String>,
     _lock: Lock,
 }
 
-impl Prepared<'_> {
+impl Prepared {
     /// Its monitor.
     pub fn monitor(&self) -> &Client {
         &self.client
@@ -45,11 +43,7 @@ impl Prepared<'_> {
     ///
     /// # Errors
     /// rrun's words.
-    pub fn start(mut self) -> Result<Client> {
-        let record = &mut self.container.record;
-        (record.has_been_started_before, record.has_been_manually_stopped) = (true, false);
-        record.error.clear();
-        self.engine.containers.save_record(&self.container)?;
+    pub fn start(self) -> Result<Client> {
         self.client.start()?;
         Ok(self.client)
     }
@@ -71,18 +65,20 @@ impl Engine {
     /// # Errors
     /// It runs already ([`Kind::NotModified`]); an address, a port, a device or a source is not to be had; rrun's words.
     /// Then nothing of it is left.
-    pub fn prepare(&self, id: &str) -> Result<Prepared<'_>> {
+    pub fn prepare(&self, id: &str) -> Result<Prepared> {
         let lock = self.containers.lock(id)?;
         let mut container = self.containers.load(id)?;
         self.wait_for_the_last_run(&container)?;
         // What a killed command or monitor left of the run before.
         self.take_down(id)?;
-        let made = self.make(&mut container);
-        match made {
-            Ok((client, warnings)) => Ok(Prepared { engine: self, container, client, warnings, _lock: lock }),
+        let before = (container.record.has_been_started_before, container.record.has_been_manually_stopped);
+        match self.make(&mut container) {
+            Ok((client, warnings)) => Ok(Prepared { client, warnings, _lock: lock }),
             Err(e) => {
                 let _ = self.take_down(id);
-                container.record.error = e.to_string();
+                let record = &mut container.record;
+                (record.has_been_started_before, record.has_been_manually_stopped) = before;
+                record.error = e.to_string();
                 let _ = self.containers.save_record(&container);
                 Err(e)
             }
@@ -164,6 +160,10 @@ impl Engine {
         })?;
         let text = serde_json::to_vec(&config).map_err(|e| Error::system(e.to_string()))?;
         write(&run.join("config.json"), &text)?;
+        // What a start says of it comes with what its networks say: each time it is written is a wait for the disk.
+        let record = &mut container.record;
+        (record.has_been_started_before, record.has_been_manually_stopped) = (true, false);
+        record.error.clear();
         self.containers.save_record(container)?;
 
         let ports: Vec<_> = connected.held.into_iter().map(port).collect::<Result<_>>()?;
