@@ -96,7 +96,7 @@ enum Command {
     Cp(container::cp::Cp),
     Create(Box<container::run::Create>),
     Diff(container::images::Diff),
-    Exec(container::exec::Exec),
+    Exec(Box<container::exec::Exec>),
     Export(container::images::Export),
     #[command(subcommand)]
     Generate(generate::Generate),
@@ -146,7 +146,7 @@ enum Command {
 /// a word, which takes longer than all else that such a command does by itself.
 #[derive(Debug, Subcommand)]
 enum Frequent {
-    Exec(container::exec::Exec),
+    Exec(Box<container::exec::Exec>),
     InternalEnded(container::lifecycle::InternalEnded),
     Run(Box<container::run::Run>),
 }
