@@ -40,7 +40,24 @@ impl Home {
         {
             private(&home.root.join(dir))?;
         }
+        home.claim()?;
         Ok(home)
+    }
+
+    /// What runs below `run` is of one engine: another one would take it for what is left of containers that are gone.
+    fn claim(&self) -> Result<()> {
+        let mark = self.run.join("root");
+        let own = self.root.as_os_str().as_encoded_bytes();
+        match read(&mark)? {
+            Some(other) if other == own => Ok(()),
+            Some(other) => Err(Error::conflict(format!(
+                "{} is the engine's in {}",
+                self.run.display(),
+                String::from_utf8_lossy(&other)
+            ))
+            .remedy("give another one with --run")),
+            None => replace(&mark, 0o600, own),
+        }
     }
 
     /// What is kept.

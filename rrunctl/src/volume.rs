@@ -15,7 +15,7 @@ use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags, openat, renameat_with, statx,
 };
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::os::fd::AsFd;
@@ -214,9 +214,26 @@ impl Volumes {
         }
         let (kind, device, given) = (option("type"), option("device"), option("o"));
         let (flags, rest) = flags(given);
+        if flags.contains(MountFlags::BIND | MountFlags::REC) && flags != (MountFlags::BIND | MountFlags::REC)
+        {
+            return Err(Error::invalid(format!(
+                "the volume {}: rbind takes no other option, which would not hold below",
+                volume.name
+            )));
+        }
         let doing = || format!("mount the volume {}: {device} as {kind} with {given:?}", volume.name);
         let rest = CString::new(rest).map_err(|_| Error::invalid("an option with a NUL").context(doing()))?;
-        mount(device, data, kind, flags, rest.as_c_str()).context(doing)
+        mount(device, data, kind, flags, rest.as_c_str()).context(doing)?;
+        // The kernel takes no other flag with MS_BIND: `bind,ro` would be writable.
+        let others = flags - MountFlags::BIND - MountFlags::REC;
+        if flags.contains(MountFlags::BIND) && !others.is_empty() {
+            let remounted = mount_remount(data, MountFlags::BIND | others, c"");
+            if let Err(e) = remounted {
+                let _ = self.unmount(&volume.name);
+                return Err(Error::from(e).context(doing()));
+            }
+        }
+        Ok(())
     }
 
     /// Unmounts what [`Volumes::mount`] mounted; what is not mounted is no error.

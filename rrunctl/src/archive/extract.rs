@@ -21,6 +21,8 @@ pub struct ExtractOptions {
     /// The uid and gid of all files, in place of those in the archive: with `copyUIDGID` Docker gives them to the user
     /// that the container runs as.
     pub owner: Option<(u32, u32)>,
+    /// No set-user-id bits, capabilities and devices: of a container, they would be the host's.
+    pub harmless: bool,
 }
 
 /// Extracts an archive below the directory `dest` of a tree. Every name is resolved as a process whose root directory is
@@ -42,6 +44,13 @@ pub fn extract(reader: impl Read, root: BorrowedFd<'_>, dest: &Path, options: &E
     while let Some(mut member) = members.next()? {
         if let Some((uid, gid)) = options.owner {
             (member.attributes.uid, member.attributes.gid) = (uid, gid);
+        }
+        if options.harmless {
+            if matches!(member.typ, Type::Character | Type::Block) {
+                return Err(Error::invalid(format!("{}: a device", member.quoted())));
+            }
+            member.attributes.mode &= 0o1777;
+            member.attributes.xattrs.retain(|(name, _)| *name != *b"security.capability");
         }
         tree.add(&member, &mut members)?;
     }
@@ -274,7 +283,11 @@ mod tests {
         let root = scratch.dir("root");
         scratch.dir("root/dir/full");
         fs::write(root.join("file"), "old").expect("write");
-        let strict = ExtractOptions { no_overwrite_dir_non_dir: true, owner: Some((5, 6)) };
+        let strict = ExtractOptions {
+            no_overwrite_dir_non_dir: true,
+            owner: Some((5, 6)),
+            ..ExtractOptions::default()
+        };
         let e = extract_into(Tar::default().file("dir", ""), &root, "/", strict).expect_err("a directory");
         assert!(e.to_string().starts_with("cannot overwrite directory \"dir\" with non-directory"), "{e}");
         assert_eq!(e.kind(), Kind::Invalid);

@@ -74,7 +74,7 @@ struct Place {
     /// Where images, containers and volumes are kept [default: $RRUNCTL_ROOT or /var/lib/rrunctl]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     root: Option<PathBuf>,
-    /// Where what a reboot may take is [default: /run/rrunctl]
+    /// Where what a reboot may take is [default: /run/rrunctl, another one for each other --root]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     run: Option<PathBuf>,
     /// Settings, written as docker's daemon.json [default: /etc/rrunctl/daemon.json]
@@ -301,7 +301,16 @@ impl At {
             (None, Some(root)) if !root.is_empty() => root.into(),
             _ => ROOT.into(),
         };
-        let run = self.place.run.clone().unwrap_or_else(|| RUN.into());
+        // Another engine's containers are not this one's, and what is left of them is no rubbish.
+        let run = match &self.place.run {
+            Some(run) => run.clone(),
+            None if root == Path::new(ROOT) => RUN.into(),
+            None => {
+                let root = std::path::absolute(&root).context(|| root.display().to_string())?;
+                let name = Digest::of(root.as_os_str().as_encoded_bytes()).hex();
+                format!("{RUN}-{}", &name[..12]).into()
+            }
+        };
         let home = Home::open(&root, &run).map_err(|e| match e.errno() {
             Some(Errno::ACCESS | Errno::PERM) => {
                 e.remedy("run it as root, or with --root and --run of your own")

@@ -264,10 +264,16 @@ impl Containers {
             let missing = |name: &str| {
                 Error::system(format!("{}: no such file or directory", dir.join(name).display()))
             };
-            Ok(Container {
-                record: read(&dir.join(RECORD))?.ok_or_else(|| missing(RECORD))?,
-                host: read(&dir.join(HOST))?.ok_or_else(|| missing(HOST))?,
-            })
+            let record: Record = read(&dir.join(RECORD))?.ok_or_else(|| missing(RECORD))?;
+            // What is done to a container is done by its id: another one's would be done to that.
+            if record.id != id {
+                return Err(Error::system(format!(
+                    "{}: the ID is {:?}",
+                    dir.join(RECORD).display(),
+                    record.id
+                )));
+            }
+            Ok(Container { record, host: read(&dir.join(HOST))?.ok_or_else(|| missing(HOST))? })
         })();
         // A container appears and goes as a whole.
         loaded.map_err(|e: Error| if dir.exists() { e } else { name::no_such(id) })

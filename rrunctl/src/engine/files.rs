@@ -9,10 +9,10 @@ use crate::container::record::Container;
 use crate::container::types::Config;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{self, Image, RunConfig};
-use crate::monitor::{Root, mount_overlay};
+use crate::monitor::{Found, Root, mount_overlay};
 use crate::reference::Reference;
 use crate::sys;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
@@ -22,6 +22,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What rrun makes in a container's root to mount on; Docker has these in a layer of their own, which it does not show.
 const MADE: [&str; 12] = [
@@ -65,18 +66,46 @@ impl Engine {
         container: &Container,
         work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
     ) -> Result<T> {
-        let state = self.state(container)?;
-        // Whoever would start it waits: two overlays shall not have one upper directory.
-        let _lock = (state.pid == 0).then(|| self.containers.lock(&container.record.id)).transpose()?;
-        if state.pid > 0 {
-            let path = format!("/proc/{}/root", state.pid);
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = openat(CWD, &path, flags, Mode::empty()).context(|| format!("open {path}"))?;
-            // The pid may have become another process's before it was opened; afterwards it is this root in any case.
-            if self.state(container)?.pid == state.pid {
+        for _ in 0..100 {
+            if let Some(root) = self.live_root(container)? {
                 return work(root.as_fd());
             }
+            // Whoever would start it waits, and nobody else has an overlay with its upper directory.
+            let lock = self.containers.lock(&container.record.id)?;
+            if matches!(self.found(&container.record.id)?, Found::Gone) {
+                let done = self.with_mounted_root(container, work);
+                drop(lock);
+                return done;
+            }
+            // It has just been started, is about to end, or waits to be started again.
+            drop(lock);
+            std::thread::sleep(Duration::from_millis(50));
         }
+        Err(Error::conflict(format!("container {} neither runs nor rests", container.record.id))
+            .remedy("stop it, or wait until it runs"))
+    }
+
+    /// The root directory of a container that runs.
+    fn live_root(&self, container: &Container) -> Result<Option<OwnedFd>> {
+        let pid = self.state(container)?.pid;
+        if pid == 0 {
+            return Ok(None);
+        }
+        let path = format!("/proc/{pid}/root");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match openat(CWD, &path, flags, Mode::empty()) {
+            // The pid may have become another process's before it was opened; afterwards it is this root in any case.
+            Ok(root) => Ok(Some(root).filter(|_| self.state(container).is_ok_and(|now| now.pid == pid))),
+            Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+            Err(e) => Err(Error::from(e).context(format!("open {path}"))),
+        }
+    }
+
+    fn with_mounted_root<T: Send>(
+        &self,
+        container: &Container,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
+    ) -> Result<T> {
         let id = &container.record.id;
         let dir = self.containers.dir(id);
         let image = self.store.images().get(&crate::digest::Digest::parse(&container.record.image)?)?;
@@ -256,29 +285,39 @@ fn put(point: &Point, root: &OwnedFd) -> Result<()> {
         return Ok(());
     }
     let doing = || format!("mount {} at {}", point.source, point.destination);
-    let at = place(root, Path::new(&point.destination)).context(doing)?;
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = match open_tree(CWD, point.source.as_str(), flags) {
         Err(Errno::NOENT) => return Ok(()),
         tree => tree.context(doing)?,
     };
+    if !point.rw {
+        sys::set_read_only(tree.as_fd()).context(doing)?;
+    }
+    let is_dir = FileType::from_raw_mode(fstat(&tree).context(doing)?.st_mode) == FileType::Directory;
+    let at = place(root, Path::new(&point.destination), is_dir).context(doing)?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&tree, "", &at, "", empty).context(doing)
 }
 
-/// Opens a directory below `root`, and makes what is missing of it, as rrun does when the container starts.
-fn place(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+/// Opens a directory or a file below `root`, and makes what is missing of it, as rrun does when the container starts.
+fn place(root: &OwnedFd, path: &Path, is_dir: bool) -> Result<OwnedFd, Errno> {
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let open = |path: &Path| openat2(root, path, flags, Mode::empty(), inside);
     let mut so_far = PathBuf::from(".");
     let mut at = open(&so_far)?;
-    for part in path.strip_prefix("/").unwrap_or(path).components() {
+    let mut parts = path.strip_prefix("/").unwrap_or(path).components().peekable();
+    while let Some(part) = parts.next() {
         so_far.push(part);
         at = match open(&so_far) {
             Err(Errno::NOENT) => {
-                match mkdirat(&at, part.as_os_str(), Mode::from_raw_mode(0o755)) {
+                let made = if is_dir || parts.peek().is_some() {
+                    mkdirat(&at, part.as_os_str(), Mode::from_raw_mode(0o755))
+                } else {
+                    mknodat(&at, part.as_os_str(), FileType::RegularFile, Mode::from_raw_mode(0o755), 0)
+                };
+                match made {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(e) => return Err(e),
                 }

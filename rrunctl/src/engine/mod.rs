@@ -81,6 +81,9 @@ pub struct Engine {
     on: OnceLock<Host>,
 }
 
+/// A file of the run directory that is there while a container is restarted: `--rm` does not remove it then.
+const KEPT: &str = "kept";
+
 impl Engine {
     /// Opens an engine.
     ///

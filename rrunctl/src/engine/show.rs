@@ -51,7 +51,13 @@ impl Engine {
     /// Who looks after a container.
     pub(super) fn found(&self, id: &str) -> Result<Found> {
         // What a boot took has nobody; and monitor.json is not flushed.
-        if !self.run_dir(id).exists() {
+        let run = self.run_dir(id);
+        if !run.exists() {
+            return Ok(Found::Gone);
+        }
+        // Of those that have ended rrun has nothing either: no process for each of them.
+        let monitored = monitor::is_alive(&run)?;
+        if !monitored && !self.home.run().join("rrun").join(id).exists() {
             return Ok(Found::Gone);
         }
         let path = self.containers.dir(id).join("monitor.json");
@@ -63,7 +69,7 @@ impl Engine {
                 id: id.to_owned(),
                 bundle: PathBuf::new(),
                 runtime: self.runtime(),
-                run: self.run_dir(id),
+                run,
                 root: None,
                 tty: false,
                 open_stdin: false,

@@ -13,11 +13,11 @@ use crate::container::user::Accounts;
 use crate::digest::Digest;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::home::Lock;
-use crate::monitor::{self, Client, Driver, Found, Log, Phase, Policy, Restart, Root, Setup, Until};
+use crate::monitor::{self, Client, Driver, Found, Log, Phase, Policy, Restart, Root, Setup, Until, Waiter};
 use crate::network;
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -66,7 +66,11 @@ impl Engine {
     /// It runs already ([`Kind::NotModified`]); an address, a port, a device or a source is not to be had; rrun's words.
     /// Then nothing of it is left.
     pub fn prepare(&self, id: &str) -> Result<Prepared> {
-        let lock = self.containers.lock(id)?;
+        self.prepare_locked(id, self.containers.lock(id)?)
+    }
+
+    /// Likewise, of one that the caller has locked.
+    pub(super) fn prepare_locked(&self, id: &str, lock: Lock) -> Result<Prepared> {
         let mut container = self.containers.load(id)?;
         self.wait_for_the_last_run(&container)?;
         // What a killed command or monitor left of the run before.
@@ -97,13 +101,13 @@ impl Engine {
                     }
                     Err(runs())
                 }
-                // Told when it is over, or it is over already.
-                _ => {
-                    if let Ok(waiter) = client.wait(Until::Ended) {
-                        let _ = waiter.wait();
-                    }
-                    Ok(())
-                }
+                // Told when it is over, or it is over already. One that does not answer may have a container that runs.
+                Ok(_) => match client.wait(Until::Ended).and_then(Waiter::wait) {
+                    Err(e) if e.kind() != Kind::NotFound => Err(e),
+                    _ => Ok(()),
+                },
+                Err(e) if e.kind() == Kind::NotFound => Ok(()),
+                Err(e) => Err(e),
             },
             Found::Orphaned { status, .. } if is_under_way(&status) => Err(runs()),
             Found::Orphaned { .. } => self.delete_by_runtime(&container.record.id),
@@ -196,8 +200,16 @@ impl Engine {
 
     fn namespaces(&self, container: &Container, on: &Host) -> Result<Namespaces> {
         let (id, host) = (&container.record.id, &container.host);
+        // A file of its own: the other's pid is another process's some day, and a restart by policy reads the same config.json.
         let of = |other: &str, kind: &str| -> Result<PathBuf> {
-            Ok(PathBuf::from(format!("/proc/{}/ns/{kind}", self.pid_of(other)?)))
+            let (pid, file) = (self.pid_of(other)?, self.run_dir(id).join(kind));
+            write(&file, b"")?;
+            let namespace = format!("/proc/{pid}/ns/{kind}");
+            mount_bind(&namespace, &file).context(|| format!("bind {namespace} to {}", file.display()))?;
+            if self.pid_of(other)? != pid {
+                return Err(Error::conflict(format!("container {other} has just ended")));
+            }
+            Ok(file)
         };
         let network = match (host.network_mode.as_str(), of_container(&host.network_mode)) {
             ("host", _) => None,
@@ -283,7 +295,8 @@ impl Engine {
         }
         let netns = network::remove_netns(&self.netns(id));
         let shm = remove_shm(&run.join("shm"));
-        detached.and(netns).and(shm)
+        let joined = JOINED.into_iter().map(|kind| network::remove_netns(&run.join(kind)));
+        detached.and(netns).and(shm).and(joined.fold(Ok(()), Result::and))
     }
 
     /// Starts what the restart policies want after a boot, or after monitors were killed: `always`, and `unless-stopped`
@@ -384,7 +397,7 @@ impl Engine {
             Err(e) if e.kind() == Kind::NotFound => return down,
             container => container?,
         };
-        if container.host.auto_remove {
+        if container.host.auto_remove && !self.run_dir(id).join(super::KEPT).exists() {
             self.discard(&container, true)?;
         } else {
             self.unmount_volumes(&container)?;
@@ -392,6 +405,9 @@ impl Engine {
         down
     }
 }
+
+/// The files of namespaces of others.
+const JOINED: [&str; 3] = ["ipc", "net", "pid"];
 
 /// Namespaces of others, and the files that stand for one's own.
 #[derive(Debug)]

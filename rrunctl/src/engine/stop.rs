@@ -4,7 +4,7 @@
 
 use super::Engine;
 use super::show::is_under_way;
-use crate::container::record::{Container, Ended};
+use crate::container::record::Container;
 use crate::container::signal;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::home;
@@ -12,6 +12,7 @@ use crate::monitor::{Client, Exit, Found, Phase, Until, Waiter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -49,13 +50,13 @@ impl Engine {
                     // Whoever kills it does not want it again; other signals say nothing about that.
                     let ends = number == SIGKILL || Some(number) == stop_signal(&container).ok();
                     if ends {
-                        self.stopped_by_hand(id)?;
+                        self.killed_by_hand(id)?;
                         client.stop_restarting()?;
                     }
                     self.signal(id, number)
                 }
                 Phase::Restarting => {
-                    self.stopped_by_hand(id)?;
+                    self.killed_by_hand(id)?;
                     client.stop_restarting().map(|_| ())
                 }
                 Phase::Created | Phase::Ending => Err(not_running()),
@@ -80,11 +81,21 @@ impl Engine {
     /// # Errors
     /// Those of both.
     pub fn restart(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<Vec<String>> {
-        match self.stop(id, signal, timeout) {
+        let lock = self.containers.lock(id)?;
+        // It is not the end of one with `--rm`.
+        let kept = self.run_dir(id).join(super::KEPT);
+        if self.run_dir(id).exists() {
+            fs::write(&kept, b"").context(|| format!("write {}", kept.display()))?;
+        }
+        let stopped = self.stop_locked(&self.containers.load(id)?, signal, timeout);
+        let _ = fs::remove_file(&kept);
+        match stopped {
             Err(e) if e.kind() == Kind::NotModified => {}
             other => other?,
         }
-        self.start(id)
+        let mut prepared = self.prepare_locked(id, lock)?;
+        let warnings = std::mem::take(&mut prepared.warnings);
+        prepared.start().map(|_| warnings)
     }
 
     fn stop_locked(&self, container: &Container, text: Option<&str>, timeout: Option<i64>) -> Result<()> {
@@ -100,7 +111,10 @@ impl Engine {
             Found::Monitored(client) => {
                 // Before the signal: otherwise its policy starts it again (nerdctl 5153).
                 self.stopped_by_hand(id)?;
-                let Ok(waiter) = client.wait(Until::Ended) else { return Err(not_running()) };
+                let waiter = match client.wait(Until::Ended) {
+                    Err(e) if e.kind() == Kind::NotFound => return Err(not_running()),
+                    waiter => waiter?,
+                };
                 let status = client.stop_restarting()?;
                 if status.phase == Phase::Created {
                     return Err(not_running());
@@ -141,7 +155,12 @@ impl Engine {
     pub(super) fn end_at_once(&self, id: &str) -> Result<()> {
         match self.found(id)? {
             Found::Monitored(client) => {
-                let Ok(waiter) = client.wait(Until::Ended) else { return Ok(()) };
+                let waiter = match client.wait(Until::Ended) {
+                    Err(e) if e.kind() == Kind::NotFound => return Ok(()),
+                    waiter => {
+                        waiter.map_err(|e| e.remedy("its monitor does not answer; `kill -9` it first"))?
+                    }
+                };
                 let _ = client.stop_restarting();
                 let until = Instant::now() + KILLED;
                 loop {
@@ -183,14 +202,14 @@ impl Engine {
     /// # Errors
     /// It is not there.
     pub fn wait(&self, id: &str, condition: Condition) -> Result<i64> {
+        let before = self.last_run(id);
+        let mut code = before.as_ref().map_or(0, |last| last.code);
         loop {
             let until = if condition == Condition::Removed { Until::Ended } else { Until::Exit };
             match self.found(id)? {
                 Found::Monitored(client) => match client.wait(until).and_then(Waiter::wait) {
-                    Ok(exit) if condition != Condition::Removed || !self.containers.dir(id).exists() => {
-                        return Ok(exit.code.into());
-                    }
-                    Ok(_) => self.nap(id)?,
+                    Ok(exit) if condition != Condition::Removed => return Ok(exit.code.into()),
+                    Ok(exit) => code = exit.code.into(),
                     // The monitor left meanwhile, or it was killed.
                     Err(_) => {}
                 },
@@ -201,22 +220,22 @@ impl Engine {
                         readable(&pidfd, None)?;
                     }
                 }
-                _ if condition == Condition::NotRunning => return Ok(self.last_code(id)),
-                _ if !self.containers.dir(id).exists() => return Ok(self.last_code(id)),
-                _ => self.nap(id)?,
+                _ => {}
+            }
+            let now = self.last_run(id);
+            code = now.as_ref().map_or(code, |last| last.code);
+            let is_there = self.containers.dir(id).exists();
+            let ended_since =
+                now.as_ref().map(|last| &last.finished_at) != before.as_ref().map(|last| &last.finished_at);
+            let rests = || self.found(id).map(|found| matches!(found, Found::Gone));
+            match condition {
+                _ if !is_there => return Ok(code),
+                Condition::NotRunning if rests()? => return Ok(code),
+                Condition::NextExit if ended_since && rests()? => return Ok(code),
+                // Nobody tells when somebody starts it or removes it.
+                _ => std::thread::sleep(Duration::from_millis(50)),
             }
         }
-    }
-
-    /// There is nobody to wait for until somebody starts it or removes it.
-    fn nap(&self, id: &str) -> Result<()> {
-        self.containers.load(id)?;
-        std::thread::sleep(Duration::from_millis(100));
-        Ok(())
-    }
-
-    fn last_code(&self, id: &str) -> i64 {
-        self.last_run(id).map_or(0, |ended: Ended| ended.code)
     }
 
     /// Freezes a container.
@@ -271,7 +290,7 @@ impl Engine {
         self.networks.rename(id, container.record.name.trim_start_matches('/'))
     }
 
-    /// From here on a reboot leaves it alone if its policy is `unless-stopped`.
+    /// From here on a reboot leaves it alone if its policy is `unless-stopped`. The container is locked.
     fn stopped_by_hand(&self, id: &str) -> Result<()> {
         let mut container = self.containers.load(id)?;
         if container.record.has_been_manually_stopped {
@@ -279,6 +298,14 @@ impl Engine {
         }
         container.record.has_been_manually_stopped = true;
         self.containers.save_record(&container)
+    }
+
+    /// Likewise, of one that is not locked: whoever has it locked, as to stop it, is not waited for.
+    fn killed_by_hand(&self, id: &str) -> Result<()> {
+        match self.containers.try_lock(id)? {
+            Some(_lock) => self.stopped_by_hand(id),
+            None => Ok(()),
+        }
     }
 
     fn signal(&self, id: &str, number: u8) -> Result<()> {

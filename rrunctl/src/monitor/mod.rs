@@ -47,6 +47,7 @@ pub use keys::{DetachKeys, Keys};
 pub use packet::{Exit, Phase, Status, Until};
 pub use restart::{Policy, Restart};
 pub use root::mount_overlay;
+pub use run_dir::is_alive;
 pub(crate) use runtime::last_error;
 pub(crate) use supervise::master;
 pub use supervise::supervise;

@@ -146,7 +146,7 @@ impl RunDir {
 ///
 /// # Errors
 /// Those of open(2) and flock(2).
-pub(super) fn is_alive(run: &Path) -> Result<bool> {
+pub fn is_alive(run: &Path) -> Result<bool> {
     let pid = run.join(PID);
     match open(&pid, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => match flock(&file, FlockOperation::NonBlockingLockShared) {

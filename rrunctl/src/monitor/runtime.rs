@@ -78,6 +78,8 @@ impl Runtime {
     pub fn delete(&self) -> Result<Pid> {
         let mut command = self.command("delete")?;
         command.args(["--force", &self.id]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Otherwise it would delete the run that somebody starts when this monitor is gone.
+        sys::end_with_parent(&mut command);
         self.spawn(command)
     }
 
@@ -89,6 +91,7 @@ impl Runtime {
         let [program, args @ ..] = argv else { return Err(Error::invalid("no program")) };
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        sys::end_with_parent(&mut command);
         self.spawn(command)
     }
 

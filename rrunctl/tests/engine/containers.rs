@@ -765,3 +765,80 @@ fn v1_a_volume_with_options_is_mounted_while_somebody_has_it() {
         assert!(err.contains("mount the volume bad: x as nonesuch"), "{err}");
     });
 }
+
+#[test]
+fn one_engine_does_not_sweep_what_is_anothers() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--name", "web", "site", "sleep", "1000"]);
+        let other = engine.path("other").display().to_string();
+        let refused = engine.refuses(&["--root", &other, "system", "prune", "-f"]);
+        assert!(refused.contains("is the engine's in"), "{refused}");
+        assert_eq!(shown(engine, "web", "/State/Status"), "running");
+    });
+}
+
+#[test]
+fn a_record_with_anothers_id_is_broken_and_harms_nobody() {
+    with_site(|engine| {
+        let id = engine.prints(&["create", "--name", "bad", "site", "true"]);
+        engine.prints(&["create", "--name", "good", "site", "true"]);
+        let record = engine.root().join("containers").join(id.trim_end()).join("config.v2.json");
+        fs::write(record, "{}").expect("write");
+        engine.run(&["rm", "-f", "bad"]);
+        assert_eq!(shown(engine, "good", "/Name"), "/good");
+    });
+}
+
+#[test]
+fn c4_a_restart_is_not_the_end_of_one_with_rm() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--rm", "--name", "web", "-v", "/data", "site", "sleep", "1000"]);
+        assert_eq!(engine.prints(&["restart", "-t", "1", "web"]), "web\n");
+        assert_eq!(shown(engine, "web", "/State/Status"), "running");
+        engine.prints(&["stop", "-t", "1", "web"]);
+        assert_eq!(engine.refuses(&["start", "web"]), "No such container: web");
+        assert_eq!(engine.prints(&["volume", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+fn c8_what_is_copied_here_gets_no_power_and_what_is_read_only_stays_so() {
+    with_site(|engine| {
+        let here = engine.path("here");
+        fs::create_dir(&here).expect("mkdir");
+        fs::write(here.join("file"), "x").expect("write");
+        let local = |path: &str| here.join(path).display().to_string();
+        let ro = format!("{}:/ro:ro", here.display());
+        let one = format!("{}:/etc/one", local("file"));
+        engine.prints(&["create", "--name", "box", "-v", &ro, "-v", &one, "site", "cat", "/etc/one"]);
+        let refused = engine.refuses(&["cp", &local("file"), "box:/ro/new"]);
+        assert!(refused.contains("read-only file system"), "{refused}");
+        assert!(!here.join("new").exists());
+        // What is a file on the host is one inside, before the first start as well.
+        assert_eq!(engine.prints(&["start", "-a", "box"]), "x");
+        engine.prints(&["run", "--name", "evil", "site", "sh", "-c", "echo >/tmp/su; chmod 4777 /tmp/su"]);
+        engine.prints(&["cp", "evil:/tmp/su", &local("su")]);
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(here.join("su")).expect("stat").permissions(),
+        );
+        assert_eq!(mode & 0o7777, 0o777);
+    });
+}
+
+#[test]
+fn a_pid_namespace_is_shared_by_a_file_that_stays_what_it_is() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--name", "first", "--ipc", "shareable", "site", "sleep", "1000"]);
+        let of = ["--pid", "container:first", "--ipc", "container:first", "site"];
+        let seen = says(
+            engine,
+            &[&of[..], &["sh", "-c", "cat /proc/1/cmdline; readlink /proc/self/ns/ipc"]].concat(),
+        );
+        assert!(seen.starts_with("sleep"), "{seen}");
+        engine.prints(&["create", "--name", "second", "--pid", "container:first", "site", "sleep", "1000"]);
+        engine.prints(&["start", "second"]);
+        engine.prints(&["rm", "-f", "first"]);
+        let refused = engine.refuses(&["restart", "-t", "1", "second"]);
+        assert!(refused.contains("No such container"), "{refused}");
+    });
+}

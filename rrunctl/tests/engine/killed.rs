@@ -577,7 +577,7 @@ impl<'a> World<'a> {
             ("root/refs", &[]),
             ("root/layers", &[]),
             ("root/blobs/sha256", &[]),
-            ("run", &["rrun", "store"]),
+            ("run", &["root", "rrun", "store"]),
             ("run/rrun", &[]),
         ] {
             let path = dir.join(of);

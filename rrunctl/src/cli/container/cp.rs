@@ -101,6 +101,7 @@ impl Cp {
                 let container = engine.containers.load(&id)?;
                 let (root, to) = (host_root()?, here(to)?);
                 let owner = self.owner((geteuid().as_raw(), getegid().as_raw()));
+                let owner = ExtractOptions { harmless: !self.archive, ..owner };
                 let follow = self.follow_link;
                 engine.with_root(&container, |inside| {
                     let from = source(inside, from, follow).map_err(|e| of_container(e, name, from))?;
@@ -134,6 +135,7 @@ impl Cp {
         ExtractOptions {
             no_overwrite_dir_non_dir: true,
             owner: if self.archive { None } else { Some(usual) },
+            harmless: false,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::reference::Reference;
 use crate::registry::PullOptions;
 use clap::Args;
 use rustix::termios::tcgetwinsize;
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 
@@ -84,10 +85,12 @@ impl Run {
         let auto_remove = host.auto_remove;
         let created = made(at, &image, request).inspect_err(|_| at.code.set(Some(NOT_RUN)))?;
         let engine = at.engine()?;
+        // Once it is started its end is its monitor's business.
+        let started = Cell::new(false);
         let run = if session.detach {
             engine.start(&created.id).map(|warnings| warnings.iter().for_each(|text| at.warn(text)))
         } else {
-            attached(at, engine, &session, &created.id, streams, tty, auto_remove)
+            attached(at, engine, &session, &created.id, streams, tty, auto_remove, &started)
         };
         match run {
             Ok(()) if session.detach => at.say(created.id),
@@ -96,8 +99,8 @@ impl Run {
                 if at.code.get().is_none() {
                     at.code.set(Some(code(&e)));
                 }
-                if auto_remove {
-                    // It was never started, so that no monitor does it.
+                if auto_remove && !started.get() {
+                    // No monitor does it.
                     let _ = engine.remove(&created.id, true, true);
                 }
                 Err(e)
@@ -115,6 +118,7 @@ fn attached(
     [stdin, stdout, stderr]: [bool; 3],
     tty: bool,
     auto_remove: bool,
+    started: &Cell<bool>,
 ) -> Result<()> {
     let prepared = engine.prepare(id)?;
     prepared.warnings.iter().for_each(|text| at.warn(text));
@@ -125,6 +129,7 @@ fn attached(
     let until = if auto_remove { Until::Ended } else { Until::Exit };
     let waiter = prepared.monitor().wait(until)?;
     let monitor = prepared.start()?;
+    started.set(true);
     match streams.copy(at, &monitor, false)? {
         Outcome::Detached => Ok(()),
         Outcome::Ended => super::attach::ended(at, engine, id, waiter),
