@@ -194,13 +194,30 @@ impl Lock {
 /// # Errors
 /// Those of open(2), write(2), fsync(2) and rename(2).
 pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    // Without it a power cut leaves an empty file under the name on some file systems.
+    write_whole(path, mode, bytes, File::sync_data)
+}
+
+/// The same of what nobody reads after a boot: the disk is not waited for.
+///
+/// # Errors
+/// Those of open(2), write(2) and rename(2).
+pub fn replace_until_boot(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    write_whole(path, mode, bytes, |_| Ok(()))
+}
+
+fn write_whole(
+    path: &Path,
+    mode: u32,
+    bytes: &[u8],
+    flush: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<()> {
     let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     let new = dir.join(format!(".{}", unique()?));
     let written = (|| {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&new)?;
         file.write_all(bytes)?;
-        // Without it a power cut leaves an empty file under the name on some file systems.
-        file.sync_data()?;
+        flush(&file)?;
         fs::rename(&new, path)
     })();
     written.map_err(|e| {
@@ -439,6 +456,8 @@ mod tests {
             replace(&path, 0o600, text.as_bytes()).expect("replace");
             assert_eq!(read(&path).expect("read"), Some(text.into()));
         }
+        replace_until_boot(&path, 0o600, b"three").expect("replace");
+        assert_eq!(read(&path).expect("read"), Some("three".into()));
         assert_eq!(fs::read_dir(home.kept("images")).expect("readdir").count(), 1);
         remove_tree(&dir).expect("remove");
     }

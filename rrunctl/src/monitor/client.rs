@@ -99,7 +99,8 @@ fn launch(setup: &Setup, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Cl
         .create(&settings.run)
         .context(|| format!("mkdir {}", settings.run.display()))?;
     let json = serde_json::to_vec(settings).map_err(|e| Error::system(e.to_string()))?;
-    home::replace(file, 0o600, &json)?;
+    // Of a container that runs, and a boot leaves none.
+    home::replace_until_boot(file, 0o600, &json)?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .context(|| "socketpair")?;
     // Nothing of the caller's surroundings is the container's: rrun passes NOTIFY_SOCKET and LISTEN_FDS on.
