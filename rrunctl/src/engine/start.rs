@@ -202,7 +202,7 @@ impl Engine {
         let (id, host) = (&container.record.id, &container.host);
         // A file of its own: the other's pid is another process's some day, and a restart by policy reads the same config.json.
         let of = |other: &str, kind: &str| -> Result<PathBuf> {
-            let (pid, file) = (self.pid_of(other)?, self.run_dir(id).join(kind));
+            let (pid, file) = (self.pid_of(other)?, self.run_dir(id).join(format!("{kind}.ns")));
             write(&file, b"")?;
             let namespace = format!("/proc/{pid}/ns/{kind}");
             mount_bind(&namespace, &file).context(|| format!("bind {namespace} to {}", file.display()))?;
@@ -295,8 +295,8 @@ impl Engine {
         }
         let netns = network::remove_netns(&self.netns(id));
         let shm = remove_shm(&run.join("shm"));
-        let joined = JOINED.into_iter().map(|kind| network::remove_netns(&run.join(kind)));
-        detached.and(netns).and(shm).and(joined.fold(Ok(()), Result::and))
+        let joined: Vec<_> = JOINED.into_iter().map(|name| network::remove_netns(&run.join(name))).collect();
+        joined.into_iter().fold(detached.and(netns).and(shm), Result::and)
     }
 
     /// Starts what the restart policies want after a boot, or after monitors were killed: `always`, and `unless-stopped`
@@ -407,7 +407,7 @@ impl Engine {
 }
 
 /// The files of namespaces of others.
-const JOINED: [&str; 3] = ["ipc", "net", "pid"];
+const JOINED: [&str; 3] = ["ipc.ns", "net.ns", "pid.ns"];
 
 /// Namespaces of others, and the files that stand for one's own.
 #[derive(Debug)]

@@ -90,7 +90,7 @@ impl Run {
         let run = if session.detach {
             engine.start(&created.id).map(|warnings| warnings.iter().for_each(|text| at.warn(text)))
         } else {
-            attached(at, engine, &session, &created.id, streams, tty, auto_remove, &started)
+            attached(at, &created.id, &session, streams, tty, auto_remove, &started)
         };
         match run {
             Ok(()) if session.detach => at.say(created.id),
@@ -109,17 +109,17 @@ impl Run {
     }
 }
 
-/// Starts it with its streams here, and ends as it ends.
+/// Starts it with its streams here, and ends as it ends; says in `started` how far it came.
 fn attached(
     at: &At,
-    engine: &Engine,
-    session: &Session,
     id: &str,
+    session: &Session,
     [stdin, stdout, stderr]: [bool; 3],
     tty: bool,
     auto_remove: bool,
     started: &Cell<bool>,
 ) -> Result<()> {
+    let engine = at.engine()?;
     let prepared = engine.prepare(id)?;
     prepared.warnings.iter().for_each(|text| at.warn(text));
     let proxy = (session.sig_proxy && !tty).then_some((engine, id));
