@@ -191,7 +191,7 @@ impl Containers {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
                 file => flock(&file.context(doing)?, FlockOperation::NonBlockingLockExclusive).is_err(),
             };
-            if is_at_work || self.dir(&owner).exists() {
+            if is_at_work || self.is_called(&owner, name) {
                 return Ok(Err(owner));
             }
             home::remove_tree(&path)?;
@@ -205,6 +205,15 @@ impl Containers {
             .and_then(|()| linkat(CWD, &new, CWD, &path, AtFlags::empty()).context(doing));
         home::remove_tree(&new)?;
         linked.map(|()| Ok(file))
+    }
+
+    /// Whether there is a container `id` that may have this name: a killed rename leaves the one of before, or one that it
+    /// never came to have.
+    fn is_called(&self, id: &str, name: &str) -> bool {
+        match read::<Record>(&self.dir(id).join(RECORD)) {
+            Ok(Some(record)) => record.name.trim_start_matches('/') == name,
+            _ => self.dir(id).exists(),
+        }
     }
 
     /// Takes the name from the container `id`; not from who has come to have it since that is gone.
@@ -386,7 +395,7 @@ impl Containers {
         home::remove_tree(&scratch.path().join("old"))
     }
 
-    /// Frees the names that killed commands left: those of containers that there are not and that nobody is making.
+    /// Frees the names that killed commands left: those that no container has and that nobody is about to give.
     ///
     /// # Errors
     /// Those of readdir(3), flock(2) and unlink(2).
@@ -398,14 +407,14 @@ impl Containers {
             let path = entry.path();
             // One that has just been given back.
             let Ok(file) = File::open(&path) else { continue };
-            let left = match entry.file_name().to_string_lossy().as_bytes() {
-                b".lock" => false,
+            let left = match &*entry.file_name().to_string_lossy() {
+                ".lock" => false,
                 // It was to be a name: who makes one has the lock.
-                [b'.', ..] => true,
-                _ => {
+                name if name.starts_with('.') => true,
+                name => {
                     let is_at_work = flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
                     let owner = fs::read_to_string(&path).context(|| format!("read {}", path.display()))?;
-                    !is_at_work && !self.dir(owner.trim()).exists()
+                    !is_at_work && !self.is_called(owner.trim(), name)
                 }
             };
             if left {
@@ -587,18 +596,26 @@ mod tests {
     }
 
     #[test]
-    fn names_that_killed_creates_left_are_swept_and_others_are_not() {
+    fn names_that_killed_commands_left_are_swept_and_others_are_not() {
         let (dir, containers) = containers();
-        make(&containers, Some("web"));
+        let mut made = make(&containers, Some("web"));
         let at_work = containers.reserve(Some("making"), "x").expect("free");
-        for name in ["left", ".0123456789abcdef"] {
-            fs::write(dir.0.join("root/names").join(name), "gone").expect("write");
-        }
+        let name = |name: &str, id: &str| {
+            fs::write(dir.0.join("root/names").join(name), id).expect("write");
+        };
+        name("left", "gone");
+        name(".0123456789abcdef", "gone");
+        // As a killed rename leaves it.
+        name("renamed", &made.record.id);
+        containers.reserve(Some("renamed"), "x").expect("it is nobody's");
+        name("renamed", &made.record.id);
+        containers.rename(&mut made, "renamed").expect("it is nobody's");
+        name("web", &made.record.id);
         containers.sweep_names().expect("swept");
         let names = fs::read_dir(dir.0.join("root/names")).expect("readable").flatten();
         let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
         names.sort();
-        assert_eq!(names, [".lock", "making", "web"]);
+        assert_eq!(names, [".lock", "making", "renamed"]);
         drop(at_work);
     }
 
