@@ -98,7 +98,8 @@ impl Engine {
         let mut pruned = Pruned::default();
         for container in self.containers.list_all()?.0 {
             let id = &container.record.id;
-            if !chosen(&container) || self.state(&container)?.running {
+            // Of which nobody can say it may run.
+            if !chosen(&container) || self.state(&container).map_or(true, |state| state.running) {
                 continue;
             }
             let bytes = home::size(&self.containers.dir(id).join("rw"));

@@ -155,6 +155,8 @@ impl Engine {
                         status.restarts.into(),
                     ));
                 }
+                // Nobody can say what it is at.
+                Err(e) if e.kind() != Kind::NotFound => return Err(e),
                 // It has ended, is about to be, or the monitor has left.
                 _ => None,
             },
@@ -276,12 +278,9 @@ impl Engine {
         let image = image.to_string();
         let mut users = Vec::new();
         for container in self.containers.list()?.into_iter().filter(|one| one.record.image == image) {
-            let state = self.state(&container)?;
-            users.push(User {
-                id: container.record.id,
-                running: state.running || state.paused,
-                image: container.record.config.image,
-            });
+            // Of which nobody can say it may run.
+            let running = self.state(&container).map_or(true, |state| state.running || state.paused);
+            users.push(User { id: container.record.id, running, image: container.record.config.image });
         }
         Ok(users)
     }
