@@ -98,8 +98,12 @@ impl Accounts {
             }
         }
         found.groups = vec![found.gid];
-        found.groups.extend(groups);
-        found.groups.extend(added);
+        // Each once, as `id` shows them.
+        for gid in groups.into_iter().chain(added) {
+            if !found.groups.contains(&gid) {
+                found.groups.push(gid);
+            }
+        }
         Ok(found)
     }
 
