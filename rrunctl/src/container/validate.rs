@@ -125,6 +125,10 @@ pub fn fill_in(host: &mut HostConfig, on: &Host) {
         "default".clone_into(&mut host.network_mode);
     }
     let resources = &mut host.resources;
+    // What the CLI sends for none, and inspect says as null.
+    if resources.pids_limit == Some(0) {
+        resources.pids_limit = None;
+    }
     if resources.memory > 0 && resources.memory_swap == 0 {
         resources.memory_swap = resources.memory.saturating_mul(2);
     }
