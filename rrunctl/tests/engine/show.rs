@@ -352,10 +352,10 @@ fn ports_are_shown() {
         );
         assert_eq!(engine.prints(&["port", "web", "80"]), "0.0.0.0:8080\n[::]:8080\n");
         assert_eq!(engine.prints(&["container", "port", "web", "53/udp"]), "127.0.0.1:53\n");
-        for port in ["443", "80/udp", "9"] {
+        for (port, told) in [("443", "443/tcp"), ("80/udp", "80/udp"), ("9", "9/tcp")] {
             assert_eq!(
                 engine.refuses(&["port", "web", port]),
-                format!("No public port '{port}' published for web")
+                format!("No public port '{told}' published for web")
             );
         }
         assert_eq!(engine.refuses(&["port", "web", "foo"]), "invalid port (foo)");
