@@ -136,6 +136,8 @@ fn c1_run_makes_a_container_that_knows_its_name() {
         assert!(
             text(&conflict.stderr).contains("The container name \"/web\" is already in use by container")
         );
+        let refusal = engine.refuses(&["create", "--name", "web", "site", "true"]);
+        assert!(refusal.contains("is already in use by container"), "{refusal}");
         // A made-up name has two parts.
         let id = engine.prints(&["create", "site"]);
         let name = shown(engine, id.trim_end(), "/Name");

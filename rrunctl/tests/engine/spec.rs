@@ -302,6 +302,7 @@ fn the_user() {
     check(json!({"User": "1000"}), json!({}), of(1000, 1000, &[1000, 100, 29]));
     check(json!({"User": "1234:4321"}), json!({}), of(1234, 4321, &[4321]));
     check(json!({"User": "bob:audio"}), json!({}), of(1001, 29, &[29]));
+    check(json!({"User": "bob"}), json!({}), of(1001, 100, &[100]));
     check(
         json!({"User": "0:5"}),
         json!({"GroupAdd": ["video", "77"]}),
