@@ -19,6 +19,8 @@ mod registries;
 mod registry;
 #[path = "engine/show.rs"]
 mod show;
+#[path = "engine/sidebyside.rs"]
+mod sidebyside;
 #[path = "engine/spec.rs"]
 mod spec;
 #[path = "engine/streams.rs"]
