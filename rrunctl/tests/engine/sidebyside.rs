@@ -2,7 +2,7 @@
 //!
 //! `sidebyside/steps` has the commands, `sidebyside/differences` what may differ, and why. A difference that is not
 //! listed fails, and so does one that is listed and not there. `SIDEBYSIDE=WORD` keeps to steps whose names have it;
-//! what is listed and not seen is no fault then.
+//! what is listed and not seen is no fault then. `SIDEBYSIDE_LOG=FILE` has all that each of them said.
 
 use crate::harness::Engine as Ours;
 use regex_lite::{Captures, Regex};
@@ -128,6 +128,9 @@ fn archive(dir: &Path, name: &str, layers: &[u32]) {
     fs::write(dir.join("manifest.json"), manifest.to_string()).expect("write");
     sh(dir, &format!("tar -cf {name}.tar manifest.json {id}.json {}", layers.join(" ")));
 }
+
+/// The exit code and the lines of both outputs.
+type Answer = (i32, Vec<String>, Vec<String>);
 
 /// An engine with directories and namespaces of its own.
 struct Side {
@@ -372,10 +375,7 @@ fn lines(text: &str) -> Vec<String> {
 }
 
 /// `-` is what only the peer says, `+` what only we say.
-fn differences(
-    peer: &(i32, Vec<String>, Vec<String>),
-    ours: &(i32, Vec<String>, Vec<String>),
-) -> Vec<String> {
+fn differences(peer: &Answer, ours: &Answer) -> Vec<String> {
     let mut found = Vec::new();
     if peer.0 != ours.0 {
         found.extend([format!("- exit code {}", peer.0), format!("+ exit code {}", ours.0)]);
@@ -473,7 +473,7 @@ fn the_same_script_by_docker_podman_and_us() {
         // Each needs the image.
         .filter(|(name, _)| only.is_empty() || *name == "load" || name.contains(&*only))
         .collect();
-    let answers: Vec<Vec<(i32, Vec<String>, Vec<String>)>> = std::thread::scope(|scope| {
+    let answers: Vec<Vec<Answer>> = std::thread::scope(|scope| {
         let sides: Vec<_> = ["docker", "podman", "rrunctl"]
             .map(|name| {
                 let (dir, steps) = (&dir, &steps);
