@@ -114,6 +114,7 @@ pub fn trace(t: &Test, run: Run<'_>, init: Option<u32>, aim: Option<(Point, Deed
         });
         let root = started.recv().unwrap();
         if watch.recv_timeout(patiently(LIMIT)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            println!("    it hung: {}", standing(root));
             hung.store(true, Ordering::Relaxed);
             let _ = kill(root, Signal::SIGKILL);
         }
@@ -233,6 +234,17 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
         // ESRCH: it was killed meanwhile, which is told next.
         let _ = goes_on(pid, signal);
     }
+}
+
+/// Where a process stands that has not ended: the kernel's function that it waits in, or how long of its life no processor was
+/// free for it, which on a loaded machine is what took the time.
+fn standing(pid: Pid) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = read("status");
+    let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or(" gone").trim();
+    // schedstat (sched-stats.rst): nanoseconds on a processor, nanoseconds waiting for one, times.
+    let waited = read("schedstat").split(' ').nth(1).and_then(|n| n.parse().ok()).map(Duration::from_nanos);
+    format!("{state} in {:?}, {:?} without a processor", read("wchan"), waited.unwrap_or_default())
 }
 
 /// The process of a thread.
