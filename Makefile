@@ -23,7 +23,7 @@ ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
-.PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine test-engine-kill \
+.PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine test-engine-kill test-engine-side \
         test-attacks-vm test-sweeps-vm \
         test-cri-vm conformance conformance-vm bench bench-vm bench-engine test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install install-engine uninstall clean
@@ -68,6 +68,7 @@ test-guest:
 # each fuzzer, and the clauses of the specification, the attacks and a part of the sweeps in the guest. Hours.
 test-deep: packages build
 	$(MAKE) test-kill test-faults test-concurrency test-soak
+	$(MAKE) test-engine-kill test-engine-side
 	$(MAKE) fuzz SECONDS=600
 	$(MAKE) conformance-vm
 	$(MAKE) test-attacks-vm SWEEP_SAMPLE=8
@@ -129,6 +130,13 @@ test-engine-kill: export RRUNCTL_KILLS ?= 500
 test-engine-kill: packages build
 	$(CARGO) test $(ENGINE) --test engine --no-run
 	tests/unchanged $(CARGO) test $(ENGINE) --test engine -- --nocapture killed::whoever_is_killed
+
+# The same script by dockerd, podman and rrunctl, and what differs.
+test-engine-side: export RUST_BACKTRACE = 0
+test-engine-side: export RRUN := $(RRUN)
+test-engine-side: packages build
+	$(CARGO) test $(ENGINE) --test engine --no-run
+	tests/unchanged $(CARGO) test $(ENGINE) --test engine -- --ignored --nocapture sidebyside::
 
 # Kubernetes' path: containerd's CRI service, driven through its socket.
 test-cri: export RUST_BACKTRACE = 0

@@ -288,7 +288,7 @@ impl Engine {
     /// # Errors
     /// The kernel's; what can be taken down is, all the same.
     pub fn take_down(&self, id: &str) -> Result<()> {
-        let detached = self.networks.detach(id, None);
+        let detached = self.networks.abandon(id);
         let run = self.run_dir(id);
         if !run.exists() {
             return detached;

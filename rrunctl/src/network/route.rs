@@ -28,7 +28,9 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_FLUSH: u16 = 24;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
 const IFF_UP: u32 = 1;
@@ -187,6 +189,25 @@ impl Socket {
         match self.request(message) {
             Err(e) if e.errno() == Some(Errno::NODEV) => Ok(()),
             removed => removed.context(|| format!("remove link {name}")),
+        }
+    }
+
+    /// Lets nothing more through a port of a bridge, and forgets who was behind it; one that is gone is no error.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn cut_off(&mut self, name: &str) -> Result<()> {
+        // BR_STATE_DISABLED
+        const DISABLED: u8 = 0;
+        let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(0, 0));
+        message.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |m| {
+            m.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |m| {
+                m.attr(IFLA_BRPORT_STATE, &[DISABLED]).attr(IFLA_BRPORT_FLUSH, &[])
+            })
+        });
+        match self.request(message) {
+            Err(e) if e.errno() == Some(Errno::NODEV) => Ok(()),
+            cut => cut.context(|| format!("cut off {name}")),
         }
     }
 

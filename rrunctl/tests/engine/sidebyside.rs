@@ -445,6 +445,7 @@ fn lacks() -> Option<&'static str> {
 }
 
 #[test]
+#[ignore = "minutes, with dockerd and podman: make test-engine-side"]
 fn the_same_script_by_docker_podman_and_us() {
     if let Some(lacks) = lacks() {
         println!("skipped: needs {lacks}");

@@ -37,7 +37,10 @@ impl Port {
             }
             let bindings = ports.get(&format!("{number}/{protocol}")).filter(|found| !found.is_empty());
             let bindings = bindings.ok_or_else(|| {
-                Error::not_found(format!("No public port '{number}/{protocol}' published for {}", self.container))
+                Error::not_found(format!(
+                    "No public port '{number}/{protocol}' published for {}",
+                    self.container
+                ))
             })?;
             for one in bindings.iter() {
                 text.push_str(&format!("{}\n", place(one)));
