@@ -316,6 +316,8 @@ fn normal(side: &Side, text: &str) -> String {
     }
     for (what, by) in [
         (r"(?m)^See '(docker|rrunctl|podman)[^\n]*\n", ""),
+        // docker says it now and then, when a start fails.
+        (r#"(?m)^time=[^\n]* msg="error waiting for container: context canceled"\n"#, ""),
         (r"(?m)^Error: Error: ", "Error: "),
         (r"(?m)^(Error: .*)\.$", "$1"),
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?Z| ?[+-]\d\d:?\d\d( [A-Z]+)?)?", "<time>"),
@@ -389,7 +391,7 @@ fn differences(peer: &Answer, ours: &Answer) -> Vec<String> {
                 let left = count.get_mut(&**line).expect("counted");
                 if left.signum() == is {
                     *left -= is;
-                    found.push(format!("{sign} {mark}{line}"));
+                    found.push(format!("{sign} {mark}{line}").trim_end().to_owned());
                 }
             }
         }
