@@ -87,7 +87,7 @@ fn image(dir: &Path) {
     sh(dir, "rm -r 1 2 3");
 }
 
-/// Writes `NAME.tar`, an image of layers, as `docker save` would.
+/// Writes `NAME.tar`, an image of layers, as `docker save` would, and adds its ids to `known`.
 fn archive(dir: &Path, name: &str, layers: &[u32]) {
     let layers: Vec<String> = layers.iter().map(|n| format!("{n}.tar")).collect();
     let mut diff_ids = Vec::new();
@@ -123,6 +123,9 @@ fn archive(dir: &Path, name: &str, layers: &[u32]) {
     .to_string();
     let id = format!("{:x}", Sha256::digest(config.as_bytes()));
     fs::write(dir.join(format!("{id}.json")), config).expect("write");
+    let known = fs::read_to_string(dir.join("known")).unwrap_or_default();
+    let ids: Vec<&str> = diff_ids.iter().map(|id| &id["sha256:".len()..]).chain([&*id]).collect();
+    fs::write(dir.join("known"), format!("{known}{}\n", ids.join("\n"))).expect("write");
     let manifest =
         json!([{"Config": format!("{id}.json"), "RepoTags": [format!("{name}:latest")], "Layers": layers}]);
     fs::write(dir.join("manifest.json"), manifest.to_string()).expect("write");
