@@ -113,6 +113,9 @@ test-attacks-vm: packages build
 CRI = --manifest-path tests/cri/Cargo.toml
 CRI_BUILD = $(CRI) --locked --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/cri
 
+# Engines leave the cgroup in which their containers' are, as dockerd does; one that was not there before goes again.
+WITHOUT_PARENTS = sh -c '"$$@"; status=$$?; \
+  find /sys/fs/cgroup -depth -type d -name rrunctl -exec rmdir {} + 2>/dev/null; exit $$status' -
 # rrunctl, its commands and what they talk to: real registries, and what other tools make of an image.
 test-engine: export RUST_BACKTRACE = 0
 test-engine: export RRUN := $(RRUN)
@@ -120,7 +123,7 @@ test-engine: packages build
 	# One at a time: a test that forks has the locks of the others until it executes.
 	$(CARGO) test $(ENGINE) --lib --bins -- --test-threads=1
 	$(CARGO) test $(ENGINE) --test engine --no-run
-	tests/unchanged tests/second-try \
+	tests/unchanged $(WITHOUT_PARENTS) tests/second-try \
 	  $(CARGO) test $(ENGINE) --test engine -- --show-output --test-threads=$(TEST_THREADS)
 
 # SIGKILL of rrunctl and of monitors in 500 operations; RRUNCTL_SEED=N does those of an earlier run again.
@@ -129,14 +132,14 @@ test-engine-kill: export RRUN := $(RRUN)
 test-engine-kill: export RRUNCTL_KILLS ?= 500
 test-engine-kill: packages build
 	$(CARGO) test $(ENGINE) --test engine --no-run
-	tests/unchanged $(CARGO) test $(ENGINE) --test engine -- --nocapture killed::whoever_is_killed
+	tests/unchanged $(WITHOUT_PARENTS) $(CARGO) test $(ENGINE) --test engine -- --nocapture killed::whoever_is_killed
 
 # The same script by dockerd, podman and rrunctl, and what differs.
 test-engine-side: export RUST_BACKTRACE = 0
 test-engine-side: export RRUN := $(RRUN)
 test-engine-side: packages build
 	$(CARGO) test $(ENGINE) --test engine --no-run
-	tests/unchanged $(CARGO) test $(ENGINE) --test engine -- --ignored --nocapture sidebyside::
+	tests/unchanged $(WITHOUT_PARENTS) $(CARGO) test $(ENGINE) --test engine -- --ignored --nocapture sidebyside::
 
 # Kubernetes' path: containerd's CRI service, driven through its socket.
 test-cri: export RUST_BACKTRACE = 0
