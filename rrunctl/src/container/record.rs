@@ -58,6 +58,8 @@ go! {
         hosts_path: String,
         /// Likewise, /etc/resolv.conf.
         resolv_conf_path: String,
+        /// The hardware addresses that were asked for, by network: the networks' settings have those that were got.
+        mac_addresses ? "omit": Map<String>,
         /// Why the last start failed.
         error ? "omit": String,
     }

@@ -89,8 +89,13 @@ impl Engine {
             ));
         }
         let netns = self.netns(id);
-        let state = self.state(&container)?;
-        if state.running {
+        let running = self.state(&container)?.running;
+        // Before anything is done that the record would not say.
+        let links = if running { self.links(&container)? } else { Vec::new() };
+        if !asked.mac_address.is_empty() {
+            container.record.mac_addresses.insert(network.name.clone(), asked.mac_address.clone());
+        }
+        if running {
             let mut endpoint = self.attach(&container, &netns, &network.name, Some(&asked), &[])?;
             endpoint.held.clear();
             let settings = shown(asked, &endpoint, &container);
@@ -100,7 +105,7 @@ impl Engine {
         }
         // `none` is where a container is that is nowhere else.
         container.record.network_settings.networks.remove("none");
-        self.settle_again(&mut container, state.running)
+        self.settle_again(&mut container, running.then_some(links))
     }
 
     /// Takes a container out of a network, at once if it runs.
@@ -117,6 +122,9 @@ impl Engine {
                 "container cannot be disconnected from host network or connected to host network",
             ));
         }
+        let running = self.state(&container)?.running;
+        let links = if running { self.links(&container)? } else { Vec::new() };
+        container.record.mac_addresses.remove(&network.name);
         let was = container.record.network_settings.networks.remove(&network.name);
         if was.is_none() && !force {
             return Err(Error::new(
@@ -125,8 +133,7 @@ impl Engine {
             ));
         }
         self.networks.detach(id, Some(&network.id))?;
-        let running = self.state(&container)?.running;
-        self.settle_again(&mut container, running)
+        self.settle_again(&mut container, running.then_some(links))
     }
 
     fn check_joinable(&self, container: &Container, network: &network::Network) -> Result<()> {
@@ -152,11 +159,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Files and record of a container whose networks have changed.
-    fn settle_again(&self, container: &mut Container, running: bool) -> Result<()> {
-        if running {
+    /// Files and record of a container whose networks have changed; `links` of one that runs.
+    fn settle_again(&self, container: &mut Container, links: Option<Vec<Link>>) -> Result<()> {
+        if let Some(links) = links {
             let endpoints = endpoints_of(&container.record.network_settings);
-            let links = self.links(container)?;
             self.write_files(container, &endpoints, &links)?;
             let mut settings = self.settled(container, &endpoints);
             settings.ports = container.record.network_settings.ports.clone();
@@ -186,14 +192,12 @@ impl Engine {
         asked: Option<&EndpointSettings>,
         ports: &[PublishedPort],
     ) -> Result<Endpoint> {
-        let settings = settings(asked)?;
-        let mut settings = network::EndpointSettings {
-            mac: if settings.mac.is_empty() && network == container.host.network_mode {
-                container.record.config.mac_address.clone()
-            } else {
-                settings.mac
-            },
-            ..settings
+        let mut settings = settings(asked)?;
+        let record = &container.record;
+        settings.mac = match record.mac_addresses.get(network) {
+            Some(mac) => mac.clone(),
+            None if network == container.host.network_mode => record.config.mac_address.clone(),
+            None => String::new(),
         };
         // As Docker has it, its short id is a name as well, except in the default bridge, which has none.
         settings.aliases.push(container.record.id[..12].to_owned());
@@ -414,9 +418,8 @@ fn settings(asked: Option<&EndpointSettings>) -> Result<network::EndpointSetting
     Ok(network::EndpointSettings {
         ip: address(&addresses.ipv4_address)?,
         ip6: address(&addresses.ipv6_address)?,
-        // What an earlier run got is no wish, unless it was one.
-        mac: if asked.network_id.is_empty() { asked.mac_address.clone() } else { String::new() },
         aliases: asked.aliases.to_vec(),
+        mac: String::new(),
     })
 }
 

@@ -88,6 +88,11 @@ impl Engine {
             config,
             ..Record::default()
         };
+        let asked = networking.endpoints_config.iter().filter_map(|(network, one)| {
+            let mac = &one.as_ref()?.mac_address;
+            (!mac.is_empty()).then(|| (network.clone(), mac.clone()))
+        });
+        let record = Record { mac_addresses: asked.collect(), ..record };
         let upper = lower.first().map(|layer| layer.as_path());
         self.containers.create(&Container { record, host }, reservation, |new| make_upper(new, upper))?;
         Ok(Created { id, warnings })

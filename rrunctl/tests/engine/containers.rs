@@ -867,3 +867,28 @@ fn n1_an_address_is_anothers_although_somebody_keeps_the_old_namespace() {
         guest.wait().expect("wait");
     });
 }
+
+#[test]
+fn n1_an_address_that_was_asked_for_stays_over_restarts() {
+    with_site(|engine| {
+        engine.prints(&["network", "create", "--subnet", "10.77.0.0/24", "fixed"]);
+        let mac = "02:00:5e:00:53:01";
+        let asked = ["--network", "fixed", "--ip", "10.77.0.9", "--mac-address", mac];
+        engine.prints(&[&["run", "-d", "--name", "web"][..], &asked, &["site", "sleep", "1000"]].concat());
+        for _ in 0..2 {
+            let link = engine.prints(&["exec", "web", "ip", "-o", "addr", "show", "eth0"]);
+            assert!(link.contains("10.77.0.9/24"), "{link}");
+            let seen = engine.prints(&["exec", "web", "cat", "/sys/class/net/eth0/address"]);
+            assert_eq!(seen.trim(), mac);
+            engine.prints(&["restart", "-t", "1", "web"]);
+        }
+        // Nothing is changed where the record could not say so.
+        engine.prints(&["run", "-d", "--name", "db", "site", "sleep", "1000"]);
+        engine.prints(&["run", "-d", "--name", "app", "--link", "db", "site", "sleep", "1000"]);
+        engine.prints(&["stop", "-t", "1", "db"]);
+        engine.refuses(&["network", "connect", "fixed", "app"]);
+        assert!(!engine.prints(&["inspect", "app"]).contains("fixed"));
+        engine.prints(&["network", "disconnect", "fixed", "web"]);
+        engine.prints(&["network", "rm", "fixed"]);
+    });
+}
