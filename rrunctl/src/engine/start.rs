@@ -4,7 +4,6 @@
 
 use super::show::is_under_way;
 use super::{Engine, tree};
-use crate::container::host::Host;
 use crate::container::mount::{self, Point};
 use crate::container::record::Container;
 use crate::container::spec::{self, Input, LookedUp};
@@ -137,7 +136,7 @@ impl Engine {
             Accounts::read(tree::merged(all)?)?
                 .resolve(&container.record.config.user, &container.host.group_add)?
         };
-        let namespaces = self.namespaces(container, on)?;
+        let namespaces = self.namespaces(container)?;
         let merged = run.join("merged");
         let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
         let record = &container.record;
@@ -198,7 +197,7 @@ impl Engine {
         Ok((client, connected.warnings))
     }
 
-    fn namespaces(&self, container: &Container, on: &Host) -> Result<Namespaces> {
+    fn namespaces(&self, container: &Container) -> Result<Namespaces> {
         let (id, host) = (&container.record.id, &container.host);
         // A file of its own: the other's pid is another process's some day, and a restart by policy reads the same config.json.
         let of = |other: &str, kind: &str| -> Result<PathBuf> {
@@ -237,7 +236,6 @@ impl Engine {
             ("shareable", _) => Some(make_shm(&self.run_dir(id).join("shm"), host)?),
             _ => None,
         };
-        let _ = on;
         Ok(Namespaces {
             network,
             shm,
@@ -397,7 +395,10 @@ impl Engine {
             Err(e) if e.kind() == Kind::NotFound => return down,
             container => container?,
         };
-        if container.host.auto_remove && !self.run_dir(id).join(super::KEPT).exists() {
+        // A mark that a killed restart left has nobody who has the container locked.
+        let restarted =
+            self.run_dir(id).join(super::KEPT).exists() && self.containers.try_lock(id)?.is_none();
+        if container.host.auto_remove && !restarted {
             self.discard(&container, true)?;
         } else {
             self.unmount_volumes(&container)?;
