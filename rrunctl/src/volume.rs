@@ -539,25 +539,23 @@ mod tests {
 
     #[test]
     fn an_empty_volume_is_filled_from_the_image() {
-        {
-            let (dir, volumes) = volumes();
-            let root = image(&dir.0);
-            let data = PathBuf::from(volumes.create(named("v1")).expect("made").mountpoint);
-            volumes.fill("v1", &root, "/data").expect("filled");
-            assert_eq!(fs::read_to_string(data.join("file")).expect("copied"), "text");
-            let (copy, from) = (data.join("file"), dir.0.join("image/data/file"));
-            let (copy, from) = (fs::metadata(copy).expect("stat"), fs::metadata(from).expect("stat"));
-            assert_eq!(
-                (copy.mode(), copy.uid(), copy.gid(), copy.mtime(), copy.mtime_nsec()),
-                (from.mode(), from.uid(), from.gid(), from.mtime(), from.mtime_nsec())
-            );
-            assert_eq!(copy.ino(), fs::metadata(data.join("sub/again")).expect("stat").ino());
-            assert_eq!(fs::metadata(&data).expect("stat").mode() & 0o7777, 0o2750);
-            assert_eq!(fs::read_link(data.join("link")).expect("a link"), Path::new("/etc/passwd"));
-            let mut value = [0; 8];
-            assert_eq!(rustix::fs::getxattr(data.join("file"), "user.a", &mut value), Ok(1));
-            assert!(fs::symlink_metadata(data.join("fifo")).is_ok());
-        }
+        let (dir, volumes) = volumes();
+        let root = image(&dir.0);
+        let data = PathBuf::from(volumes.create(named("v1")).expect("made").mountpoint);
+        volumes.fill("v1", &root, "/data").expect("filled");
+        assert_eq!(fs::read_to_string(data.join("file")).expect("copied"), "text");
+        let (copy, from) = (data.join("file"), dir.0.join("image/data/file"));
+        let (copy, from) = (fs::metadata(copy).expect("stat"), fs::metadata(from).expect("stat"));
+        assert_eq!(
+            (copy.mode(), copy.uid(), copy.gid(), copy.mtime(), copy.mtime_nsec()),
+            (from.mode(), from.uid(), from.gid(), from.mtime(), from.mtime_nsec())
+        );
+        assert_eq!(copy.ino(), fs::metadata(data.join("sub/again")).expect("stat").ino());
+        assert_eq!(fs::metadata(&data).expect("stat").mode() & 0o7777, 0o2750);
+        assert_eq!(fs::read_link(data.join("link")).expect("a link"), Path::new("/etc/passwd"));
+        let mut value = [0; 8];
+        assert_eq!(rustix::fs::getxattr(data.join("file"), "user.a", &mut value), Ok(1));
+        assert!(fs::symlink_metadata(data.join("fifo")).is_ok());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use crate::container::status::human_duration;
+
 /// `4.87MB`: three significant digits, decimal, as the tables of images have it.
 pub(crate) fn size(bytes: u64) -> String {
     decimal(bytes, 3)
@@ -40,30 +42,9 @@ fn rounded(value: f64, digits: usize) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// `5 weeks`: how long some seconds are.
-pub(crate) fn duration(seconds: i64) -> String {
-    // Half an hour is rounded up, as docker does; the years are not.
-    let hours = seconds.saturating_add(1800) / 3600;
-    match seconds {
-        ..1 => "Less than a second".to_owned(),
-        1 => "1 second".to_owned(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".to_owned(),
-        120..3600 => format!("{} minutes", seconds / 60),
-        _ => match hours {
-            ..2 => "About an hour".to_owned(),
-            2..48 => format!("{hours} hours"),
-            48..336 => format!("{} days", hours / 24),
-            336..1440 => format!("{} weeks", hours / 24 / 7),
-            1440..17520 => format!("{} months", hours / 24 / 30),
-            _ => format!("{} years", seconds / 3600 / 24 / 365),
-        },
-    }
-}
-
 /// `5 weeks ago`.
 pub(crate) fn ago(now: i64, then: i64) -> String {
-    format!("{} ago", duration(now.saturating_sub(then)))
+    format!("{} ago", human_duration(now.saturating_sub(then)))
 }
 
 #[cfg(test)]
@@ -94,30 +75,6 @@ mod tests {
 
     #[test]
     fn an_age_has_dockers_words() {
-        for (seconds, words) in [
-            (-5, "Less than a second"),
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (120, "2 minutes"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (5399, "About an hour"),
-            (5400, "2 hours"),
-            (47 * 3600, "47 hours"),
-            (48 * 3600, "2 days"),
-            (13 * 86400, "13 days"),
-            (14 * 86400, "2 weeks"),
-            (35 * 86400, "5 weeks"),
-            (60 * 86400, "2 months"),
-            (729 * 86400, "24 months"),
-            (730 * 86400, "2 years"),
-            (i64::MAX - 1800, "292471208677 years"),
-        ] {
-            assert_eq!(duration(seconds), words, "{seconds}");
-        }
         assert_eq!(ago(100, 40), "About a minute ago");
         assert_eq!(ago(i64::MIN, i64::MAX), "Less than a second ago");
     }

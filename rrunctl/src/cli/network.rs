@@ -46,14 +46,7 @@ impl Command {
 
 impl At {
     pub(super) fn networks(&self) -> Result<Networks> {
-        let settings = self.settings()?;
-        let pools: Vec<(String, u8)> =
-            settings.default_address_pools.iter().map(|pool| (pool.base.to_string(), pool.size)).collect();
-        let config = network::Config::new(
-            settings.bip.map(|bip| bip.to_string()).as_deref(),
-            pools.iter().map(|(base, size)| (base.as_str(), *size)),
-        )?;
-        Networks::open(self.home()?, config)
+        Networks::open(self.home()?, network::Config::of(&self.settings()?)?)
     }
 }
 

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::types::{
-    BindOptions, Config, Driver, HostConfig, Map, Mount, MountPoint, TmpfsOptions, VolumeOptions, go, omit,
+    BindOptions, Config, Driver, HostConfig, Mount, MountPoint, TmpfsOptions, VolumeOptions, go, omit,
 };
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -449,137 +449,6 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (escape, letter)| text.replace(escape, letter))
 }
 
-/// `--mount`: `type=bind,source=/x,target=/y,readonly`, quoted as CSV.
-///
-/// # Errors
-/// Docker's, one for each thing that can be wrong.
-pub fn parse_mount(text: &str) -> Result<Mount> {
-    let mut mount = Mount { r#type: "volume".to_owned(), ..Mount::default() };
-    for field in fields(text)? {
-        let field = field.as_str();
-        let Some((key, value)) = field.split_once('=') else {
-            match field {
-                "readonly" | "ro" => mount.read_only = true,
-                "volume-nocopy" => volume(&mut mount).no_copy = true,
-                "bind-nonrecursive" => mount.bind_options.get_or_insert_default().non_recursive = true,
-                _ => return Err(invalid(format!("invalid field '{field}' must be a key=value pair"))),
-            }
-            continue;
-        };
-        let wrong = || invalid(format!("invalid value for {key}: {value}"));
-        match key {
-            "type" => mount.r#type = value.to_lowercase(),
-            "source" | "src" => mount.source = value.to_owned(),
-            "target" | "dst" | "destination" => mount.target = value.to_owned(),
-            "readonly" | "ro" => mount.read_only = parse_bool(value).ok_or_else(wrong)?,
-            "consistency" => mount.consistency = value.to_lowercase(),
-            "bind-propagation" => {
-                mount.bind_options.get_or_insert_default().propagation = value.to_lowercase();
-            }
-            "bind-nonrecursive" => {
-                let given = parse_bool(value).ok_or_else(wrong)?;
-                mount.bind_options.get_or_insert_default().non_recursive = given;
-            }
-            "bind-recursive" => {
-                let options = mount.bind_options.get_or_insert_default();
-                match value {
-                    "enabled" => {}
-                    "disabled" => options.non_recursive = true,
-                    "writable" => options.read_only_non_recursive = true,
-                    "readonly" => options.read_only_force_recursive = true,
-                    _ => {
-                        return Err(invalid(format!(
-                            "invalid value for {key}: {value} (must be \"enabled\", \"disabled\", \"writable\", \
-                             or \"readonly\")"
-                        )));
-                    }
-                }
-            }
-            "volume-nocopy" => volume(&mut mount).no_copy = parse_bool(value).ok_or_else(wrong)?,
-            "volume-subpath" => value.clone_into(&mut volume(&mut mount).subpath),
-            "volume-label" => set(&mut volume(&mut mount).labels, value),
-            "volume-driver" => {
-                value.clone_into(&mut volume(&mut mount).driver_config.get_or_insert_default().name);
-            }
-            "volume-opt" => {
-                set(&mut volume(&mut mount).driver_config.get_or_insert_default().options, value);
-            }
-            "tmpfs-size" => {
-                let bytes = ram_in_bytes(value).ok_or_else(wrong)?;
-                mount.tmpfs_options.get_or_insert_default().size_bytes = bytes;
-            }
-            "tmpfs-mode" => {
-                let mode = u32::from_str_radix(value, 8).map_err(|_| wrong())?;
-                mount.tmpfs_options.get_or_insert_default().mode = mode;
-            }
-            _ => return Err(invalid(format!("unexpected key '{key}' in '{field}'"))),
-        }
-    }
-    if mount.r#type.is_empty() {
-        return Err(invalid("type is required"));
-    }
-    if mount.target.is_empty() {
-        return Err(invalid("target is required"));
-    }
-    for (given, kind) in [
-        (mount.volume_options.is_some(), "volume"),
-        (mount.bind_options.is_some(), "bind"),
-        (mount.tmpfs_options.is_some(), "tmpfs"),
-    ] {
-        if given && mount.r#type != kind {
-            return Err(invalid(format!("cannot mix '{kind}-*' options with mount type '{}'", mount.r#type)));
-        }
-    }
-    if let Some(options) = mount.bind_options.as_ref().filter(|options| options.read_only_force_recursive) {
-        let lacking = if !mount.read_only {
-            Some("readonly")
-        } else if options.propagation != "rprivate" {
-            Some("bind-propagation=rprivate")
-        } else {
-            None
-        };
-        if let Some(lacking) = lacking {
-            return Err(invalid(format!(
-                "option 'bind-recursive=readonly' requires '{lacking}' to be specified in conjunction"
-            )));
-        }
-    }
-    Ok(mount)
-}
-
-fn volume(mount: &mut Mount) -> &mut VolumeOptions {
-    mount.volume_options.get_or_insert_default()
-}
-
-fn set(map: &mut Map<String>, text: &str) {
-    let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    if !key.is_empty() {
-        map.insert(key.to_owned(), value.to_owned());
-    }
-}
-
-/// One line of CSV (RFC 4180): fields in double quotes may have commas.
-fn fields(text: &str) -> Result<Vec<String>> {
-    let mut fields = vec![String::new()];
-    let mut letters = text.chars().peekable();
-    let mut quoted = false;
-    while let Some(c) = letters.next() {
-        let last = fields.len() - 1;
-        match c {
-            '"' if !quoted && fields[last].is_empty() => quoted = true,
-            '"' if quoted && letters.peek() == Some(&'"') => {
-                letters.next();
-                fields[last].push('"');
-            }
-            '"' if quoted && matches!(letters.peek(), None | Some(',')) => quoted = false,
-            '"' => return Err(invalid(format!("a double quote in {text:?} is out of place"))),
-            ',' if !quoted => fields.push(String::new()),
-            c => fields[last].push(c),
-        }
-    }
-    if quoted { Err(invalid(format!("a double quote in {text:?} is not closed"))) } else { Ok(fields) }
-}
-
 /// What Go takes for a truth value.
 pub fn parse_bool(text: &str) -> Option<bool> {
     match text {
@@ -605,6 +474,7 @@ pub fn ram_in_bytes(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn refused(text: &str) -> String {
         parse_bind(text, "").expect_err(text).to_string()
@@ -663,65 +533,47 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_is_read_from_its_fields() {
-        let mount =
-            parse_mount("type=bind,src=/s,\"dst=/with,comma\",ro,bind-propagation=rslave").expect("valid");
-        assert_eq!(
-            (mount.source.as_str(), mount.target.as_str(), mount.read_only),
-            ("/s", "/with,comma", true)
-        );
-        assert_eq!(mount.bind_options.expect("given").propagation, "rslave");
-        let mount = parse_mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770").expect("valid");
-        assert_eq!(tmpfs_options(&mount).expect("valid"), "mode=1770,size=1m");
-        let mount = parse_mount("source=v,target=/t,volume-label=a=b,volume-nocopy,volume-subpath=x/y")
-            .expect("valid");
-        let options = mount.volume_options.as_ref().expect("given");
-        assert_eq!(
-            (options.labels["a"].as_str(), options.no_copy, options.subpath.as_str()),
-            ("b", true, "x/y")
-        );
-        assert_eq!(mount.r#type, "volume");
-    }
-
-    #[test]
     fn a_wrong_mount_is_refused_in_dockers_words() {
-        for (text, words) in [
-            ("type=bind,source=/tmp", "target is required"),
-            ("type=bind,source=/tmp,target=/x,foo=bar", "unexpected key 'foo' in 'foo=bar'"),
-            ("type=bind,source=/tmp,target=/x,foo", "invalid field 'foo' must be a key=value pair"),
-            ("type=tmpfs,target=/x,tmpfs-size=-1", "invalid value for tmpfs-size: -1"),
-            ("type=bind,target=/x,readonly=maybe", "invalid value for readonly: maybe"),
-            ("target=/x,bind-propagation=rslave", "cannot mix 'bind-*' options with mount type 'volume'"),
-            ("type=bind,target=/x,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'"),
+        for (mount, words) in [
             (
-                "type=bind,target=/x,bind-recursive=readonly",
-                "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction",
-            ),
-        ] {
-            assert_eq!(parse_mount(text).expect_err(text).to_string(), words);
-        }
-        for (text, words) in [
-            (
-                "type=bind,source=rel,target=/x",
+                json!({"Type": "bind", "Source": "rel", "Target": "/x"}),
                 "\"bind\": invalid mount path: 'rel' mount path must be absolute",
             ),
             (
-                "type=bind,source=/nonexistent,target=/x",
+                json!({"Type": "bind", "Source": "/nonexistent", "Target": "/x"}),
                 "\"bind\": bind source path does not exist: /nonexistent",
             ),
-            ("type=bind,target=/x", "\"bind\": field Source must not be empty"),
-            ("type=foo,target=/x", "\"foo\": mount type unknown"),
-            ("type=tmpfs,source=/x,target=/x", "\"tmpfs\": field Source must not be specified"),
-            ("type=tmpfs,target=/", "\"tmpfs\": invalid specification: destination can't be '/'"),
+            (json!({"Type": "bind", "Target": "/x"}), "\"bind\": field Source must not be empty"),
+            (json!({"Type": "foo", "Target": "/x"}), "\"foo\": mount type unknown"),
             (
-                "type=bind,source=/tmp,target=/x,bind-propagation=foo",
+                json!({"Type": "tmpfs", "Source": "/x", "Target": "/x"}),
+                "\"tmpfs\": field Source must not be specified",
+            ),
+            (
+                json!({"Type": "tmpfs", "Target": "/"}),
+                "\"tmpfs\": invalid specification: destination can't be '/'",
+            ),
+            (
+                json!({"Type": "bind", "Source": "/tmp", "Target": "/x", "BindOptions": {"Propagation": "foo"}}),
                 "\"bind\": invalid propagation mode: foo",
             ),
-            ("target=/x,ro", "\"volume\": must not set ReadOnly mode when using anonymous volumes"),
+            (
+                json!({"Type": "volume", "Target": "/x", "ReadOnly": true}),
+                "\"volume\": must not set ReadOnly mode when using anonymous volumes",
+            ),
         ] {
-            let e = parse_mount(text).and_then(|mount| from_mount(&mount)).expect_err(text);
+            let mount: Mount = serde_json::from_value(mount).expect("a mount");
+            let e = from_mount(&mount).expect_err(words);
             assert_eq!(e.to_string(), format!("invalid mount config for type {words}"));
         }
+    }
+
+    #[test]
+    fn a_tmpfs_of_a_mount_has_the_options_of_the_flag() {
+        let mount =
+            json!({"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1 << 20, "Mode": 0o1770}});
+        let mount: Mount = serde_json::from_value(mount).expect("a mount");
+        assert_eq!(tmpfs_options(&mount).expect("valid"), "mode=1770,size=1m");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 /// A duration as Docker rounds it.
 pub fn human_duration(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    let (minutes, hours) = (seconds / 60, seconds.saturating_add(1800) / 3600);
     match seconds {
         ..1 => "Less than a second".to_owned(),
         1 => "1 second".to_owned(),
@@ -94,7 +94,9 @@ mod tests {
             (13 * 24 * HOUR, "13 days"),
             (35 * 24 * HOUR, "5 weeks"),
             (90 * 24 * HOUR, "3 months"),
-            (800 * 24 * HOUR, "2 years"),
+            (729 * 24 * HOUR, "24 months"),
+            (730 * 24 * HOUR, "2 years"),
+            (i64::MAX - 1800, "292471208677 years"),
         ] {
             assert_eq!(human_duration(seconds), text, "{seconds}");
         }

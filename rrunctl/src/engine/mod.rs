@@ -90,15 +90,11 @@ impl Engine {
     /// # Errors
     /// Those of [`Store::open`] and [`Networks::open`].
     pub fn open(home: Home, settings: Settings, programs: Programs) -> Result<Self> {
-        let bip = settings.bip.map(|bip| bip.to_string());
-        let pools: Vec<_> =
-            settings.default_address_pools.iter().map(|pool| (pool.base.to_string(), pool.size)).collect();
-        let pools = pools.iter().map(|(base, size)| (base.as_str(), *size));
         Ok(Self {
             store: Store::open(&home)?,
             containers: Containers::open(&home),
             volumes: Volumes::open(&home),
-            networks: Networks::open(&home, network::Config::new(bip.as_deref(), pools)?)?,
+            networks: Networks::open(&home, network::Config::of(&settings)?)?,
             settings,
             programs,
             home,

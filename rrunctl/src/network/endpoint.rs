@@ -183,9 +183,13 @@ impl Networks {
     /// # Errors
     /// The kernel's; all that can be done is done all the same.
     pub fn abandon(&self, container: &str) -> Result<()> {
+        self.leave_all(container, false, Link::Cut)
+    }
+
+    fn leave_all(&self, container: &str, forget: bool, link: Link) -> Result<()> {
         let mut failed = Ok(());
         for network in self.list()?.iter().filter(|network| network.is_bridge()) {
-            let left = self.leave(network, &|id| id == container, false, Link::Cut);
+            let left = self.leave(network, &|id| id == container, forget, link);
             failed = failed.and(left);
         }
         failed
@@ -197,22 +201,17 @@ impl Networks {
     /// # Errors
     /// The kernel's; all that can be removed is removed all the same.
     pub fn detach(&self, container: &str, network: Option<&str>) -> Result<()> {
-        let networks = match network {
-            Some(name) => match self.resolve(name) {
-                Err(e) if e.kind() == Kind::NotFound => return Ok(()),
-                network => vec![network?],
-            },
-            None => self.list()?,
+        let Some(name) = network else { return self.leave_all(container, false, Link::Removed) };
+        let network = match self.resolve(name) {
+            Err(e) if e.kind() == Kind::NotFound => return Ok(()),
+            network => network?,
         };
-        let mut failed = Ok(());
-        for network in networks.iter().filter(|network| network.is_bridge()) {
-            let left = self.leave(network, &|id| id == container, false, Link::Removed);
-            failed = failed.and(left);
-        }
-        if network.is_some() {
-            self.default_route(container);
-        }
-        failed
+        let left = match network.is_bridge() {
+            true => self.leave(&network, &|id| id == container, false, Link::Removed),
+            false => Ok(()),
+        };
+        self.default_route(container);
+        left
     }
 
     /// Gives a container another name in all its networks, also while it runs.
@@ -241,12 +240,7 @@ impl Networks {
     /// # Errors
     /// Those of [`Networks::detach`].
     pub fn release(&self, container: &str) -> Result<()> {
-        let mut failed = Ok(());
-        for network in self.list()?.iter().filter(|network| network.is_bridge()) {
-            let left = self.leave(network, &|id| id == container, true, Link::Removed);
-            failed = failed.and(left);
-        }
-        failed
+        self.leave_all(container, true, Link::Removed)
     }
 
     /// Removes what containers left of whom `alive` says no, and what killed commands left among the files; makes the tables

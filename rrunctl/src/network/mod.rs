@@ -37,6 +37,7 @@ pub use subnet::{Pool, Subnet};
 
 use crate::error::{Context as _, Error, Result};
 use crate::home::{self, Home, Lock};
+use crate::settings::Settings;
 use firewall::{Firewall, Forward};
 use leases::Leases;
 use netlink::Socket;
@@ -62,6 +63,17 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What the settings say.
+    ///
+    /// # Errors
+    /// Those of [`Config::new`].
+    pub fn of(settings: &Settings) -> Result<Self> {
+        let pools: Vec<_> =
+            settings.default_address_pools.iter().map(|pool| (pool.base.to_string(), pool.size)).collect();
+        let bip = settings.bip.map(|bip| bip.to_string());
+        Self::new(bip.as_deref(), pools.iter().map(|(base, size)| (base.as_str(), *size)))
+    }
+
     /// Reads `bip` and the pools (`base` and bits of one network); host bits of a base are masked.
     ///
     /// # Errors

@@ -21,16 +21,9 @@ fn each(at: &At, names: &[String], work: impl Fn(&str) -> Result<()>) -> Result<
     })
 }
 
-/// Stop containers: their stop signal, and after a time SIGKILL
+/// How a container is ended.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  rrunctl stop web
-  rrunctl stop -t 2 web db
-  rrunctl stop -s SIGINT web")]
-pub(in super::super) struct Stop {
-    /// Names or ids
-    #[arg(value_name = "CONTAINER", required = true)]
-    names: Vec<String>,
+struct End {
     /// The signal; the image's STOPSIGNAL, or SIGTERM
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
@@ -45,10 +38,24 @@ pub(in super::super) struct Stop {
     timeout: Option<i64>,
 }
 
+/// Stop containers: their stop signal, and after a time SIGKILL
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rrunctl stop web
+  rrunctl stop -t 2 web db
+  rrunctl stop -s SIGINT web")]
+pub(in super::super) struct Stop {
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    names: Vec<String>,
+    #[command(flatten)]
+    end: End,
+}
+
 impl Stop {
     pub(in super::super) fn run(self, at: &At) -> Result<()> {
         let engine = at.engine()?;
-        each(at, &self.names, |id| engine.stop(id, self.signal.as_deref(), self.timeout))
+        each(at, &self.names, |id| engine.stop(id, self.end.signal.as_deref(), self.end.timeout))
     }
 }
 
@@ -61,25 +68,15 @@ pub(in super::super) struct Restart {
     /// Names or ids
     #[arg(value_name = "CONTAINER", required = true)]
     names: Vec<String>,
-    /// The signal; the image's STOPSIGNAL, or SIGTERM
-    #[arg(short, long, value_name = "SIGNAL")]
-    signal: Option<String>,
-    /// Seconds until SIGKILL; -1 waits for ever [default: 10]
-    #[arg(
-        short = 't',
-        long = "timeout",
-        alias = "time",
-        value_name = "SECONDS",
-        allow_negative_numbers = true
-    )]
-    timeout: Option<i64>,
+    #[command(flatten)]
+    end: End,
 }
 
 impl Restart {
     pub(in super::super) fn run(self, at: &At) -> Result<()> {
         let engine = at.engine()?;
         each(at, &self.names, |id| {
-            for warning in engine.restart(id, self.signal.as_deref(), self.timeout)? {
+            for warning in engine.restart(id, self.end.signal.as_deref(), self.end.timeout)? {
                 at.warn(warning);
             }
             Ok(())

@@ -7,11 +7,11 @@ use super::mount::Volume;
 use super::network::Attachment;
 use super::value::{Read, decimal, duration, each, integer, one, pair, size, switch};
 use super::{device, env, limits, mount, network, port};
-use crate::container::security;
 use crate::container::types::{
     Config, CreateRequest, Empty, Healthcheck, HostConfig, List, LogConfig, Map, NetworkingConfig, Resources,
     StrSlice, Ulimit, of_container,
 };
+use crate::container::{security, spec};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
@@ -380,25 +380,8 @@ fn tmpfs(text: &str) -> (String, String) {
 
 /// `NAME=SOFT[:HARD]`; -1 is without limit.
 fn ulimit(text: &str) -> Read<Ulimit> {
-    const NAMES: [&str; 15] = [
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
     let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
-    if !NAMES.contains(&name) {
+    if !spec::RLIMITS.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
     let number =
