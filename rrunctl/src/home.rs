@@ -368,7 +368,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// Whatever the umask is, and whoever made it.
-fn private(path: &Path) -> Result<()> {
+pub(crate) fn private(path: &Path) -> Result<()> {
     // Most often it is right: chmod(2) would write the inode anew for each command.
     let is_right = |meta: fs::Metadata| meta.is_dir() && meta.permissions().mode() & 0o7777 == 0o700;
     if fs::symlink_metadata(path).is_ok_and(is_right) {

@@ -20,6 +20,7 @@
 //! | [`container`] | what Docker's types of a request say, checked and merged with the image; config.json from it; the record |
 //! | [`engine`] | what a request does: creates, starts, stops, removes, executes, copies; the functions that a server calls too |
 //! | [`monitor`] | the words between rrunctl and `rrunmon`, the process beside each container |
+//! | [`rootless`] | an ordinary user's namespaces, in which all of this is done as root does it |
 //! | [`cli`] | the command line: one module a command, tables, templates, progress bars |
 //!
 //! # What is kept, and how a kill at any instant loses nothing
@@ -60,7 +61,15 @@
 //!
 //! # What is not there yet
 //!
-//! Users other than root; the Docker API on a socket; builds; health checks; `journald` and other log drivers.
+//! The Docker API on a socket; builds; health checks; `journald` and other log drivers. An ordinary user's UDP ports.
+//!
+//! # An ordinary user
+//!
+//! A first command makes namespaces and leaves who keeps them, and every command enters two of them before it opens
+//! anything ([`rootless`]): what follows is root's code with root's rights over the user's files. The exceptions: opaque
+//! directories are marked with `user.overlay.opaque`; links and tables are worked on by sockets of the third namespace
+//! (`network::netns::HostNetwork`); published ports are passed on by `rrunmon`, which makes the connection in the container's
+//! network namespace; cgroups are those that the user's systemd makes, or none.
 //!
 //! # Where this differs from the design, and why
 //!
@@ -79,6 +88,7 @@ pub mod network;
 pub mod progress;
 pub mod reference;
 pub mod registry;
+pub mod rootless;
 pub mod settings;
 pub mod store;
 mod sys;

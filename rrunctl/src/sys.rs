@@ -2,20 +2,22 @@
 #![allow(unsafe_code)]
 
 use rustix::io::{Errno, Result};
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-/// Goes on in a child, and says in the parent that it is the parent.
+/// Goes on in a child, where there is nothing; the parent gets the child's pid.
 ///
 /// # Errors
 /// Those of fork(2).
-pub fn fork() -> Result<bool> {
-    // SAFETY: rrunmon has one thread, so the child may do whatever the parent may.
+pub fn fork() -> Result<Option<Pid>> {
+    // SAFETY: called where the process has one thread, so the child may do whatever the parent may.
     match unsafe { libc::fork() } {
         -1 => Err(last()),
-        pid => Ok(pid != 0),
+        pid => Ok(Pid::from_raw(pid)),
     }
 }
 
@@ -37,7 +39,7 @@ pub fn end_with_parent(command: &mut Command) {
 /// # Errors
 /// Those of close_range(2).
 pub fn close_foreign() -> Result<()> {
-    // SAFETY: called before any descriptor above 2 is owned by anything in this process.
+    // SAFETY: called before any descriptor above 2 is owned by anything in this process that uses it again.
     match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } {
         0 => Ok(()),
         _ => Err(last()),
@@ -49,8 +51,18 @@ pub fn close_foreign() -> Result<()> {
 /// # Errors
 /// Those of unshare(2).
 pub fn unshare_mounts() -> Result<()> {
+    unshare(UnshareFlags::NEWNS)
+}
+
+/// Leaves namespaces for new ones, of those that an ordinary user may have: user, mount and network; or, with `FS`, has a
+/// working directory of the calling thread's own.
+///
+/// # Errors
+/// Those of unshare(2): ENOSPC and EPERM where ordinary users may not have them.
+pub fn unshare(namespaces: UnshareFlags) -> Result<()> {
+    let known = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::FS;
     // SAFETY: no descriptor table is unshared, the only part of unshare that can take something from other code.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+    unsafe { rustix::thread::unshare_unsafe(namespaces & known) }
 }
 
 /// Makes a mount and all below it read-only (mount_setattr(2), Linux 5.12).

@@ -17,6 +17,8 @@ mod networks;
 mod registries;
 #[path = "engine/registry.rs"]
 mod registry;
+#[path = "engine/rootless.rs"]
+mod rootless;
 #[path = "engine/show.rs"]
 mod show;
 #[path = "engine/sidebyside.rs"]

@@ -51,5 +51,7 @@ const WHITEOUT_META: &[u8] = b".wh..wh.";
 /// In a directory that has nothing from the layers below.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// How overlayfs marks such a directory.
-const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+/// How overlayfs marks such a directory; in a user namespace it is mounted with `userxattr`, as `trusted.` is root's.
+pub(crate) fn opaque_xattr() -> &'static str {
+    if crate::rootless::is_inside() { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
+}

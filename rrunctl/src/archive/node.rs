@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::OPAQUE_XATTR;
 use super::member::{Attributes, Member, Members, Type};
+use super::opaque_xattr;
 use crate::error::{Context as _, Error, Result};
 pub(super) use crate::home::remove_at as remove;
 use rustix::fs::{
@@ -58,12 +58,13 @@ pub(super) fn existing(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<O
 
 /// Says that nothing of the layers below is seen in this directory.
 pub(super) fn set_opaque(dir: BorrowedFd<'_>) -> Result<()> {
-    fsetxattr(dir, OPAQUE_XATTR, b"y", XattrFlags::empty()).context(|| format!("setxattr {OPAQUE_XATTR}"))
+    let name = opaque_xattr();
+    fsetxattr(dir, name, b"y", XattrFlags::empty()).context(|| format!("setxattr {name}"))
 }
 
 pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut value = [0; 2];
-    match fgetxattr(dir, OPAQUE_XATTR, &mut value[..]) {
+    match fgetxattr(dir, opaque_xattr(), &mut value[..]) {
         Ok(length) => Ok(&value[..length] == b"y"),
         Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
         Err(e) => Err(e),
@@ -115,6 +116,12 @@ pub(super) fn make<R: Read>(
     };
     match made {
         Err(Errno::EXIST) => return Ok(false),
+        // A user's containers get their devices from the host, and none of an image.
+        Err(Errno::PERM)
+            if matches!(member.typ, Type::Character | Type::Block) && crate::rootless::is_inside() =>
+        {
+            return Ok(true);
+        }
         made => made.context(|| format!("{}: {}", member.quoted(), call(member.typ)))?,
     }
     if member.typ == Type::Directory {

@@ -9,6 +9,7 @@ use crate::container::record::Containers;
 use crate::engine::Filters;
 use crate::error::Result;
 use crate::home::{self, Home};
+use crate::rootless;
 use crate::settings::{Insecure, Settings};
 use clap::Args;
 use rustix::fs::statfs;
@@ -113,6 +114,9 @@ fn collect(home: &Home, settings: &Settings, images: usize, containers: &[usize;
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         security.push("name=cgroupns");
     }
+    if rootless::is_inside() {
+        security.push("name=rootless");
+    }
     let counts = json!({
         "ID": id(home)?,
         "Containers": running + paused + stopped,
@@ -126,7 +130,7 @@ fn collect(home: &Home, settings: &Settings, images: usize, containers: &[usize;
             ["Supports d_type", "true"],
             ["Using metacopy", "false"],
             ["Native Overlay Diff", "true"],
-            ["userxattr", "false"],
+            ["userxattr", rootless::is_inside().to_string()],
         ],
         "Plugins": {
             "Volume": ["local"],

@@ -30,12 +30,14 @@ use crate::engine::{Engine, Programs};
 use crate::error::{Context as _, Error, Result};
 use crate::home::Home;
 use crate::progress::Event;
+use crate::rootless;
 use crate::settings::Settings;
 use crate::store::{Store, User};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use progress::{How, Progress};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -71,13 +73,15 @@ struct Cli<C: Subcommand> {
 /// Which engine it is about.
 #[derive(Debug, Args)]
 struct Place {
-    /// Where images, containers and volumes are kept [default: $RRUNCTL_ROOT or /var/lib/rrunctl]
+    /// Where images, containers and volumes are kept [default: $RRUNCTL_ROOT or /var/lib/rrunctl; for users other than
+    /// root ~/.local/share/rrunctl]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     root: Option<PathBuf>,
-    /// Where what a reboot may take is [default: /run/rrunctl, another one for each other --root]
+    /// Where what a reboot may take is [default: /run/rrunctl or $XDG_RUNTIME_DIR/rrunctl, another one for each other
+    /// --root]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     run: Option<PathBuf>,
-    /// Settings, written as docker's daemon.json [default: /etc/rrunctl/daemon.json]
+    /// Settings, written as docker's daemon.json [default: /etc/rrunctl/daemon.json or ~/.config/rrunctl/daemon.json]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     config: Option<PathBuf>,
     /// What runs containers [default: $RRUNCTL_RUNTIME, or rrun beside rrunctl or in $PATH]
@@ -184,6 +188,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let at = At {
         place,
+        of_user: !geteuid().is_root(),
         home: OnceCell::new(),
         engine: OnceCell::new(),
         gone: Cell::new(false),
@@ -281,6 +286,8 @@ fn usage(e: &clap::Error) -> ExitCode {
 #[derive(Debug)]
 struct At {
     place: Place,
+    /// Somebody else than root has started it.
+    of_user: bool,
     home: OnceCell<Home>,
     engine: OnceCell<Engine>,
     /// Nobody reads standard output any more.
@@ -296,25 +303,36 @@ impl At {
         if let Some(home) = self.home.get() {
             return Ok(home);
         }
-        let root = match (&self.place.root, std::env::var_os("RRUNCTL_ROOT")) {
-            (Some(root), _) => root.clone(),
-            (None, Some(root)) if !root.is_empty() => root.into(),
-            _ => ROOT.into(),
+        let given = match (&self.place.root, std::env::var_os("RRUNCTL_ROOT")) {
+            (Some(root), _) => Some(root.clone()),
+            (None, Some(root)) if !root.is_empty() => Some(root.into()),
+            _ => None,
+        };
+        // Who gives both needs no home.
+        let [default_root, default_run] = match (&given, &self.place.run) {
+            (Some(root), Some(run)) => [root.clone(), run.clone()],
+            _ if !self.of_user => [ROOT.into(), RUN.into()],
+            _ => rootless::places().map(|[root, run, _]| [root, run])?,
         };
         // Another engine's containers are not this one's, and what is left of them is no rubbish.
-        let run = match &self.place.run {
-            Some(run) => run.clone(),
-            None if root == Path::new(ROOT) => RUN.into(),
-            None => {
-                let root = std::path::absolute(&root).context(|| root.display().to_string())?;
+        let run = match (&self.place.run, &given) {
+            (Some(run), _) => run.clone(),
+            (None, Some(root)) if *root != default_root => {
+                let root = std::path::absolute(root).context(|| root.display().to_string())?;
                 let name = Digest::of(root.as_os_str().as_encoded_bytes()).hex();
-                format!("{RUN}-{}", &name[..12]).into()
+                format!("{}-{}", default_run.display(), &name[..12]).into()
             }
+            _ => default_run,
         };
-        let home = Home::open(&root, &run).map_err(|e| match e.errno() {
-            Some(Errno::ACCESS | Errno::PERM) => {
-                e.remedy("run it as root, or with --root and --run of your own")
+        let root = given.unwrap_or(default_root);
+        if self.of_user {
+            let run = std::path::absolute(&run).context(|| run.display().to_string())?;
+            for warning in rootless::enter(&run)? {
+                self.warn(warning);
             }
+        }
+        let home = Home::open(&root, &run).map_err(|e| match e.errno() {
+            Some(Errno::ACCESS | Errno::PERM) => e.remedy("give --root and --run of your own"),
             _ => e,
         })?;
         Ok(self.home.get_or_init(|| home))
@@ -345,8 +363,9 @@ impl At {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut command =
             vec![text(&own), "--root".into(), text(home.root()), "--run".into(), text(home.run())];
-        if let Some(config) = &self.place.config {
-            let config = std::path::absolute(config).context(|| config.display().to_string())?;
+        let config = self.config();
+        if self.place.config.is_some() || self.of_user && config.exists() {
+            let config = std::path::absolute(&config).context(|| config.display().to_string())?;
             command.extend(["--config".to_owned(), text(&config)]);
         }
         if let Some(runtime) = &given {
@@ -362,9 +381,15 @@ impl At {
         Store::open(self.home()?)
     }
 
+    /// Where the settings are.
+    fn config(&self) -> PathBuf {
+        let of_user = || rootless::places().ok().filter(|_| self.of_user).map(|[.., path]| path);
+        self.place.config.clone().or_else(of_user).unwrap_or_else(|| CONFIG.into())
+    }
+
     fn settings(&self) -> Result<Settings> {
-        let path = self.place.config.as_deref().unwrap_or_else(|| Path::new(CONFIG));
-        let settings = match Settings::read(path)? {
+        let path = self.config();
+        let settings = match Settings::read(&path)? {
             Some(settings) => settings,
             None if self.place.config.is_some() => {
                 return Err(Error::not_found(format!("read {}: no such file or directory", path.display())));

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::capability;
+use crate::rootless;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,8 @@ pub struct Host {
     pub recursive_read_only: bool,
     /// Whether this is a user namespace, where some sysctls and devices are out of reach.
     pub user_namespace: bool,
+    /// There, whether the user's systemd can make cgroups for containers (cgroup v2).
+    pub user_systemd: bool,
     /// Which of [`SYSCTLS`] there are.
     pub sysctls: Vec<&'static str>,
     /// Directories that tell how hot a processor runs, and so what others compute (GHSA-6fw5-f8r9-fgfm).
@@ -93,11 +96,15 @@ impl Host {
         let mounts = Cgroups::read(&text("/proc/self/mountinfo"));
         let sysctl = |name: &str| Path::new("/proc/sys").join(name.replace('.', "/"));
         let kernel = version(&uname.release().to_string_lossy());
+        let unified = mounts.unified();
+        let user_namespace = rootless::is_inside();
         Self {
+            user_systemd: user_namespace && unified && rootless::has_systemd(),
+            user_namespace,
+            unified,
             hostname: uname.nodename().to_string_lossy().into_owned(),
             kernel,
             capabilities,
-            unified: mounts.unified(),
             limits: mounts.limits(),
             processors: processors(&text("/sys/devices/system/cpu/online")).len().try_into().unwrap_or(1),
             cpus: mounts.cpuset("cpus"),
@@ -108,7 +115,6 @@ impl Host {
                 .lines()
                 .any(|line| line.starts_with("docker-default ")),
             recursive_read_only: kernel >= (5, 12),
-            user_namespace: !text("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]),
             sysctls: SYSCTLS.iter().map(|(name, _)| *name).filter(|name| sysctl(name).exists()).collect(),
             thermal_throttle: processors(&text("/sys/devices/system/cpu/possible"))
                 .into_iter()

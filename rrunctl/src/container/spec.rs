@@ -163,8 +163,15 @@ pub fn masked_paths(on: &Host) -> Vec<String> {
     MASKED_PATHS.iter().map(|path| (*path).to_owned()).chain(on.thermal_throttle.iter().cloned()).collect()
 }
 
-/// The cgroup of a container below `--cgroup-parent`, or below the engine's.
-pub fn cgroups_path(parent: &str, id: &str) -> String {
+/// The cgroup of a container below `--cgroup-parent`, or below the engine's; none for an ordinary user's, who has no
+/// say in the hierarchy: it stays in its caller's, or is in a scope that the user's systemd makes.
+pub fn cgroups_path(parent: &str, id: &str, on: &Host) -> String {
+    if on.user_namespace {
+        return match on.user_systemd && !parent.is_empty() {
+            true => format!("{parent}:rrunctl:{id}"),
+            false => String::new(),
+        };
+    }
     // `..` would lead out of the hierarchy's mount.
     mount::clean(&format!("{}/{id}", if parent.is_empty() { "/rrunctl" } else { parent }))
 }
@@ -282,6 +289,20 @@ fn mounts(of: &Input<'_>, security: &Security) -> Result<(Vec<Value>, Option<&'s
             !below_dev && !taken.contains(&at)
         })
         .collect();
+    if of.on.user_namespace {
+        // The kernel mounts these only for who has a namespace of the user's that they show.
+        let shown = [("/sys", of.network.is_none()), ("/proc", of.host.pid_mode == "host")];
+        for mount in &mut mounts {
+            let at = place(mount);
+            if shown.contains(&(at.as_str(), true)) {
+                mount["type"] = "bind".into();
+                mount["source"] = at.into();
+                if let Some(options) = mount["options"].as_array_mut() {
+                    options.insert(0, "rbind".into());
+                }
+            }
+        }
+    }
     if let Some(init) = of.init.filter(|_| runs_init(of)) {
         mounts.push(json!({"destination": INIT, "type": "bind", "source": init, "options": ["bind", "ro"]}));
     }
@@ -406,7 +427,9 @@ fn linux(
         linux.insert("sysctl".to_owned(), json!(sysctls));
     }
     linux.insert("resources".to_owned(), resources(of)?);
-    linux.insert("cgroupsPath".to_owned(), of.cgroups_path.into());
+    if !of.cgroups_path.is_empty() {
+        linux.insert("cgroupsPath".to_owned(), of.cgroups_path.into());
+    }
     linux.insert("namespaces".to_owned(), namespaces(of).into());
     let mut devices = of.looked_up.every.clone();
     devices.extend(of.looked_up.devices.iter().map(|(device, _)| device.clone()));

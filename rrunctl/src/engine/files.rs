@@ -209,7 +209,8 @@ impl Engine {
         let mut config = to_image(&container.record.config)?;
         image::changes(&mut config, &request.changes)?;
         let state = self.state(&container)?;
-        let freeze = request.pause && state.running && !state.paused && !state.restarting;
+        let freeze =
+            request.pause && self.has_cgroups() && state.running && !state.paused && !state.restarting;
         let _lock = self.containers.lock(id)?;
         let frozen = freeze.then(|| Frozen::new(self, id)).transpose()?;
         let (base, _) = self.layers_of(&container)?;

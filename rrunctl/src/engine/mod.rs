@@ -44,6 +44,7 @@ use crate::container::record::Containers;
 use crate::error::Result;
 use crate::home::Home;
 use crate::network::{self, Networks};
+use crate::rootless;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::volume::Volumes;
@@ -117,9 +118,17 @@ impl Engine {
         self.run_dir(id).join("netns")
     }
 
+    /// Whether containers have cgroups of their own, which an ordinary user's have from the user's systemd alone.
+    fn has_cgroups(&self) -> bool {
+        !rootless::is_inside() || self.host().user_systemd
+    }
+
     /// rrun and where it keeps its state.
     fn runtime(&self) -> Vec<String> {
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-        vec![text(&self.programs.runtime), "--root".to_owned(), text(&self.home.run().join("rrun"))]
+        let root = ["--root".to_owned(), text(&self.home.run().join("rrun"))];
+        let systemd =
+            (rootless::is_inside() && self.host().user_systemd).then(|| "--systemd-cgroup".to_owned());
+        [text(&self.programs.runtime)].into_iter().chain(root).chain(systemd).collect()
     }
 }

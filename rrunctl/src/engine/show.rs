@@ -14,6 +14,7 @@ use crate::monitor::{self, Found, Phase};
 use crate::store::User;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
@@ -298,7 +299,10 @@ impl Engine {
         let text = self.runtime_output(&["ps", "--format", "json", id])?;
         let pids: Option<Vec<i64>> =
             serde_json::from_slice(&text).map_err(|e| Error::system(e.to_string()).context("rrun ps"))?;
-        let pids = pids.unwrap_or_default();
+        let pids = match self.has_cgroups() {
+            true => pids.unwrap_or_default(),
+            false => in_pid_namespace_of(state.pid),
+        };
         // A process of somebody else could pass for one of these.
         let words: Vec<&str> = arguments.iter().flat_map(|text| text.split([',', ' '])).collect();
         for (title, word) in
@@ -359,4 +363,13 @@ pub(super) fn said(stderr: &[u8]) -> String {
     let last =
         text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("rrun failed without a word");
     serde_json::from_str::<Line>(last).map_or_else(|_| last.to_owned(), |line| line.msg)
+}
+
+/// The processes of a container that no cgroup has to itself; not those in a PID namespace of their own within it.
+fn in_pid_namespace_of(pid: i64) -> Vec<i64> {
+    let namespace = |pid: i64| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(pid) else { return Vec::new() };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| namespace(*pid).as_ref() == Some(&own)).collect()
 }

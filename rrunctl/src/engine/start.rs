@@ -156,7 +156,7 @@ impl Engine {
             ipc: namespaces.ipc.as_deref(),
             pid: namespaces.pid.as_deref(),
             shm: namespaces.shm.as_deref(),
-            cgroups_path: &spec::cgroups_path(&container.host.resources.cgroup_parent, &id),
+            cgroups_path: &spec::cgroups_path(&container.host.resources.cgroup_parent, &id, on),
             links: &connected.links,
             init: Some(self.programs.monitor.as_path()),
             looked_up: &LookedUp::of(&container.host, on)?,
@@ -485,7 +485,7 @@ fn port(held: network::Held) -> Result<(monitor::Port, std::os::fd::OwnedFd)> {
         rustix::net::sockopt::set_socket_reuseaddr(&held.fd, true).context(|| "setsockopt SO_REUSEADDR")?;
     }
     let protocol = held.port.protocol.to_string();
-    Ok((monitor::Port { protocol, to: held.proxy.then_some(held.target) }, held.fd))
+    Ok((monitor::Port { protocol, to: held.proxy.then_some(held.target), netns: held.netns }, held.fd))
 }
 
 /// The log of a container; sizes that are not valid were refused when it was made.

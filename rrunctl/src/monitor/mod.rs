@@ -160,6 +160,9 @@ pub struct Port {
     pub protocol: String,
     /// Where to connections go that reach the socket, because no rule of the firewall took them; tcp only.
     pub to: Option<SocketAddr>,
+    /// The network namespace in which that address is one, where it is not this process's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
 }
 
 /// Now, as Docker writes it: RFC 3339 with nanoseconds and no zeros at their end.

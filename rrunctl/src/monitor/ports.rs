@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::Port;
+use crate::error::Result;
+use crate::network::Netns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl, socket_error};
@@ -15,6 +17,7 @@ use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How many connections are passed on at once, where there are descriptors for so many.
@@ -35,6 +38,8 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     sockets: Vec<(OwnedFd, Option<SocketAddr>)>,
+    /// From where the container is reached, if not from here.
+    netns: Option<PathBuf>,
     connections: Vec<Connection>,
     most: usize,
     /// The last accept(2) failed for want of something, and would again and again.
@@ -44,6 +49,7 @@ pub(super) struct Ports {
 impl Ports {
     /// Holds `sockets`, which are for `ports`.
     pub fn new(sockets: Vec<OwnedFd>, ports: &[Port]) -> Self {
+        let netns = ports.iter().find_map(|port| port.netns.clone());
         let to = |n: usize| ports.get(n).filter(|port| port.protocol == "tcp").and_then(|port| port.to);
         let sockets = sockets.into_iter().enumerate().map(|(n, socket)| {
             let _ = rustix::io::ioctl_fionbio(&socket, true);
@@ -54,7 +60,7 @@ impl Ports {
         let sockets: Vec<_> = sockets.collect();
         let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
         let most = (descriptors.saturating_sub(OTHERS + sockets.len()) / 2).clamp(8, MOST);
-        Self { sockets, most, ..Self::default() }
+        Self { sockets, netns, most, ..Self::default() }
     }
 
     /// What to wait for.
@@ -92,7 +98,7 @@ impl Ports {
                     Ok(client) => {
                         let from = from(&client);
                         if let Some(place) = place(&mut self.connections, self.most, from) {
-                            place.extend(Connection::open(client, from, to).ok());
+                            place.extend(Connection::open(client, from, to, self.netns.as_deref()).ok());
                         }
                     }
                     Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -234,10 +240,12 @@ impl Flow {
 }
 
 impl Connection {
-    fn open(client: OwnedFd, from: From, to: SocketAddr) -> Result<Self, Errno> {
+    fn open(client: OwnedFd, from: From, to: SocketAddr, netns: Option<&Path>) -> Result<Self> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let server = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        // A socket is of the network namespace in which it is made.
+        let socket = || Ok(socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?);
+        let server = netns.map_or_else(socket, |netns| Netns::open(netns)?.enter(socket))?;
         for socket in [&client, &server] {
             // Who has gone without a word would have its place for ever.
             set_socket_keepalive(socket, true)?;
@@ -247,7 +255,7 @@ impl Connection {
         let connected = match connect(&server, &to) {
             Ok(()) => true,
             Err(Errno::INPROGRESS) => false,
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.into()),
         };
         Ok(Self { client, server, from, connected, flows: Default::default(), moved: Instant::now() })
     }
@@ -308,7 +316,7 @@ mod tests {
     }
 
     fn tcp(to: SocketAddr) -> Port {
-        Port { protocol: "tcp".to_owned(), to: Some(to) }
+        Port { protocol: "tcp".to_owned(), to: Some(to), netns: None }
     }
 
     #[test]
@@ -493,7 +501,7 @@ mod tests {
     fn sockets_that_are_not_passed_on_are_held_and_nothing_more() {
         let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let address = udp.local_addr().expect("an address");
-        let port = Port { protocol: "udp".to_owned(), to: Some(address) };
+        let port = Port { protocol: "udp".to_owned(), to: Some(address), netns: None };
         let ports = Ports::new(vec![udp.into()], &[port]);
         let mut fds = Vec::new();
         ports.poll(&mut fds);

@@ -23,6 +23,13 @@ use std::path::{Path, PathBuf};
 /// What every overlay has, whatever the kernel's defaults: a walk of `upper` is then all that the container changed.
 const OPTIONS: [&str; 4] = ["redirect_dir=off", "metacopy=off", "index=off", "xino=auto"];
 
+fn options(root: &Root) -> impl Iterator<Item = &str> {
+    let user = crate::rootless::is_inside();
+    // There are no redirections with `userxattr`, and the kernel takes `off` for a wish to follow some.
+    let fixed = OPTIONS.into_iter().filter(move |option| !user || *option != "redirect_dir=off");
+    fixed.chain(user.then_some("userxattr")).chain(root.options.iter().map(String::as_str))
+}
+
 /// The way back into the mount namespace of the host.
 #[derive(Debug)]
 pub(super) struct HostMounts(OwnedFd);
@@ -170,7 +177,7 @@ fn by_fsopen(
     }
     set("upperdir", &path(&root.upper, upper))?;
     set("workdir", &path(&root.work, work))?;
-    for option in OPTIONS.into_iter().chain(root.options.iter().map(String::as_str)) {
+    for option in options(root) {
         match option.split_once('=') {
             Some((key, value)) => set(key, value)?,
             None => fsconfig_set_flag(overlay.as_fd(), option)?,
@@ -188,7 +195,7 @@ fn by_mount(root: &Root, lower: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> 
     let lower: Vec<_> = lower.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
     let mut options =
         format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.as_raw_fd(), work.as_raw_fd());
-    for option in OPTIONS.into_iter().chain(root.options.iter().map(String::as_str)) {
+    for option in self::options(root) {
         options.push(',');
         options.push_str(option);
     }

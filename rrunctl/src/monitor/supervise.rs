@@ -126,7 +126,7 @@ pub fn supervise(path: &Path) -> Result<()> {
     sys::close_foreign().context(|| "close_range")?;
     let spawner =
         rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context(|| "dup standard input")?;
-    if sys::fork().context(|| "fork")? {
+    if sys::fork().context(|| "fork")?.is_some() {
         return Ok(());
     }
     // The connection is to end when its end here is closed.

@@ -4,10 +4,10 @@
 
 use super::conntrack;
 use super::definition::Network;
-use super::firewall::{Firewall, Forward, Mode, Protocol};
+use super::firewall::{Forward, Mode, Protocol};
 use super::leases::{Lease, Leases, State};
 use super::netlink::Socket;
-use super::netns::Netns;
+use super::netns::{HostNetwork, Netns};
 use super::ports::{self, Held, Mapped, PublishedPort, Refused};
 use super::route::{self, Veth};
 use super::{Networks, families, is_own, sysctl};
@@ -140,7 +140,7 @@ impl Networks {
                 )));
             }
             let _firewall = self.keep_firewall()?;
-            take_down(&network, &lease, Link::Removed)?;
+            take_down(&self.host, &network, &lease, Link::Removed)?;
             before.set(asked.container, State::Kept)?;
         }
         let bridge = self.bring_up(&mut network)?;
@@ -150,10 +150,10 @@ impl Networks {
         // Whoever makes the tables anew has the port from the lease, or comes before both.
         let _firewall = self.keep_firewall()?;
         leases.put(asked.container, &lease)?;
-        let made = connect(&network, &lease, &bridge, &netns, &mut inside)
+        let made = connect(&self.host, &network, &lease, &bridge, &netns, &mut inside)
             .and_then(|made| leases.set(asked.container, State::Up).map(|()| made));
         let (interface, warnings) = made.inspect_err(|_| {
-            if take_down(&network, &lease, Link::Removed).is_ok() {
+            if take_down(&self.host, &network, &lease, Link::Removed).is_ok() {
                 let _ = leases.set(asked.container, State::Kept);
             }
         })?;
@@ -260,14 +260,14 @@ impl Networks {
             failed = failed.and(left);
         }
         let _lock = self.lock_firewall()?;
-        let mut firewall = Firewall::open()?;
+        let mut firewall = self.host.firewall()?;
         for family in [super::Family::V4, super::Family::V6] {
             if firewall.stands(family)? {
                 self.rebuild(&mut firewall, family, None)?;
             }
         }
         let mut warnings = Vec::new();
-        let mut route = Socket::route()?;
+        let mut route = self.host.route()?;
         for network in networks.iter().filter(|network| network.is_bridge()) {
             if route.link(&network.link())?.is_some_and(|link| is_own(network, &link)) {
                 for family in families(network) {
@@ -297,7 +297,7 @@ impl Networks {
             let stands = leases.entry(&id).is_some_and(|entry| entry.state != State::Kept);
             let left = match leases.get(&id) {
                 _ if !stands => Ok(()),
-                Ok(Some(lease)) => take_down(network, &lease, link),
+                Ok(Some(lease)) => take_down(&self.host, network, &lease, link),
                 left => left.map(|_| ()),
             };
             let left =
@@ -337,7 +337,7 @@ impl Networks {
     fn remove_strays(&self, network: &Network) -> Result<()> {
         let _members = self.lock_members(network)?;
         let leases = self.leases(network)?.active()?;
-        let mut route = Socket::route()?;
+        let mut route = self.host.route()?;
         let bridge = route.link(&network.link())?;
         let Some(bridge) = bridge.filter(|link| is_own(network, link)) else { return Ok(()) };
         for link in route.links(None)?.iter().filter(|link| link.master == Some(bridge.index)) {
@@ -440,12 +440,22 @@ impl Networks {
         let (mut mapped, mut all) = (Vec::new(), Vec::new());
         let random = ports::random_range();
         for port in asked.ports {
+            if self.host.is_elsewhere() && port.protocol == Protocol::Udp {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!(
+                        "port {}/udp: ports of an ordinary user are published for TCP only",
+                        port.container_port
+                    ),
+                ));
+            }
             let of = |host_ip: IpAddr, host_port| Mapped {
                 host_ip,
                 host_port,
                 container_port: port.container_port,
                 protocol: port.protocol,
-                proxied: host_ip.is_ipv6() && (ip6.is_none() || host_ip.is_loopback()),
+                proxied: self.host.is_elsewhere()
+                    || host_ip.is_ipv6() && (ip6.is_none() || host_ip.is_loopback()),
             };
             if network.bridge().mode == Mode::Routed {
                 mapped.push(of(Ipv4Addr::UNSPECIFIED.into(), 0));
@@ -462,7 +472,9 @@ impl Networks {
                     _ => ip.into(),
                 };
                 let target = SocketAddr::new(target, port.container_port);
-                all.push(Held { fd, port: mapping, target, proxy: host_ip.is_ipv6() });
+                let proxy = host_ip.is_ipv6() || self.host.is_elsewhere();
+                let netns = self.host.is_elsewhere().then(|| asked.netns.to_owned());
+                all.push(Held { fd, port: mapping, target, proxy, netns });
             }
         }
         Ok((mapped, all))
@@ -489,14 +501,15 @@ fn stands(lease: &Lease, inside: &mut Socket) -> Result<bool> {
 
 /// Makes in the kernel what the lease says; the name of the interface, and what the user should know.
 fn connect(
+    host: &HostNetwork,
     network: &Network,
     lease: &Lease,
     bridge: &route::Link,
     netns: &Netns,
     inside: &mut Socket,
 ) -> Result<(String, Vec<String>)> {
-    let mut route = Socket::route()?;
-    let mut firewall = Firewall::open()?;
+    let mut route = host.route()?;
+    let mut firewall = host.firewall()?;
     let forwards: Vec<Forward> = forwards(network, lease).collect();
     firewall.add(&forwards).map_err(|e| match (e.kind(), forwards.first()) {
         (Kind::Conflict, Some(first)) => {
@@ -565,10 +578,10 @@ enum Link {
 }
 
 /// Removes from the kernel what the lease says, whatever of it is there.
-fn take_down(network: &Network, lease: &Lease, link: Link) -> Result<()> {
+fn take_down(host: &HostNetwork, network: &Network, lease: &Lease, link: Link) -> Result<()> {
     let forwards: Vec<Forward> = forwards(network, lease).collect();
-    let taken = if forwards.is_empty() { Ok(()) } else { Firewall::open()?.take_back(&forwards) };
-    let mut route = Socket::route()?;
+    let taken = if forwards.is_empty() { Ok(()) } else { host.firewall()?.take_back(&forwards) };
+    let mut route = host.route()?;
     let removed = match link {
         Link::Removed => route.remove_link(&lease.veth),
         // A kernel that cannot cut it off can remove it.

@@ -4,7 +4,8 @@
 //! (a bridge, veths, elements of [`firewall`]'s sets) follows from them, is made when it is missing, and can be removed
 //! by whoever reads them. So there is no process that keeps anything, and a kill at any instant leaves nothing unknown.
 //!
-//! Everything is done in the network namespace of the calling thread.
+//! Everything is done in the network namespace of the calling thread, or, of an ordinary user's engine, in that of
+//! [`crate::rootless`]; but published ports are taken in that of the calling thread.
 //!
 //! Three locks, always taken in this order: `networks/.lock` (names and subnets), `networks/ID.lock` (who is in a
 //! network), `networks/.firewall` (the tables as a whole).
@@ -31,16 +32,18 @@ pub use definition::{
 };
 pub use endpoint::{Address, Attachment, Endpoint, EndpointSettings};
 pub use firewall::{Mode, Protocol};
-pub use netns::{Netns, make_netns, remove_netns};
+pub use netns::{Netns, make_netns, remove_netns, set_loopback_up};
 pub use ports::{Held, Mapped, PublishedPort};
 pub use subnet::{Pool, Subnet};
 
 use crate::error::{Context as _, Error, Result};
 use crate::home::{self, Home, Lock};
+use crate::rootless;
 use crate::settings::Settings;
 use firewall::{Firewall, Forward};
 use leases::Leases;
 use netlink::Socket;
+use netns::HostNetwork;
 use nft::Family;
 use std::collections::BTreeMap;
 use std::fs;
@@ -108,6 +111,7 @@ impl Config {
 pub struct Networks {
     dir: PathBuf,
     config: Config,
+    host: HostNetwork,
 }
 
 impl Networks {
@@ -116,7 +120,8 @@ impl Networks {
     /// # Errors
     /// Those of the files.
     pub fn open(home: &Home, config: Config) -> Result<Self> {
-        let networks = Self { dir: home.kept("networks"), config };
+        let host = HostNetwork(rootless::netns(home.run())?);
+        let networks = Self { dir: home.kept("networks"), config, host };
         let marker = networks.dir.join(".predefined");
         if !marker.exists() {
             let _lock = networks.lock()?;
@@ -158,7 +163,7 @@ impl Networks {
                 return Err(Error::conflict("Pool overlaps with other one on this address space"));
             }
         }
-        let mut route = Socket::route()?;
+        let mut route = self.host.route()?;
         let taken = [ours, self.host_subnets(&mut route, None)?].concat();
         for v4 in [true, false] {
             let given = config.iter().any(|one| one.subnet.contains(':') != v4);
@@ -387,7 +392,7 @@ impl Networks {
             let config = IpamConfig { gateway: gateway.to_string(), ..IpamConfig::default() };
             return Ok(vec![definition::with_gateway(&subnet, config)]);
         }
-        let mut taken = self.host_subnets(&mut Socket::route()?, None)?;
+        let mut taken = self.host_subnets(&mut self.host.route()?, None)?;
         for other in self.list()?.iter().filter(|other| !other.is_predefined()) {
             taken.extend(other.ranges().map(|range| range.subnet));
         }
@@ -397,8 +402,8 @@ impl Networks {
 
     /// Makes what is missing of the bridge and of the tables; returns the link.
     fn bring_up(&self, network: &mut Network) -> Result<route::Link> {
-        let mut route = Socket::route()?;
-        let mut firewall = Firewall::open()?;
+        let mut route = self.host.route()?;
+        let mut firewall = self.host.firewall()?;
         let present = route.link(&network.link())?;
         if let Some(link) = present.as_ref().filter(|link| !is_own(network, link)) {
             return Err(Error::conflict(format!(
@@ -426,7 +431,7 @@ impl Networks {
             }
             firewall.add_bridge(*family, &network.bridge())?;
         }
-        forward()?;
+        self.host.enter(forward)?;
         let link = match route.link(&network.link())? {
             Some(link) => link,
             None => {
@@ -449,12 +454,15 @@ impl Networks {
 
     /// The settings of a bridge, also of one that a kill left half made.
     fn check_bridge(&self, route: &mut Socket, network: &Network, link: route::Link) -> Result<route::Link> {
-        sysctl(&format!("ipv4/conf/{}/route_localnet", link.name), "1")?;
-        if network.enable_ipv6 {
-            sysctl(&format!("ipv6/conf/{}/disable_ipv6", link.name), "0")?;
-            sysctl(&format!("ipv6/conf/{}/accept_ra", link.name), "0")?;
-            forward6()?;
-        }
+        self.host.enter(|| {
+            sysctl(&format!("ipv4/conf/{}/route_localnet", link.name), "1")?;
+            if network.enable_ipv6 {
+                sysctl(&format!("ipv6/conf/{}/disable_ipv6", link.name), "0")?;
+                sysctl(&format!("ipv6/conf/{}/accept_ra", link.name), "0")?;
+                forward6()?;
+            }
+            Ok(())
+        })?;
         for range in network.ranges() {
             route.add_address(link.index, range.gateway, range.subnet.prefix())?;
         }
@@ -484,8 +492,8 @@ impl Networks {
     }
 
     fn take_bridge_down(&self, network: &Network) -> Result<()> {
-        let mut route = Socket::route()?;
-        let mut firewall = Firewall::open()?;
+        let mut route = self.host.route()?;
+        let mut firewall = self.host.firewall()?;
         let _lock = self.lock_firewall()?;
         // The link first: while it is there, others take it that the table has what it needs.
         if route.link(&network.link())?.is_some_and(|link| is_own(network, &link)) {

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::firewall::Firewall;
 use super::netlink::Socket;
 use crate::error::{Context as _, Error, Result};
 use rustix::fs::{Mode, OFlags};
@@ -32,7 +33,7 @@ pub fn make_netns(path: &Path) -> Result<()> {
     let made = on_thread(|| {
         #[expect(deprecated, reason = "CLONE_NEWNET alone touches no memory and no file descriptors")]
         rustix::thread::unshare(UnshareFlags::NEWNET).context(|| "unshare network namespace")?;
-        Socket::route()?.set_up(LOOPBACK)?;
+        set_loopback_up()?;
         // What a network without IPv6 gives a container shall have no link-local address either; `lo` is there already and
         // keeps ::1. A kernel without IPv6 has no such file.
         let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
@@ -43,6 +44,14 @@ pub fn make_netns(path: &Path) -> Result<()> {
         let _ = fs::remove_file(path);
     }
     made
+}
+
+/// Sets the loopback of this network namespace up.
+///
+/// # Errors
+/// Those of rtnetlink(7).
+pub fn set_loopback_up() -> Result<()> {
+    Socket::route()?.set_up(LOOPBACK)
 }
 
 /// Removes what [`make_netns`] made; the namespace itself goes with its last process. What is gone is no error.
@@ -96,6 +105,44 @@ impl Netns {
                 .context(|| "setns network namespace")?;
             work()
         })
+    }
+}
+
+/// Where links and tables are: in this network namespace, or in another.
+#[derive(Debug)]
+pub(super) struct HostNetwork(pub(super) Option<Netns>);
+
+impl HostNetwork {
+    /// Does something there.
+    ///
+    /// # Errors
+    /// Those of [`Netns::enter`].
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match &self.0 {
+            Some(netns) => netns.enter(work),
+            None => work(),
+        }
+    }
+
+    /// Its links.
+    ///
+    /// # Errors
+    /// Those of socket(2).
+    pub fn route(&self) -> Result<Socket> {
+        self.enter(Socket::route)
+    }
+
+    /// Its tables.
+    ///
+    /// # Errors
+    /// Those of socket(2).
+    pub fn firewall(&self) -> Result<Firewall> {
+        self.enter(Firewall::open)
+    }
+
+    /// Whether it is another one, so that what comes to the host's ports does not come by it.
+    pub fn is_elsewhere(&self) -> bool {
+        self.0.is_some()
     }
 }
 

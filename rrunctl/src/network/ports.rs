@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 /// A port as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +94,8 @@ pub struct Held {
     pub target: SocketAddr,
     /// Whether anything can arrive at it: nf_tables cannot translate `[::1]`.
     pub proxy: bool,
+    /// The network namespace from which the container is reached, where it is not that of the calling thread.
+    pub netns: Option<PathBuf>,
 }
 
 /// Why a port cannot be had.

@@ -251,7 +251,7 @@ fn settle(tree: &Path, lower: &[File], unpacked: &Unpacked) -> Result<()> {
 
 fn is_opaque(tree: &Path) -> Result<bool> {
     let mut value = [0_u8; 2];
-    match rustix::fs::getxattr(tree, "trusted.overlay.opaque", &mut value) {
+    match rustix::fs::getxattr(tree, archive::opaque_xattr(), &mut value) {
         Ok(length) => Ok(value[..length] == *b"y"),
         Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(false),
         Err(e) => Err(Error::from(e).context(format!("getxattr {}", tree.display()))),

@@ -226,7 +226,7 @@ fn attributes(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     for name in names.split_inclusive(|byte| *byte == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
         // overlayfs's own are of its layers.
-        if name.to_bytes().starts_with(b"trusted.overlay.") {
+        if [&b"trusted.overlay."[..], b"user.overlay."].iter().any(|own| name.to_bytes().starts_with(own)) {
             continue;
         }
         let length = fgetxattr(from, name, &mut value)?;

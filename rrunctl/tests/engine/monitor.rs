@@ -723,7 +723,7 @@ fn a_port_is_held_and_what_reaches_it_is_passed_to_the_container() {
     let free = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address");
     let mut container =
         Container::new(&format!("echo up; exec nc -l -p {} -e cat", free.port())).with(|settings, _| {
-            settings.ports = vec![Port { protocol: "tcp".to_owned(), to: Some(free) }];
+            settings.ports = vec![Port { protocol: "tcp".to_owned(), to: Some(free), netns: None }];
         });
     let held = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("bind");
     let address = held.local_addr().expect("an address");
@@ -1155,7 +1155,7 @@ fn a_container_whose_monitor_was_killed_is_taken_over_and_its_policy_goes_on() {
     let mut named = Named::new(&upstream.0);
     let settings = &mut named.container.setup.settings;
     settings.restart = Restart { name: Policy::OnFailure, maximum: 5 };
-    settings.ports = vec![Port { protocol: "tcp".to_owned(), to: None }];
+    settings.ports = vec![Port { protocol: "tcp".to_owned(), to: None, netns: None }];
     // The kernel takes no such work directory a second time as it is.
     settings.root.as_mut().expect("a root").options = vec!["volatile".to_owned()];
     named.container.config["process"]["args"] = json!([
