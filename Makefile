@@ -23,7 +23,7 @@ ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
-.PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine test-engine-kill test-engine-side \
+.PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine test-engine-vm test-engine-kill test-engine-side \
         test-attacks-vm test-sweeps-vm \
         test-cri-vm conformance conformance-vm bench bench-vm bench-engine test-kill test-faults test-concurrency test-soak fuzz packages lint unsafe \
         install install-engine uninstall clean
@@ -62,7 +62,7 @@ test-host:
 	  $(MAKE) test-engine && $(MAKE) test-attacks && $(MAKE) test-kill test-faults SWEEP_SAMPLE=40
 
 test-guest:
-	$(MAKE) test-vm && $(MAKE) test-cri-vm
+	$(MAKE) test-vm && $(MAKE) test-cri-vm && $(MAKE) test-engine-vm
 
 # What `make test` has no time for: the sweeps at every call, two commands at once, 20,000 lifecycles, ten minutes of
 # each fuzzer, and the clauses of the specification, the attacks and a part of the sweeps in the guest. Hours.
@@ -125,6 +125,10 @@ test-engine: packages build
 	$(CARGO) test $(ENGINE) --test engine --no-run
 	tests/unchanged $(WITHOUT_PARENTS) tests/second-try \
 	  $(CARGO) test $(ENGINE) --test engine -- --show-output --test-threads=$(TEST_THREADS)
+
+# Its containers again in the guest: cgroup v2 and another kernel, whose overlayfs and mount calls are older.
+test-engine-vm: packages build
+	tests/vm/suite --engine "$(RRUN)" $(T)
 
 # SIGKILL of rrunctl and of monitors in 500 operations; RRUNCTL_SEED=N does those of an earlier run again.
 test-engine-kill: export RUST_BACKTRACE = 0

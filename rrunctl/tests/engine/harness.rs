@@ -11,6 +11,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+/// `rrunctl` or `rrunmon`; in `RRUN_TEST_PROGRAMS` where the tests run without cargo.
+pub fn program(name: &str) -> PathBuf {
+    match (std::env::var_os("RRUN_TEST_PROGRAMS"), name) {
+        (Some(dir), name) => Path::new(&dir).join(name),
+        (None, "rrunctl") => env!("CARGO_BIN_EXE_rrunctl").into(),
+        (None, _) => env!("CARGO_BIN_EXE_rrunmon").into(),
+    }
+}
+
 static ENGINES: AtomicU32 = AtomicU32::new(0);
 
 /// An engine of its own, which goes with all that is in it.
@@ -51,7 +60,7 @@ impl Engine {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rrunctl"));
+        let mut command = Command::new(program("rrunctl"));
         let runtime = std::env::var_os("RRUN").map_or_else(
             || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/rrun"),
             PathBuf::from,

@@ -540,7 +540,7 @@ fn a_reader_who_goes_away_is_no_failure() {
 fn the_root_is_taken_from_the_environment() {
     let engine = Engine::new();
     engine.loads(&zeros("a:1", 1, ago(1)).archive());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rrunctl"));
+    let mut command = Command::new(crate::harness::program("rrunctl"));
     let output = command
         .args(["images", "-q", "--run"])
         .arg(engine.path("run"))

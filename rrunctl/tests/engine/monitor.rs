@@ -104,7 +104,7 @@ impl Container {
             "mounts": mounts,
             "linux": {"namespaces": namespaces, "cgroupsPath": format!("/{id}"), "resources": {}},
         });
-        let monitor = env!("CARGO_BIN_EXE_rrunmon").into();
+        let monitor = crate::harness::program("rrunmon");
         let file = dir.join("containers/monitor.json");
         Self { setup: Setup { monitor, file, settings, ports: Vec::new(), dns: None }, dir, config }
     }

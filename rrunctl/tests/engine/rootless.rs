@@ -2,7 +2,7 @@
 //!
 //! The user is of a mount namespace in which /etc/passwd has one line more: the machine's own files stay as they are.
 
-use crate::harness::{Engine, alone, busybox, text};
+use crate::harness::{Engine, alone, busybox, program, text};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -48,8 +48,7 @@ impl User {
             || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/rrun"),
             PathBuf::from,
         );
-        let programs =
-            [env!("CARGO_BIN_EXE_rrunctl").as_ref(), env!("CARGO_BIN_EXE_rrunmon").as_ref(), &*runtime];
+        let programs = [program("rrunctl"), program("rrunmon"), runtime];
         let copied = Command::new("cp").args(programs).arg(user.path("bin")).status().expect("cp");
         assert!(copied.success());
         user.file("passwd", &format!("root:x:0:0::/root:/bin/sh\nann:x:{UID}:{UID}::/:/bin/sh\n"));

@@ -46,8 +46,11 @@ fn the_tour_in_readme_runs_as_written() {
         // In directories of its own; everything else is as on a user's machine.
         let command = engine.command(&[]);
         let words: Vec<_> = command.get_args().map(|word| word.to_str().expect("UTF-8")).collect();
-        let script =
-            format!("#!/bin/sh\nexec {} {} \"$@\"\n", env!("CARGO_BIN_EXE_rrunctl"), words.join(" "));
+        let script = format!(
+            "#!/bin/sh\nexec {} {} \"$@\"\n",
+            crate::harness::program("rrunctl").display(),
+            words.join(" ")
+        );
         fs::write(bin.join("rrunctl"), script).expect("write");
         fs::set_permissions(bin.join("rrunctl"), fs::Permissions::from_mode(0o755)).expect("chmod");
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("a path"));
