@@ -225,6 +225,7 @@ fn make(run: &Path) -> Result<(Keeper, Vec<String>)> {
         let user = user_namespace(&pid.to_string());
         let text = format!("{} {started} {}\n", pid.as_raw_nonzero(), user.unwrap_or_default());
         home::replace(&run.join(KEEPER), 0o600, text.as_bytes())?;
+        write(&ours, b"go").context(|| "write to the keeper of namespaces")?;
         Ok((Keeper { pid, started }, warning.into_iter().collect()))
     })();
     if made.is_err() {
@@ -258,6 +259,14 @@ fn keep(socket: &OwnedFd, user: Option<&OwnedFd>) -> ! {
     std::process::exit(1)
 }
 
+/// Waits for the word to go on.
+fn wait(socket: &OwnedFd) -> Result<()> {
+    match read(socket, &mut [0; 2]).context(|| "read")? {
+        0 => Err(Error::system("whoever asked for it has died")),
+        _ => Ok(()),
+    }
+}
+
 fn keep_until_killed(socket: &OwnedFd, user: Option<&OwnedFd>) -> Result<()> {
     // A terminal's signals are not for it.
     setsid().context(|| "setsid")?;
@@ -278,10 +287,7 @@ fn keep_until_killed(socket: &OwnedFd, user: Option<&OwnedFd>) -> Result<()> {
         }
     })?;
     write(socket, b"ok").context(|| "write")?;
-    let mut go = [0; 2];
-    if read(socket, &mut go).context(|| "read")? != 2 {
-        return Err(Error::system("whoever asked for it has died"));
-    }
+    wait(socket)?;
     // What is mounted on the host appears; what is mounted here is seen by the monitors, and goes when it is unmounted here.
     for propagation in [MountPropagationFlags::DOWNSTREAM, MountPropagationFlags::SHARED] {
         mount_change("/", propagation | MountPropagationFlags::REC).context(|| "set the propagation of /")?;
@@ -295,6 +301,8 @@ fn keep_until_killed(socket: &OwnedFd, user: Option<&OwnedFd>) -> Result<()> {
     }
     let _ = rustix::thread::set_name(c"rrunctl-keeper");
     write(socket, b"ok").context(|| "write")?;
+    // One that no file names would stay for ever.
+    wait(socket)?;
     // The lock too, which is the parent's.
     sys::close_foreign().context(|| "close_range")?;
     loop {
@@ -362,7 +370,9 @@ fn way_out(run: &Path, pid: Pid) -> Result<Option<String>> {
             let _ = write!(failed, "pasta: {}; ", said.trim().lines().last().unwrap_or("failed"));
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::from(e).context("execute pasta")),
+        Err(e) => {
+            let _ = write!(failed, "pasta: {}; ", Error::from(e));
+        }
     }
     let (ready, writes) = rustix::pipe::pipe().context(|| "pipe")?;
     let mut command = Command::new("slirp4netns");
@@ -380,7 +390,9 @@ fn way_out(run: &Path, pid: Pid) -> Result<Option<String>> {
             failed.push_str("slirp4netns: failed; ");
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::from(e).context("execute slirp4netns")),
+        Err(e) => {
+            let _ = write!(failed, "slirp4netns: {}; ", Error::from(e));
+        }
     }
     Ok(Some(format!(
         "containers reach nobody outside: {failed}install the package passt, or slirp4netns, and end the process {pid}",

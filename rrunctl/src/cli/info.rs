@@ -16,7 +16,7 @@ use rustix::fs::statfs;
 use rustix::system::{sysinfo, uname};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{env, fs, process};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -37,7 +37,7 @@ pub(super) struct Info {
 impl Info {
     pub(super) fn run(self, at: &At) -> Result<()> {
         let template = parsed(self.format.as_deref())?;
-        let info = collect(at.home()?, &at.settings()?, at.store()?.images().list()?.len(), &counts(at)?)?;
+        let info = collect(at, &at.settings()?, at.store()?.images().list()?.len(), &counts(at)?)?;
         match (template, self.format.as_deref()) {
             (Some(template), _) => at.say(template.render(&info)?),
             (None, None | Some("")) => {
@@ -74,7 +74,8 @@ fn counts(at: &At) -> Result<[usize; 3]> {
 }
 
 /// Docker's `/info`, with its keys.
-fn collect(home: &Home, settings: &Settings, images: usize, containers: &[usize; 3]) -> Result<Value> {
+fn collect(at: &At, settings: &Settings, images: usize, containers: &[usize; 3]) -> Result<Value> {
+    let home = at.home()?;
     let [running, paused, stopped] = containers;
     let uname = uname();
     let machine = uname.machine().to_string_lossy().into_owned();
@@ -106,7 +107,7 @@ fn collect(home: &Home, settings: &Settings, images: usize, containers: &[usize;
         let index = json!({"Mirrors": [], "Name": host, "Official": false, "Secure": false});
         indexes.insert(host, index);
     }
-    let runtime = runtime();
+    let runtime = runtime(at);
     let mut security = vec!["name=seccomp,profile=builtin"];
     if fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')) {
         security.insert(0, "name=apparmor");
@@ -351,12 +352,10 @@ struct Runtime {
     commit: String,
 }
 
-/// The `rrun` beside this program, or the first in `PATH`.
-fn runtime() -> Runtime {
-    let beside = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
-    let dirs: Vec<PathBuf> =
-        beside.into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())).collect();
-    let Some(path) = dirs.into_iter().map(|dir| dir.join("rrun")).find(|path| path.is_file()) else {
+/// What runs containers.
+fn runtime(at: &At) -> Runtime {
+    let given = at.given_runtime().ok().flatten();
+    let Some(path) = given.or_else(|| at.beside("rrun").ok()) else {
         return Runtime { path: "rrun".to_owned(), version: "not found".to_owned(), commit: String::new() };
     };
     let said = process::Command::new(&path)
@@ -390,7 +389,7 @@ impl Version {
             other => other,
         };
         let kernel = uname().release().to_string_lossy().into_owned();
-        let runtime = runtime();
+        let runtime = runtime(at);
         let version = json!({
             "Client": {"Version": VERSION, "Os": "linux", "Arch": arch, "Context": "default"},
             "Server": {

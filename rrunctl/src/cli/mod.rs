@@ -189,6 +189,8 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let at = At {
         place,
         of_user: !geteuid().is_root(),
+        // In another mount namespace, which a user's command enters, the kernel would tell less than the whole path.
+        own: std::env::current_exe().unwrap_or_default(),
         home: OnceCell::new(),
         engine: OnceCell::new(),
         gone: Cell::new(false),
@@ -288,6 +290,8 @@ struct At {
     place: Place,
     /// Somebody else than root has started it.
     of_user: bool,
+    /// This program's file.
+    own: PathBuf,
     home: OnceCell<Home>,
     engine: OnceCell<Engine>,
     /// Nobody reads standard output any more.
@@ -344,25 +348,10 @@ impl At {
             return Ok(engine);
         }
         let home = self.home()?;
-        let own = std::env::current_exe().context(|| "readlink /proc/self/exe")?;
-        let beside = |name: &str| {
-            let dirs = std::env::var_os("PATH").unwrap_or_default();
-            let of_path = std::env::split_paths(&dirs).map(|dir| dir.join(name));
-            let mut all = own.parent().map(|dir| dir.join(name)).into_iter().chain(of_path);
-            all.find(|path| path.is_file()).ok_or_else(|| {
-                Error::not_found(format!("{name}: neither beside {} nor in $PATH", own.display()))
-                    .remedy("install it, or give its path")
-            })
-        };
-        let given = match &self.place.oci_runtime {
-            Some(path) => Some(path.clone()),
-            None => std::env::var_os("RRUNCTL_RUNTIME").filter(|path| !path.is_empty()).map(PathBuf::from),
-        };
-        let given = given.map(|path| std::path::absolute(&path).context(|| path.display().to_string()));
-        let given = given.transpose()?;
+        let given = self.given_runtime()?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut command =
-            vec![text(&own), "--root".into(), text(home.root()), "--run".into(), text(home.run())];
+            vec![text(&self.own), "--root".into(), text(home.root()), "--run".into(), text(home.run())];
         let config = self.config();
         if self.place.config.is_some() || self.of_user && config.exists() {
             let config = std::path::absolute(&config).context(|| config.display().to_string())?;
@@ -371,10 +360,30 @@ impl At {
         if let Some(runtime) = &given {
             command.extend(["--oci-runtime".to_owned(), text(runtime)]);
         }
-        let runtime = given.map_or_else(|| beside("rrun"), Ok)?;
-        let programs = Programs { runtime, monitor: beside("rrunmon")?, own: command };
+        let runtime = given.map_or_else(|| self.beside("rrun"), Ok)?;
+        let programs = Programs { runtime, monitor: self.beside("rrunmon")?, own: command };
         let engine = Engine::open(home.clone(), self.settings()?, programs)?;
         Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// A program that comes with this one: beside it, or the first in `$PATH`.
+    fn beside(&self, name: &str) -> Result<PathBuf> {
+        let dirs = std::env::var_os("PATH").unwrap_or_default();
+        let of_path = std::env::split_paths(&dirs).map(|dir| dir.join(name));
+        let mut all = self.own.parent().map(|dir| dir.join(name)).into_iter().chain(of_path);
+        all.find(|path| path.is_file()).ok_or_else(|| {
+            Error::not_found(format!("{name}: neither beside {} nor in $PATH", self.own.display()))
+                .remedy("install it, or give its path")
+        })
+    }
+
+    /// What was given to run containers, instead of rrun.
+    fn given_runtime(&self) -> Result<Option<PathBuf>> {
+        let given = match &self.place.oci_runtime {
+            Some(path) => Some(path.clone()),
+            None => std::env::var_os("RRUNCTL_RUNTIME").filter(|path| !path.is_empty()).map(PathBuf::from),
+        };
+        given.map(|path| std::path::absolute(&path).context(|| path.display().to_string())).transpose()
     }
 
     fn store(&self) -> Result<Store> {

@@ -1149,6 +1149,18 @@ fn kill_monitor(container: &Container) {
     container.left();
 }
 
+/// The kernel closes a killed process's sockets after the process is seen to be gone.
+fn when_free(address: std::net::SocketAddr) -> TcpListener {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        match TcpListener::bind(address) {
+            Ok(held) => return held,
+            Err(e) => assert!(Instant::now() < end, "{address}: {e}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_container_whose_monitor_was_killed_is_taken_over_and_its_policy_goes_on() {
     let upstream = upstream();
@@ -1176,7 +1188,7 @@ fn a_container_whose_monitor_was_killed_is_taken_over_and_its_policy_goes_on() {
     for restarts in 0..2 {
         kill_monitor(&named.container);
         // Nobody holds the port, and nobody answers.
-        let held = TcpListener::bind(address).expect("free");
+        let held = when_free(address);
         let container = &mut named.container;
         container.setup.settings = Settings::read(&container.setup.file).expect("settings");
         container.setup.ports = vec![OwnedFd::from(held)];

