@@ -29,6 +29,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Below the directory that a reboot takes: which process keeps the namespaces.
 const KEEPER: &str = "namespaces";
@@ -38,12 +39,16 @@ const WAY_OUT: &str = "namespaces.out";
 /// Whether this process is in a user namespace other than the first one, where `trusted.` attributes, devices and some
 /// sysctls are out of reach.
 pub fn is_inside() -> bool {
-    static INSIDE: OnceLock<bool> = OnceLock::new();
-    *INSIDE.get_or_init(|| {
+    static AT_FIRST: OnceLock<bool> = OnceLock::new();
+    let at_first = || {
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
-    })
+    };
+    ENTERED.load(Ordering::Relaxed) || *AT_FIRST.get_or_init(at_first)
 }
+
+/// Whether [`enter`] has been where it leads.
+static ENTERED: AtomicBool = AtomicBool::new(false);
 
 /// Whether the user has a systemd of their own, which makes cgroups for them.
 pub fn has_systemd() -> bool {
@@ -99,6 +104,7 @@ pub fn enter(run: &Path) -> Result<Vec<String>> {
     let here = std::env::current_dir();
     move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User))
         .context(|| "setns to the user's user namespace")?;
+    ENTERED.store(true, Ordering::Relaxed);
     move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
         .context(|| "setns to the user's mount namespace")?;
     // setns(2) goes to the root directory.
