@@ -114,8 +114,9 @@ CRI = --manifest-path tests/cri/Cargo.toml
 CRI_BUILD = $(CRI) --locked --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/cri
 
 # Engines leave the cgroup in which their containers' are, as dockerd does; one that was not there before goes again.
-WITHOUT_PARENTS = sh -c '"$$@"; status=$$?; \
-  find /sys/fs/cgroup -depth -type d -name rrunctl -exec rmdir {} + 2>/dev/null; exit $$status' -
+WITHOUT_PARENTS = sh -c 'parents() { find /sys/fs/cgroup -depth -type d -name rrunctl; }; before=$$(parents); \
+  "$$@"; status=$$?; for dir in $$(parents); do case " $$(echo $$before) " in *" $$dir "*) ;; *) rmdir $$dir ;; esac; done; \
+  exit $$status' -
 # rrunctl, its commands and what they talk to: real registries, and what other tools make of an image.
 test-engine: export RUST_BACKTRACE = 0
 test-engine: export RRUN := $(RRUN)
