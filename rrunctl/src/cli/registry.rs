@@ -177,8 +177,9 @@ fn asked(question: &str, hidden: bool) -> Result<String> {
         return Err(Error::invalid("Cannot perform an interactive login from a non TTY device")
             .remedy("use --username and --password-stdin"));
     }
-    let _ = write!(io::stderr(), "{question}");
+    // First: who types as soon as they are asked is not seen either.
     let hiding = if hidden { Some(Hidden::new()?) } else { None };
+    let _ = write!(io::stderr(), "{question}");
     let mut answer = String::new();
     input.read_line(&mut answer).context(|| "read standard input")?;
     if hiding.is_some() {
