@@ -34,6 +34,9 @@ pub enum Condition {
     Removed,
 }
 
+/// The exit code of a container that ended while it had no monitor.
+const UNSEEN: i64 = 255;
+
 impl Engine {
     /// Sends a signal.
     ///
@@ -227,11 +230,17 @@ impl Engine {
             let is_there = self.containers.dir(id).exists();
             let ended_since =
                 now.as_ref().map(|last| &last.finished_at) != before.as_ref().map(|last| &last.finished_at);
-            let rests = || self.found(id).map(|found| matches!(found, Found::Gone));
+            // One whose monitor was killed rests when its program has ended, and how was not seen.
+            let (rests, unseen) = match self.found(id)? {
+                Found::Gone => (true, false),
+                Found::Orphaned { status, .. } => (!is_under_way(&status), !is_under_way(&status)),
+                Found::Monitored(_) => (false, false),
+            };
             match condition {
                 _ if !is_there => return Ok(code),
-                Condition::NotRunning if rests()? => return Ok(code),
-                Condition::NextExit if ended_since && rests()? => return Ok(code),
+                Condition::NotRunning | Condition::NextExit if unseen => return Ok(UNSEEN),
+                Condition::NotRunning if rests => return Ok(code),
+                Condition::NextExit if ended_since && rests => return Ok(code),
                 // Nobody tells when somebody starts it or removes it.
                 _ => std::thread::sleep(Duration::from_millis(50)),
             }

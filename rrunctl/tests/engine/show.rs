@@ -296,6 +296,13 @@ fn a_container_without_its_monitor_is_still_shown() {
         assert_eq!(engine.prints(&["logs", "-f", "orphan"]), "hello\n");
         assert_eq!(engine.names(&[]), "orphan");
         assert!(engine.prints(&["top", "orphan"]).contains("sleep 600"));
+        // Who waits is told when it ends, and that nobody has seen how.
+        let mut waits = engine.command(&["wait", "orphan"]);
+        let waits = waits.stdout(std::process::Stdio::piped()).spawn().expect("rrunctl");
+        engine.prints(&["kill", "orphan"]);
+        assert_eq!(text(&waits.wait_with_output().expect("it ends").stdout), "255\n");
+        engine.prints(&["start", "orphan"]);
+        engine.until(&["logs", "orphan"], |said| said == "hello\nhello\n");
         let stats = engine.prints(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"]);
         assert_eq!(stats, "orphan 1\n");
     });
