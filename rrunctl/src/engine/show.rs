@@ -92,6 +92,16 @@ impl Engine {
         serde_json::from_slice(&text).ok()
     }
 
+    /// Likewise, of one that rests: nobody has seen it if its monitor was killed, or the machine crashed.
+    pub(super) fn last_end(&self, container: &Container) -> Option<Ended> {
+        match self.last_run(&container.record.id) {
+            // It was killed after the restart was written down.
+            Some(last) => Some(Ended { restarting: false, ..last }),
+            None if container.record.has_been_started_before => Some(record::unseen()),
+            None => None,
+        }
+    }
+
     /// Whether a container is frozen.
     pub(super) fn is_paused(&self, id: &str) -> Result<bool> {
         Ok(self.of_runtime(id)?.is_some_and(|found| found.status == "paused"))
@@ -167,12 +177,7 @@ impl Engine {
                 started_at: runtime()?.map(|found| found.created).unwrap_or_default(),
             }),
             Found::Orphaned { .. } | Found::Gone => {
-                // Its monitor was killed after the restart was written down, or the machine crashed.
-                let last = match last {
-                    Some(last) => Some(Ended { restarting: false, ..last }),
-                    None if container.record.has_been_started_before => Some(record::unseen()),
-                    None => None,
-                };
+                let last = self.last_end(container);
                 let restarts = last.as_ref().map_or(0, |last| last.restarts);
                 return Ok((record::state(&container.record, None, last.as_ref()), restarts));
             }

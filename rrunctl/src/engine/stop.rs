@@ -34,9 +34,6 @@ pub enum Condition {
     Removed,
 }
 
-/// The exit code of a container that ended while it had no monitor.
-const UNSEEN: i64 = 255;
-
 impl Engine {
     /// Sends a signal.
     ///
@@ -207,6 +204,7 @@ impl Engine {
     pub fn wait(&self, id: &str, condition: Condition) -> Result<i64> {
         let before = self.last_run(id);
         let mut code = before.as_ref().map_or(0, |last| last.code);
+        let mut was_under_way = false;
         loop {
             let until = if condition == Condition::Removed { Until::Ended } else { Until::Exit };
             match self.found(id)? {
@@ -214,9 +212,10 @@ impl Engine {
                     Ok(exit) if condition != Condition::Removed => return Ok(exit.code.into()),
                     Ok(exit) => code = exit.code.into(),
                     // The monitor left meanwhile, or it was killed.
-                    Err(_) => {}
+                    Err(_) => was_under_way = true,
                 },
                 Found::Orphaned { status, pid } if is_under_way(&status) => {
+                    was_under_way = true;
                     if let Some(pidfd) =
                         Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
                     {
@@ -230,17 +229,19 @@ impl Engine {
             let is_there = self.containers.dir(id).exists();
             let ended_since =
                 now.as_ref().map(|last| &last.finished_at) != before.as_ref().map(|last| &last.finished_at);
-            // One whose monitor was killed rests when its program has ended, and how was not seen.
-            let (rests, unseen) = match self.found(id)? {
-                Found::Gone => (true, false),
-                Found::Orphaned { status, .. } => (!is_under_way(&status), !is_under_way(&status)),
-                Found::Monitored(_) => (false, false),
+            let rests = match self.found(id)? {
+                Found::Gone => true,
+                // Its monitor was killed, and nobody takes it away until it is started, removed or restored.
+                Found::Orphaned { status, .. } => !is_under_way(&status),
+                Found::Monitored(_) => false,
             };
+            if rests && let Ok(container) = self.containers.load(id) {
+                code = self.last_end(&container).map_or(code, |last| last.code);
+            }
             match condition {
                 _ if !is_there => return Ok(code),
-                Condition::NotRunning | Condition::NextExit if unseen => return Ok(UNSEEN),
                 Condition::NotRunning if rests => return Ok(code),
-                Condition::NextExit if ended_since && rests => return Ok(code),
+                Condition::NextExit if rests && (ended_since || was_under_way) => return Ok(code),
                 // Nobody tells when somebody starts it or removes it.
                 _ => std::thread::sleep(Duration::from_millis(50)),
             }
