@@ -20,6 +20,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, read, write};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getgid, getuid, kill_process, setsid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::fmt::Write as _;
@@ -380,7 +381,7 @@ fn way_out(run: &Path, pid: Pid) -> Result<Option<String>> {
             let _ = write!(failed, "pasta: {}; ", Error::from(e));
         }
     }
-    let (ready, writes) = rustix::pipe::pipe().context(|| "pipe")?;
+    let (ready, writes) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe")?;
     let mut command = Command::new("slirp4netns");
     command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=1"]);
     command.args([format!("--userns-path=/proc/{id}/ns/user"), id, "tap0".to_owned()]);

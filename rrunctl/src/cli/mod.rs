@@ -392,7 +392,7 @@ impl At {
 
     /// Where the settings are.
     fn config(&self) -> PathBuf {
-        let of_user = || rootless::places().ok().filter(|_| self.of_user).map(|[.., path]| path);
+        let of_user = || self.of_user.then(rootless::places)?.ok().map(|[.., path]| path);
         self.place.config.clone().or_else(of_user).unwrap_or_else(|| CONFIG.into())
     }
 

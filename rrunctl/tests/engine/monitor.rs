@@ -1149,7 +1149,7 @@ fn kill_monitor(container: &Container) {
     container.left();
 }
 
-/// The kernel closes a killed process's sockets after the process is seen to be gone.
+/// The kernel closes a killed process's sockets after the lock by which [`Container::left`] knows that it is gone.
 fn when_free(address: std::net::SocketAddr) -> TcpListener {
     let end = Instant::now() + Duration::from_secs(20);
     loop {

@@ -247,8 +247,8 @@ fn c20_networks_of_an_ordinary_user_lead_out() {
         let got = |of: &str| {
             user.prints(&["run", "--rm", "--network", "net", "box", "busybox", "sh", "-c", &fetch(of)])
         };
+        // The gateway is who it is, and not the host's loopback, for which pasta would take it by itself.
         assert_eq!((got("web").as_str(), got("198.51.100.1").as_str()), ("hello\n", "from outside\n"));
-        // What listens on the host's loopback is the host's own.
         let other = user.run(&["run", "-d", "-p", "127.0.0.1:8080:80", "box", "busybox"]);
         assert_eq!(other.status.code(), Some(125));
         assert!(text(&other.stderr).contains("Bind for 127.0.0.1:8080 failed: port is already allocated"));
