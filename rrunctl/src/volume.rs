@@ -198,19 +198,21 @@ impl Volumes {
         self.discard(name)
     }
 
-    /// Mounts what a volume's options say on its `_data`, unless it is mounted.
+    /// Mounts what a volume's options say on its `_data`, unless it is mounted. It stays so for as long as what is returned
+    /// is held; nothing is for a volume without options.
     ///
     /// # Errors
     /// Those of mount(2).
-    pub fn mount(&self, volume: &Volume) -> Result<()> {
+    pub fn mount(&self, volume: &Volume) -> Result<Option<Lock>> {
         let option = |name: &str| volume.options.get(name).map_or("", String::as_str);
         if volume.options.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
+        let used = Lock::shared(&self.users(&volume.name))?;
         let _alone = Lock::exclusive(&self.dir().join(&volume.name).join("lock"))?;
         let data = Path::new(&volume.mountpoint);
         if is_mounted(data)? {
-            return Ok(());
+            return Ok(Some(used));
         }
         let (kind, device, given) = (option("type"), option("device"), option("o"));
         let (flags, rest) = flags(given);
@@ -229,18 +231,32 @@ impl Volumes {
         if flags.contains(MountFlags::BIND) && !others.is_empty() {
             let remounted = mount_remount(data, MountFlags::BIND | others, c"");
             if let Err(e) = remounted {
-                let _ = self.unmount(&volume.name);
+                let _ = self.detach(&volume.name);
                 return Err(Error::from(e).context(doing()));
             }
         }
-        Ok(())
+        Ok(Some(used))
     }
 
-    /// Unmounts what [`Volumes::mount`] mounted; what is not mounted is no error.
+    /// The file that is locked by who relies on the mount and has nothing yet by which others see it.
+    fn users(&self, name: &str) -> PathBuf {
+        self.dir().join(name).join("users")
+    }
+
+    /// Unmounts what [`Volumes::mount`] mounted, unless `used` says that somebody has it. Who is about to is waited for.
     ///
     /// # Errors
-    /// Those of umount(2).
-    pub fn unmount(&self, name: &str) -> Result<()> {
+    /// Those of umount(2) and of `used`.
+    pub fn unmount(&self, volume: &Volume, used: impl FnOnce() -> Result<bool>) -> Result<()> {
+        if volume.options.is_empty() {
+            return Ok(());
+        }
+        let _alone = Lock::exclusive(&self.users(&volume.name))?;
+        if used()? { Ok(()) } else { self.detach(&volume.name) }
+    }
+
+    /// What is not mounted is no error.
+    fn detach(&self, name: &str) -> Result<()> {
         let data = self.dir().join(name).join("_data");
         match unmount(&data, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
@@ -249,7 +265,7 @@ impl Volumes {
     }
 
     fn discard(&self, name: &str) -> Result<()> {
-        self.unmount(name)?;
+        self.detach(name)?;
         let scratch = self.home.scratch("volume")?;
         let place = self.dir().join(name);
         fs::rename(&place, scratch.path().join("old")).context(|| format!("rename {}", place.display()))?;

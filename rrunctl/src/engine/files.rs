@@ -120,8 +120,9 @@ impl Engine {
             options: Vec::new(),
         };
         let points: Vec<Point> = container.record.mount_points.values().cloned().collect();
+        let mounted = self.mount_volumes(container)?;
         // The namespace is the thread's alone, and what is mounted goes with it.
-        std::thread::scope(|scope| {
+        let done = std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
                 sys::unshare_mounts().context(|| "unshare the mount namespace")?;
                 mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
@@ -136,7 +137,10 @@ impl Engine {
                 work(root.as_fd())
             });
             worker.join().unwrap_or_else(|_| Err(Error::system("a thread that mounts has panicked")))
-        })
+        });
+        drop(mounted);
+        let down = self.unmount_volumes(container);
+        done.and_then(|done| down.map(|()| done))
     }
 
     /// Packs `path` of a container as a tar, under its last name.

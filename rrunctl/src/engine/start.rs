@@ -79,6 +79,7 @@ impl Engine {
             Ok((client, warnings)) => Ok(Prepared { client, warnings, _lock: lock }),
             Err(e) => {
                 let _ = self.take_down(id);
+                let _ = self.unmount_volumes(&container);
                 let record = &mut container.record;
                 (record.has_been_started_before, record.has_been_manually_stopped) = before;
                 record.error = e.to_string();
@@ -120,7 +121,8 @@ impl Engine {
         directory(&run)?;
         directory(&run.join("merged"))?;
         make_sources(container.record.mount_points.values())?;
-        self.mount_volumes(container)?;
+        // Until there is a monitor that says that they are used.
+        let _mounted = self.mount_volumes(container)?;
         let on = self.host();
         mount::check_propagation(
             container.record.mount_points.values(),
@@ -254,28 +256,36 @@ impl Engine {
         Ok(state.pid)
     }
 
-    /// Volumes whose files are somewhere else are mounted as long as a container that has them runs.
-    fn mount_volumes(&self, container: &Container) -> Result<()> {
-        for point in container.record.mount_points.values().filter(|point| point.r#type == "volume") {
-            self.volumes.mount(&self.volumes.inspect(&point.name)?)?;
-        }
-        Ok(())
+    /// Volumes whose files are somewhere else are mounted as long as a container that has them runs, and as long as what is
+    /// returned is held.
+    pub(super) fn mount_volumes(&self, container: &Container) -> Result<Vec<Lock>> {
+        let points = container.record.mount_points.values().filter(|point| point.r#type == "volume");
+        let mount = |point: &Point| self.volumes.mount(&self.volumes.inspect(&point.name)?);
+        points.filter_map(|point| mount(point).transpose()).collect()
     }
 
     pub(super) fn unmount_volumes(&self, container: &Container) -> Result<()> {
         let own = &container.record.id;
         for point in container.record.mount_points.values().filter(|point| point.r#type == "volume") {
             let Ok(volume) = self.volumes.inspect(&point.name) else { continue };
-            if volume.options.is_empty() {
-                continue;
-            }
-            let mut used = false;
-            for other in self.containers.users_of_volume(&point.name)?.iter().filter(|other| *other != own) {
-                used |= !matches!(self.found(other)?, Found::Gone);
-            }
-            if !used {
-                self.volumes.unmount(&point.name)?;
-            }
+            self.volumes.unmount(&volume, || {
+                for other in
+                    self.containers.users_of_volume(&point.name)?.iter().filter(|other| *other != own)
+                {
+                    let used = match self.found(other)? {
+                        // One that is about to leave has no process any more.
+                        Found::Monitored(client) => {
+                            client.status().map_or(true, |status| status.phase != Phase::Ending)
+                        }
+                        Found::Orphaned { status, .. } => status != "stopped",
+                        Found::Gone => false,
+                    };
+                    if used {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            })?;
         }
         Ok(())
     }
