@@ -9,7 +9,7 @@ use crate::container::record::Container;
 use crate::container::types::Config;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{self, Image, RunConfig};
-use crate::monitor::{Found, Root, mount_overlay};
+use crate::monitor::{Found, Frozen, Root, mount_overlay};
 use crate::reference::Reference;
 use crate::sys;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat, openat2};
@@ -213,10 +213,11 @@ impl Engine {
         let mut config = to_image(&container.record.config)?;
         image::changes(&mut config, &request.changes)?;
         let state = self.state(&container)?;
-        let freeze =
+        let frozen =
             request.pause && self.has_cgroups() && state.running && !state.paused && !state.restarting;
         let _lock = self.containers.lock(id)?;
-        let frozen = freeze.then(|| Frozen::new(self, id)).transpose()?;
+        let freeze = || Frozen::new(&self.programs.monitor, &self.runtime(), id);
+        let frozen = frozen.then(freeze).transpose()?;
         let (base, _) = self.layers_of(&container)?;
         let (upper, lower) = self.opened_layers(&container)?;
         let lower: Vec<_> = lower.iter().map(|layer| layer.as_fd()).collect();
@@ -261,26 +262,6 @@ impl Engine {
         let (_, lower) = self.layers_of(container)?;
         let upper = open(&self.containers.dir(&container.record.id).join("rw"))?;
         Ok((upper, lower.iter().map(|path| open(path)).collect::<Result<_>>()?))
-    }
-}
-
-/// A container that is frozen until this is dropped.
-#[derive(Debug)]
-struct Frozen<'a> {
-    engine: &'a Engine,
-    id: &'a str,
-}
-
-impl<'a> Frozen<'a> {
-    fn new(engine: &'a Engine, id: &'a str) -> Result<Self> {
-        engine.runtime_command(&["pause", id])?;
-        Ok(Self { engine, id })
-    }
-}
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        let _ = self.engine.runtime_command(&["resume", self.id]);
     }
 }
 

@@ -28,6 +28,7 @@ mod adopted;
 mod answer;
 mod cgroup;
 mod client;
+mod frozen;
 mod init;
 mod json_file;
 mod keys;
@@ -42,6 +43,7 @@ mod streams;
 mod supervise;
 
 pub use client::{Attach, Client, Found, Setup, Waiter, adopt, find, spawn};
+pub use frozen::{Frozen, freeze, is_freezer};
 pub use init::{init, is_init};
 pub use keys::{DetachKeys, Keys};
 pub use packet::{Exit, Phase, Status, Until};
