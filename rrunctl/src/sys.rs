@@ -4,6 +4,7 @@
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -239,6 +240,160 @@ pub fn pidfd_exit(pidfd: BorrowedFd<'_>) -> Option<i32> {
     // SAFETY: the kernel writes no more than the size in the number says, which is that of the structure.
     let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as _, &raw mut info) };
     (done == 0 && info.mask & EXIT != 0).then_some(info.exit_code)
+}
+
+/// Whose a datagram is, and where it was sent to: what its answer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Arrival {
+    /// Who has sent it.
+    pub client: SocketAddr,
+    /// Which of this host's addresses it was sent to, and by which link where that matters (fe80::/10).
+    to: Option<(IpAddr, u32)>,
+}
+
+/// From now on [`receive_datagram`] says of what comes to `socket` where it was sent to (ip(7), ipv6(7)).
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn tell_destinations(socket: BorrowedFd<'_>) -> Result<()> {
+    let on: libc::c_int = 1;
+    for (level, name) in [(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO), (libc::IPPROTO_IP, libc::IP_PKTINFO)]
+    {
+        // SAFETY: the kernel reads as many bytes as an int has.
+        let done = unsafe {
+            libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), size_of_val(&on) as _)
+        };
+        match if done == 0 { Ok(()) } else { Err(last()) } {
+            // Of an IPv4 socket.
+            Err(Errno::NOPROTOOPT) if level == libc::IPPROTO_IPV6 => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Room for one control message of a datagram, where the kernel wants it to begin.
+type Control = [u64; 8];
+
+/// Takes a datagram of a UDP socket, without waiting; what does not fit in is lost.
+///
+/// # Errors
+/// Those of recvmsg(2).
+pub fn receive_datagram(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Arrival)> {
+    let mut control: Control = [0; 8];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero is valid for both; the kernel writes into what the lengths beside the pointers say, all of which
+    // lives throughout, and CMSG_* walk through no more than that.
+    unsafe {
+        let mut name: libc::sockaddr_storage = std::mem::zeroed();
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_name = (&raw mut name).cast();
+        message.msg_namelen = size_of_val(&name) as _;
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of::<Control>() as _;
+        let received = libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT);
+        let length = usize::try_from(received).map_err(|_| last())?;
+        let client = match libc::c_int::from(name.ss_family) {
+            libc::AF_INET => {
+                let from = (&raw const name).cast::<libc::sockaddr_in>().read();
+                let ip = Ipv4Addr::from(from.sin_addr.s_addr.to_ne_bytes());
+                SocketAddr::new(ip.into(), u16::from_be(from.sin_port))
+            }
+            libc::AF_INET6 => {
+                let from = (&raw const name).cast::<libc::sockaddr_in6>().read();
+                let ip = Ipv6Addr::from(from.sin6_addr.s6_addr);
+                SocketAddrV6::new(ip, u16::from_be(from.sin6_port), 0, from.sin6_scope_id).into()
+            }
+            _ => return Err(Errno::AFNOSUPPORT),
+        };
+        let mut to = None;
+        let mut at = libc::CMSG_FIRSTHDR(&raw const message);
+        while !at.is_null() {
+            let data = libc::CMSG_DATA(at);
+            match ((*at).cmsg_level, (*at).cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    // Of what was sent to all, this is the address that answers.
+                    to = Some((Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into(), 0));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    let link = if ip.is_unicast_link_local() { info.ipi6_ifindex as u32 } else { 0 };
+                    to = Some((ip.into(), link)).filter(|_| !ip.is_multicast());
+                }
+                _ => {}
+            }
+            at = libc::CMSG_NXTHDR(&raw const message, at);
+        }
+        Ok((length, Arrival { client, to }))
+    }
+}
+
+/// Sends the answer to what has arrived so, without waiting, from the address that it was sent to.
+///
+/// # Errors
+/// Those of sendmsg(2).
+pub fn send_datagram(socket: BorrowedFd<'_>, bytes: &[u8], to: &Arrival) -> Result<()> {
+    let mut control: Control = [0; 8];
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: all-zero is valid for all of them; each is as large as the lengths say and lives throughout; the control
+    // message and its header fit into the room for it, and sendmsg(2) writes to none of it.
+    unsafe {
+        let mut name: libc::sockaddr_storage = std::mem::zeroed();
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_name = (&raw mut name).cast();
+        message.msg_namelen = match to.client {
+            SocketAddr::V4(client) => {
+                let mut into: libc::sockaddr_in = std::mem::zeroed();
+                into.sin_family = libc::AF_INET as _;
+                into.sin_port = client.port().to_be();
+                into.sin_addr.s_addr = u32::from_ne_bytes(client.ip().octets());
+                (&raw mut name).cast::<libc::sockaddr_in>().write(into);
+                size_of_val(&into)
+            }
+            SocketAddr::V6(client) => {
+                let mut into: libc::sockaddr_in6 = std::mem::zeroed();
+                into.sin6_family = libc::AF_INET6 as _;
+                into.sin6_port = client.port().to_be();
+                into.sin6_addr.s6_addr = client.ip().octets();
+                into.sin6_scope_id = client.scope_id();
+                (&raw mut name).cast::<libc::sockaddr_in6>().write(into);
+                size_of_val(&into)
+            }
+        } as _;
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        if let Some((from, link)) = to.to {
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = size_of::<Control>() as _;
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            let data = libc::CMSG_DATA(header);
+            let length = match from {
+                IpAddr::V4(from) => {
+                    ((*header).cmsg_level, (*header).cmsg_type) = (libc::IPPROTO_IP, libc::IP_PKTINFO);
+                    let mut info: libc::in_pktinfo = std::mem::zeroed();
+                    info.ipi_spec_dst.s_addr = u32::from_ne_bytes(from.octets());
+                    data.cast::<libc::in_pktinfo>().write_unaligned(info);
+                    size_of_val(&info)
+                }
+                IpAddr::V6(from) => {
+                    ((*header).cmsg_level, (*header).cmsg_type) = (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
+                    let mut info: libc::in6_pktinfo = std::mem::zeroed();
+                    info.ipi6_addr.s6_addr = from.octets();
+                    info.ipi6_ifindex = link as _;
+                    data.cast::<libc::in6_pktinfo>().write_unaligned(info);
+                    size_of_val(&info)
+                }
+            };
+            (*header).cmsg_len = libc::CMSG_LEN(length as _) as _;
+            message.msg_controllen = libc::CMSG_SPACE(length as _) as _;
+        }
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        if libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) < 0 { Err(last()) } else { Ok(()) }
+    }
 }
 
 fn last() -> Errno {

@@ -28,6 +28,7 @@ mod adopted;
 mod answer;
 mod cgroup;
 mod client;
+mod datagrams;
 mod frozen;
 mod init;
 mod json_file;
@@ -160,7 +161,7 @@ pub struct Dns {
 pub struct Port {
     /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
-    /// Where to connections go that reach the socket, because no rule of the firewall took them; tcp only.
+    /// Where to that goes which reaches the socket, because no rule of the firewall took it; not of sctp.
     pub to: Option<SocketAddr>,
     /// The network namespace in which that address is one, where it is not this process's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Port;
+use super::datagrams::Datagrams;
 use crate::error::Result;
 use crate::network::Netns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl, socket_error};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, connect,
-    getpeername, ipproto, listen, recv, send, shutdown, socket_with,
+    getpeername, listen, recv, send, shutdown, socket_with,
 };
 use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
@@ -44,23 +45,29 @@ pub(super) struct Ports {
     most: usize,
     /// The last accept(2) failed for want of something, and would again and again.
     exhausted: Option<Instant>,
+    datagrams: Datagrams,
 }
 
 impl Ports {
     /// Holds `sockets`, which are for `ports`.
     pub fn new(sockets: Vec<OwnedFd>, ports: &[Port]) -> Self {
         let netns = ports.iter().find_map(|port| port.netns.clone());
-        let to = |n: usize| ports.get(n).filter(|port| port.protocol == "tcp").and_then(|port| port.to);
-        let sockets = sockets.into_iter().enumerate().map(|(n, socket)| {
-            let _ = rustix::io::ioctl_fionbio(&socket, true);
-            // One that does not listen has hung up, says poll(2), and says it at once for ever.
-            let to = to(n).filter(|_| listen(&socket, 128).is_ok());
-            (socket, to)
-        });
-        let sockets: Vec<_> = sockets.collect();
         let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
-        let most = (descriptors.saturating_sub(OTHERS + sockets.len()) / 2).clamp(8, MOST);
-        Self { sockets, netns, most, ..Self::default() }
+        let rest = descriptors.saturating_sub(OTHERS + sockets.len());
+        let (mut others, mut of_udp) = (Vec::new(), Vec::new());
+        for (n, socket) in sockets.into_iter().enumerate() {
+            let _ = rustix::io::ioctl_fionbio(&socket, true);
+            match ports.get(n).and_then(|port| Some((port.protocol.as_str(), port.to?))) {
+                Some(("udp", to)) => of_udp.push((socket, to)),
+                // One that does not listen has hung up, says poll(2), and says it at once for ever.
+                Some(("tcp", to)) if listen(&socket, 128).is_ok() => others.push((socket, Some(to))),
+                _ => others.push((socket, None)),
+            }
+        }
+        // A connection has two descriptors, a client of UDP one.
+        let (most, of_udp_most) = if of_udp.is_empty() { (rest / 2, 0) } else { (rest / 3, rest / 3) };
+        let datagrams = Datagrams::new(of_udp, netns.clone(), of_udp_most.clamp(8, MOST));
+        Self { sockets: others, netns, most: most.clamp(8, MOST), datagrams, ..Self::default() }
     }
 
     /// What to wait for.
@@ -71,17 +78,22 @@ impl Ports {
             }
         }
         fds.extend(self.connections.iter().flat_map(Connection::poll));
+        self.datagrams.poll(fds);
     }
 
     /// When [`Ports::ready`] has to be called although nothing is ready.
     pub fn deadline(&self) -> Option<Instant> {
         let half = self.connections.iter().filter(|connection| connection.is_half_closed());
-        half.map(|connection| connection.moved + HALF_CLOSED).chain(self.exhausted).min()
+        half.map(|connection| connection.moved + HALF_CLOSED)
+            .chain(self.exhausted)
+            .chain(self.datagrams.deadline())
+            .min()
     }
 
     /// Does what can be done without waiting.
     pub fn ready(&mut self) {
         let now = Instant::now();
+        self.datagrams.ready(now);
         self.exhausted = self.exhausted.filter(|until| *until > now);
         if !self.connections.is_empty() {
             self.pass(now);
@@ -116,12 +128,11 @@ impl Ports {
     fn pass(&mut self, now: Instant) {
         let mut fds: Vec<_> = self.connections.iter().flat_map(Connection::poll).collect();
         let counts: Vec<_> = self.connections.iter().map(|connection| connection.poll().count()).collect();
-        // Where it fails, none is ready, and the next turn comes soon.
-        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        let mut fds = fds.iter();
+        let ready = ready(&mut fds);
+        let mut ready = ready.iter();
         let ready: Vec<_> = counts
             .iter()
-            .map(|count| fds.by_ref().take(*count).filter(|fd| !fd.revents().is_empty()).count() > 0)
+            .map(|count| ready.by_ref().take(*count).filter(|ready| **ready).count() > 0)
             .collect();
         let (mut ready, mut buffer) = (ready.into_iter(), vec![0; AT_ONCE]);
         let before = self.connections.len();
@@ -138,31 +149,65 @@ impl Ports {
     }
 }
 
-/// Whom a connection is from: an IPv4 address, or what one subscriber has of IPv6 (RFC 6177).
-type From = [u8; 8];
+/// Which of `fds` are ready now; where poll(2) fails none, and the next turn comes soon.
+pub(super) fn ready(fds: &mut [PollFd<'_>]) -> Vec<bool> {
+    let _ = poll(fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    fds.iter().map(|fd| !fd.revents().is_empty()).collect()
+}
 
-fn from(client: &OwnedFd) -> From {
-    let address = getpeername(client).ok().flatten().and_then(|address| SocketAddr::try_from(address).ok());
+/// A socket from which `to` is reached, an address in `netns` or here. A socket is of the network namespace in which it is
+/// made.
+pub(super) fn socket_to(to: SocketAddr, kind: SocketType, netns: Option<&Path>) -> Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = || Ok(socket_with(family, kind, flags, None)?);
+    netns.map_or_else(socket, |netns| Netns::open(netns)?.enter(socket))
+}
+
+/// Whom something is from: an IPv4 address, or what one subscriber has of IPv6 (RFC 6177).
+pub(super) type From = [u8; 8];
+
+pub(super) fn subscriber(ip: IpAddr) -> From {
     let mut from = [0; 8];
-    match address.map(|address| address.ip()) {
-        Some(IpAddr::V4(ip)) => from[..4].copy_from_slice(&ip.octets()),
-        Some(IpAddr::V6(ip)) => from.copy_from_slice(&ip.octets()[..8]),
-        None => {}
+    match ip {
+        IpAddr::V4(ip) => from[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => from.copy_from_slice(&ip.octets()[..8]),
     }
     from
 }
 
-/// Where one more connection of `from` finds room. If there is none, the one that has rested longest of whoever has the
-/// most makes room, unless that is `from`: who takes all places shall not keep the others out.
+fn from(client: &OwnedFd) -> From {
+    let address = getpeername(client).ok().flatten().and_then(|address| SocketAddr::try_from(address).ok());
+    address.map_or([0; 8], |address| subscriber(address.ip()))
+}
+
+/// What takes a place.
+pub(super) trait Guest {
+    /// Whose it is.
+    fn from(&self) -> From;
+}
+
+impl Guest for Connection {
+    fn from(&self) -> From {
+        self.from
+    }
+}
+
+/// Who has the most places, unless that is `from`, who wants one more: who takes all places shall not keep the others out.
+pub(super) fn greedy<'a>(guests: impl Iterator<Item = &'a (impl Guest + 'a)>, from: From) -> Option<From> {
+    let mut counts: HashMap<From, usize> = HashMap::new();
+    for guest in guests {
+        *counts.entry(guest.from()).or_default() += 1;
+    }
+    let own = counts.get(&from).copied().unwrap_or_default();
+    let more = counts.into_iter().filter(|(_, count)| *count > own + 1);
+    more.max_by_key(|(_, count)| *count).map(|(greedy, _)| greedy)
+}
+
+/// Where one more connection of `from` finds room. If there is none, the greedy one's that has rested longest makes room.
 fn place(connections: &mut Vec<Connection>, most: usize, from: From) -> Option<&mut Vec<Connection>> {
     if connections.len() >= most {
-        let mut counts: HashMap<From, usize> = HashMap::new();
-        for connection in connections.iter() {
-            *counts.entry(connection.from).or_default() += 1;
-        }
-        let own = counts.get(&from).copied().unwrap_or_default();
-        let (greedy, _) =
-            counts.into_iter().filter(|(_, count)| *count > own + 1).max_by_key(|(_, count)| *count)?;
+        let greedy = greedy(connections.iter(), from)?;
         let of_greedy = connections.iter().enumerate().filter(|(_, connection)| connection.from == greedy);
         let (rests, _) = of_greedy.min_by_key(|(_, connection)| connection.moved)?;
         connections.swap_remove(rests);
@@ -241,11 +286,7 @@ impl Flow {
 
 impl Connection {
     fn open(client: OwnedFd, from: From, to: SocketAddr, netns: Option<&Path>) -> Result<Self> {
-        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // A socket is of the network namespace in which it is made.
-        let socket = || Ok(socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?);
-        let server = netns.map_or_else(socket, |netns| Netns::open(netns)?.enter(socket))?;
+        let server = socket_to(to, SocketType::STREAM, netns)?;
         for socket in [&client, &server] {
             // Who has gone without a word would have its place for ever.
             set_socket_keepalive(socket, true)?;
@@ -498,10 +539,35 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_are_passed_on_beside_connections() {
+        let (server, udp) = (UdpSocket::bind("127.0.0.1:0"), UdpSocket::bind("[::1]:0"));
+        let (server, udp) = (server.expect("bind"), udp.expect("bind"));
+        let (to, at) = (server.local_addr().expect("an address"), udp.local_addr().expect("an address"));
+        let port = Port { protocol: "udp".to_owned(), to: Some(to), netns: None };
+        let held = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let mut ports = Ports::new(vec![held.into(), udp.into()], &[tcp(to), port]);
+        let client = std::thread::spawn(move || {
+            let client = UdpSocket::bind("[::1]:0").expect("bind");
+            client.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+            client.send_to(b"a question", at).expect("send");
+            let mut answer = [0; 100];
+            let (n, from) = client.recv_from(&mut answer).expect("an answer");
+            assert_eq!((&answer[..n], from), (&b"an answer"[..], at));
+        });
+        std::thread::spawn(move || {
+            let (_, from) = server.recv_from(&mut [0; 100]).expect("a question");
+            server.send_to(b"an answer", from).expect("send");
+        });
+        run(&mut ports, || client.is_finished());
+        client.join().expect("an answer");
+        assert!(ports.deadline().is_some());
+    }
+
+    #[test]
     fn sockets_that_are_not_passed_on_are_held_and_nothing_more() {
         let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let address = udp.local_addr().expect("an address");
-        let port = Port { protocol: "udp".to_owned(), to: Some(address), netns: None };
+        let port = Port { protocol: "udp".to_owned(), to: None, netns: None };
         let ports = Ports::new(vec![udp.into()], &[port]);
         let mut fds = Vec::new();
         ports.poll(&mut fds);

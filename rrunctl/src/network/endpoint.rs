@@ -440,15 +440,6 @@ impl Networks {
         let (mut mapped, mut all) = (Vec::new(), Vec::new());
         let random = ports::random_range();
         for port in asked.ports {
-            if self.host.is_elsewhere() && port.protocol == Protocol::Udp {
-                return Err(Error::new(
-                    Kind::Unsupported,
-                    format!(
-                        "port {}/udp: ports of an ordinary user are published for TCP only",
-                        port.container_port
-                    ),
-                ));
-            }
             let of = |host_ip: IpAddr, host_port| Mapped {
                 host_ip,
                 host_port,
