@@ -22,6 +22,7 @@ BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_COMPLETION = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
+USER_UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/user
 
 .PHONY: all build engine demo test test-deep test-host test-guest guest-image unit suite suite-old-kernel test-attacks test-vm test-cri test-engine test-engine-vm test-engine-kill test-engine-side \
         test-attacks-vm test-sweeps-vm \
@@ -272,19 +273,24 @@ install: build
 # rrunctl and rrunmon, and what starts containers again at boot and looks after monitors that were killed.
 install-engine: install engine
 	install -Dm755 target/release/rrunctl target/release/rrunmon -t "$(BIN)"
-	install -d "$(MAN1)" "$(UNITS)"
+	install -d "$(MAN1)" "$(UNITS)" "$(USER_UNITS)"
 	target/release/rrunctl generate man "$(MAN1)"
 	target/release/rrunctl completion bash > "$(BASH_COMPLETION)/rrunctl"
 	target/release/rrunctl completion zsh > "$(ZSH_COMPLETION)/_rrunctl"
 	target/release/rrunctl completion fish > "$(FISH_COMPLETION)/rrunctl.fish"
 	for unit in service timer; do \
 	  sed 's|@SBIN@|$(PREFIX)/sbin|' rrunctl/systemd/rrunctl-restore.$$unit > "$(UNITS)/rrunctl-restore.$$unit"; done
+	# A user's systemd has neither these targets nor that one.
+	for unit in service timer; do \
+	  sed -e '/^After=/d; /^Wants=/d; s/multi-user.target/default.target/' "$(UNITS)/rrunctl-restore.$$unit" \
+	    > "$(USER_UNITS)/rrunctl-restore.$$unit"; done
 
 uninstall:
 	rm -f "$(BIN)/rrun" "$(MAN)/rrun.8" "$(MAN)"/rrun-*.8 \
 	  "$(BASH_COMPLETION)/rrun" "$(ZSH_COMPLETION)/_rrun" "$(FISH_COMPLETION)/rrun.fish"
 	rm -f "$(BIN)/rrunctl" "$(BIN)/rrunmon" "$(MAN1)/rrunctl.1" "$(MAN1)"/rrunctl-*.1 \
-	  "$(BASH_COMPLETION)/rrunctl" "$(ZSH_COMPLETION)/_rrunctl" "$(FISH_COMPLETION)/rrunctl.fish" "$(UNITS)"/rrunctl-restore.*
+	  "$(BASH_COMPLETION)/rrunctl" "$(ZSH_COMPLETION)/_rrunctl" "$(FISH_COMPLETION)/rrunctl.fish" \
+	  "$(UNITS)"/rrunctl-restore.* "$(USER_UNITS)"/rrunctl-restore.*
 
 clean:
 	$(CARGO) clean

@@ -61,7 +61,7 @@
 //!
 //! # What is not there yet
 //!
-//! The Docker API on a socket; builds; health checks; `journald` and other log drivers. An ordinary user's UDP ports.
+//! The Docker API on a socket; builds; health checks; `journald` and other log drivers.
 //!
 //! # An ordinary user
 //!
