@@ -6,7 +6,9 @@ use serde_json::Value;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// busybox with users, a page, and a directory that is a volume.
@@ -108,7 +110,7 @@ pub fn page(at: &str) -> Option<String> {
 }
 
 fn links() -> usize {
-    let output = std::process::Command::new("ip").args(["-o", "link"]).output().expect("iproute2");
+    let output = Command::new("ip").args(["-o", "link"]).output().expect("iproute2");
     text(&output.stdout).lines().filter(|line| line.contains("veth")).count()
 }
 
@@ -369,7 +371,7 @@ fn c14_restart_policies_start_it_again() {
             "1000",
         ]);
         let pid = shown(engine, "always", "/State/Pid");
-        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
+        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
         eventually("it runs again", || {
             shown(engine, "always", "/State/Status") == "running"
                 && shown(engine, "always", "/State/Pid") != pid
@@ -463,6 +465,95 @@ fn c17_n6_an_edited_hostconfig_json_holds_from_the_next_start() {
     });
 }
 
+/// Adds to `site` what a system's init reads.
+fn with_system(test: impl FnOnce(&Engine) + Send + 'static) {
+    with_site(|engine| {
+        // As `lxc-create` leaves it: a directory with a root file system.
+        let dir = engine.path("alpine");
+        fs::create_dir_all(&dir).expect("mkdir");
+        engine.prints(&["create", "--name", "from", "site"]);
+        let exported = engine.run(&["export", "from"]).stdout;
+        engine.prints(&["rm", "from"]);
+        let inittab = "::sysinit:/bin/hostname -F /etc/hostname\n::respawn:/bin/httpd -f -h /www\n\
+                       ::respawn:/bin/sleep 1000\n";
+        piped("tar", &["-x", "-C", dir.to_str().expect("UTF-8")], &exported);
+        fs::create_dir_all(dir.join("sbin")).expect("mkdir");
+        std::os::unix::fs::symlink("/bin/busybox", dir.join("sbin/init")).expect("symlink");
+        fs::write(dir.join("etc/inittab"), inittab).expect("write");
+        let packed = piped("tar", &["-c", "-C", dir.to_str().expect("UTF-8"), "."], b"");
+        let imported = engine.fed(&["import", "-c", "CMD [\"/sbin/init\"]", "-", "alpine:3.9"], &packed);
+        assert!(imported.status.success(), "{}", text(&imported.stderr));
+        test(engine);
+    });
+}
+
+#[test]
+fn c18_a_system_with_its_own_init_runs_and_is_entered() {
+    with_system(|engine| {
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "sys",
+            "--hostname",
+            "sys",
+            "--cap-add",
+            "SYS_BOOT",
+            "--restart",
+            "on-failure:1",
+            "alpine:3.9",
+        ]);
+        let address = shown(engine, "sys", "/NetworkSettings/IPAddress").as_str().expect("one").to_owned();
+        let runs =
+            || eventually("its server", || page(&format!("{address}:80")).as_deref() == Some("a page\n"));
+        runs();
+        let exec = |script: &str| engine.prints(&["exec", "sys", "busybox", "sh", "-c", script]);
+        // All namespaces are init's, and so is whoever comes in.
+        let all = "mnt uts ipc pid net cgroup user";
+        let same = format!(
+            "for n in {all}; do busybox test \"$(busybox readlink /proc/self/ns/$n)\" = \
+             \"$(busybox readlink /proc/1/ns/$n)\" || echo $n; done; busybox hostname"
+        );
+        assert_eq!(exec(&same), "sys\n");
+        assert!(exec("busybox cat /proc/1/cmdline").starts_with("init"));
+        // What it is for: what ends is started again, and orphans have somebody who waits for them.
+        exec("busybox killall httpd; (busybox sleep 0.01 &)");
+        runs();
+        eventually("no zombies", || !exec("busybox ps -o stat").contains('Z'));
+        // A reboot in there is the end of init by SIGHUP (pid_namespaces(7)), and a failure, so that it comes up again.
+        engine.run(&["exec", "sys", "busybox", "reboot", "-f"]);
+        eventually("it comes back", || shown(engine, "sys", "/RestartCount") == 1);
+        runs();
+        engine.prints(&["stop", "-t", "0", "sys"]);
+        assert_eq!(shown(engine, "sys", "/State/ExitCode"), 137);
+    });
+}
+
+#[test]
+fn c19_a_service_is_run_by_hand_where_there_is_no_systemd() {
+    with_site(|engine| {
+        // As the main process, what ExecStart says with the word that keeps it in the foreground.
+        engine.prints(&["run", "-d", "--name", "main", "site", "httpd", "-f", "-v", "-h", "/www"]);
+        let at = |name: &str, port: u16| {
+            let address = shown(engine, name, "/NetworkSettings/IPAddress");
+            format!("{}:{port}", address.as_str().expect("an address"))
+        };
+        eventually("it serves", || page(&at("main", 80)).as_deref() == Some("a page\n"));
+        assert!(engine.prints(&["top", "main", "-o", "pid,args"]).contains("httpd -f -v -h /www"));
+        // Without it the container ends with the process that leaves.
+        let (code, ..) = ran(engine, &["site", "httpd", "-h", "/www"]);
+        assert_eq!(code, 0);
+        // In a container that is there for something else, in the foreground of a detached exec, and as a daemon.
+        engine.prints(&["run", "-d", "--name", "shell", "-i", "site", "sh"]);
+        engine.prints(&["exec", "-d", "shell", "httpd", "-f", "-p", "81", "-h", "/www"]);
+        engine.prints(&["exec", "shell", "httpd", "-p", "82", "-h", "/www"]);
+        for port in [81, 82] {
+            eventually("it serves", || page(&at("shell", port)).as_deref() == Some("a page\n"));
+        }
+        assert_eq!(shown(engine, "shell", "/State/Status"), "running");
+    });
+}
+
 #[test]
 fn c20_privileges_are_given_only_when_asked_for() {
     with_site(|engine| {
@@ -519,6 +610,55 @@ fn i10_commit_makes_an_image_of_what_was_written() {
         assert!(!image.to_string().contains("18081"), "ports are the container's");
         let layer = piped("tar", &["t"], &engine.run(&["export", "aa"]).stdout);
         assert!(text(&layer).contains("www/index.html"));
+    });
+}
+
+/// A script in the place of another program, which stops until [`Stopped::go`].
+struct Stopped(PathBuf);
+
+impl Stopped {
+    /// `script` has `$stop` where that is, and the program's arguments.
+    fn new(path: PathBuf, script: &str) -> Self {
+        let at = path.with_extension("stopped");
+        let stop = format!("{{ echo >{0}; until [ -e {0}.go ]; do sleep 0.02; done; }}", at.display());
+        fs::write(&path, format!("#!/bin/sh\n{}\n", script.replace("$stop", &stop))).expect("write");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        Self(at)
+    }
+
+    /// Starts rrunctl, and returns when the program stands.
+    fn starts(&self, command: &mut Command) -> Child {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("rrunctl");
+        eventually("the program is called", || self.0.exists());
+        child
+    }
+
+    fn go(&self) {
+        fs::write(self.0.with_extension("stopped.go"), "").expect("write");
+    }
+}
+
+#[test]
+fn i10_a_commit_that_is_killed_leaves_no_container_frozen() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--name", "web", "site", "sleep", "1000"]);
+        let path = engine.path("stopping");
+        let plain = engine.command(&[]);
+        let words: Vec<&str> = plain.get_args().filter_map(|word| word.to_str()).collect();
+        let rrun = words[words.iter().position(|word| *word == "--oci-runtime").expect("it is named") + 1];
+        let stopped = Stopped::new(
+            path.clone(),
+            &format!("{rrun} \"$@\" || exit; for word; do [ \"$word\" != pause ] || $stop; done"),
+        );
+        let runtime = ["--oci-runtime", path.to_str().expect("UTF-8")];
+        let commit = [&runtime[..], &["commit", "web", "frozen"]].concat();
+        let mut commit = stopped.starts(&mut engine.command(&commit));
+        assert_eq!(shown(engine, "web", "/State/Status"), "paused");
+        commit.kill().and_then(|()| commit.wait()).expect("SIGKILL");
+        stopped.go();
+        eventually("it is thawed", || shown(engine, "web", "/State/Status") == "running");
+        engine.prints(&["commit", "web", "thawed"]);
+        assert_eq!(shown(engine, "web", "/State/Status"), "running");
     });
 }
 
@@ -651,7 +791,7 @@ fn n8_the_network_namespace_is_a_file_that_nsenter_takes() {
         engine.prints(&["run", "-d", "--name", "web", "site", "sleep", "1000"]);
         let key = shown(engine, "web", "/NetworkSettings/SandboxKey");
         let address = shown(engine, "web", "/NetworkSettings/IPAddress");
-        let output = std::process::Command::new("nsenter")
+        let output = Command::new("nsenter")
             .args([&format!("--net={}", key.as_str().expect("a path")), "ip", "-o", "addr"])
             .output()
             .expect("util-linux");
@@ -769,6 +909,56 @@ fn v1_a_volume_with_options_is_mounted_while_somebody_has_it() {
 }
 
 #[test]
+fn v1_a_volume_with_options_stays_mounted_for_who_is_about_to_have_it() {
+    with_site(|engine| {
+        let options = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m"];
+        engine.prints(&[&["volume", "create"][..], &options, &["scratch"]].concat());
+        let one = ["run", "-d", "--name", "one", "-v", "scratch:/s", "site"];
+        engine.prints(&[&one[..], &["sh", "-c", "echo here >/s/file; sleep 1000"]].concat());
+        let data = shown(engine, "scratch", "/Mountpoint").as_str().expect("a path").to_owned();
+        eventually("it is written", || Path::new(&data).join("file").exists());
+        // The last one that has it ends while another one is made.
+        let bin = engine.path("bin");
+        fs::create_dir(&bin).expect("mkdir");
+        // By another process: one that is forked by another test meanwhile would have it open for writing.
+        assert!(Command::new("cp").args([&program("rrunctl"), &bin]).status().expect("cp").success());
+        let stopped = Stopped::new(
+            bin.join("rrunmon"),
+            &format!("$stop\nexec {} \"$@\"", program("rrunmon").display()),
+        );
+        let plain = engine.command(&["run", "--rm", "-v", "scratch:/t", "site", "cat", "/t/file"]);
+        let two = stopped.starts(Command::new(bin.join("rrunctl")).args(plain.get_args()));
+        let mut ending = engine.command(&["rm", "-f", "one"]).stdout(Stdio::null()).spawn().expect("rrunctl");
+        let users = Path::new(&data).with_file_name("users");
+        let waited_for = || {
+            use std::os::unix::fs::MetadataExt as _;
+            let inode =
+                fs::metadata(&users).map_or_else(|_| "none".to_owned(), |users| format!(":{} ", users.ino()));
+            let locks = fs::read_to_string("/proc/locks").expect("/proc/locks");
+            locks.lines().any(|lock| lock.contains("->") && lock.contains(&inode))
+        };
+        eventually("it ends", || waited_for() || ending.try_wait().expect("wait").is_some());
+        stopped.go();
+        let output = two.wait_with_output().expect("it ends");
+        assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("here\n", ""));
+        assert!(ending.wait().expect("wait").success());
+        // Nobody has it any more, and a copy from one that is stopped has what is in it all the same.
+        eventually("it is unmounted", || !Path::new(&data).join("file").exists());
+        let bind = engine.path("bound");
+        fs::create_dir(&bind).expect("mkdir");
+        fs::write(bind.join("file"), "bound\n").expect("write");
+        let device = format!("device={}", bind.display());
+        engine.prints(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "bind"]);
+        engine.prints(&["create", "--name", "three", "-v", "bind:/b", "site", "true"]);
+        let copied = engine.path("copied");
+        engine.prints(&["cp", "three:/b/file", copied.to_str().expect("UTF-8")]);
+        assert_eq!(fs::read_to_string(copied).expect("read"), "bound\n");
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        assert!(!mounts.contains(&engine.root().join("volumes").display().to_string()), "{mounts}");
+    });
+}
+
+#[test]
 fn one_engine_does_not_sweep_what_is_anothers() {
     with_site(|engine| {
         engine.prints(&["run", "-d", "--name", "web", "site", "sleep", "1000"]);
@@ -852,7 +1042,7 @@ fn n1_an_address_is_anothers_although_somebody_keeps_the_old_namespace() {
         let key = shown(engine, "one", "/NetworkSettings/SandboxKey");
         let address =
             shown(engine, "one", "/NetworkSettings/IPAddress").as_str().expect("an address").to_owned();
-        let mut guest = std::process::Command::new("nsenter")
+        let mut guest = Command::new("nsenter")
             .args([&format!("--net={}", key.as_str().expect("a path")), "busybox", "nc", "-lk", "-p", "80"])
             .spawn()
             .expect("util-linux");

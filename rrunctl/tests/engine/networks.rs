@@ -1,7 +1,14 @@
 //! The commands about networks, each test in a network namespace of its own.
 
+use crate::containers::{eventually, shown, with_site};
 use crate::harness::*;
+use rrunctl::network::Netns;
 use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 #[test]
 fn n2_n3_networks_are_made_listed_and_removed() {
@@ -96,5 +103,125 @@ fn e3_e4_addresses_are_those_of_the_settings() {
             "mynet",
         ]);
         assert_eq!(subnets, "172.31.0.0/16\n10.77.0.0/24\n");
+    });
+}
+
+/// A socket for UDP in the network namespace of a container's process; busybox has no server that needs no more.
+pub fn udp_server(pid: &str, port: u16) -> UdpSocket {
+    let netns = Netns::open(Path::new(&format!("/proc/{pid}/ns/net"))).expect("the namespace");
+    let server = netns.enter(|| Ok(UdpSocket::bind(("0.0.0.0", port))?)).expect("bind");
+    server.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+    server
+}
+
+/// Asks `at`, and has `server` answer what its answer should be from the address that was asked.
+#[track_caller]
+pub fn is_answered_by(server: &UdpSocket, from: &str, at: &str) {
+    let client = UdpSocket::bind((from, 0)).expect("bind");
+    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+    let (mut question, mut answer) = ([0; 100], [0; 100]);
+    for round in 0..3_u8 {
+        client.send_to(&[b'?', round], at).expect("send");
+        let (n, asker) = server.recv_from(&mut question).unwrap_or_else(|e| panic!("{at} from {from}: {e}"));
+        assert_eq!(question[..n], [b'?', round]);
+        server.send_to(&[b'!', round], asker).expect("send");
+        let (n, from) = client.recv_from(&mut answer).unwrap_or_else(|e| panic!("no answer of {at}: {e}"));
+        assert_eq!((&answer[..n], from.to_string().as_str()), (&[b'!', round][..], at));
+    }
+}
+
+#[test]
+fn n5_udp_is_published_at_every_address_of_the_host() {
+    with_site(|engine| {
+        let ports = ["-p", "5300:53/udp", "-p", "127.0.0.1:5301:53/udp"];
+        engine.prints(&[&["run", "-d", "--name", "dns"][..], &ports, &["site", "sleep", "1000"]].concat());
+        let server = udp_server(&shown(engine, "dns", "/State/Pid").to_string(), 53);
+        for (from, at) in [
+            ("127.0.0.1", "127.0.0.1:5300"),
+            ("127.0.0.1", "127.0.0.1:5301"),
+            // No rule of the firewall leads from IPv6 to IPv4: rrunmon does.
+            ("::1", "[::1]:5300"),
+            ("172.17.0.1", "172.17.0.1:5300"),
+        ] {
+            is_answered_by(&server, from, at);
+        }
+        let taken = engine.run(&["run", "-d", "-p", "5300:54/udp", "site", "true"]);
+        assert!(text(&taken.stderr).contains("port is already allocated"), "{}", text(&taken.stderr));
+        engine.prints(&["rm", "-f", "dns"]);
+        UdpSocket::bind("[::]:5300").expect("it is free");
+    });
+}
+
+/// Another machine, at 198.51.100.1, whose neighbour this one is at 198.51.100.2.
+struct Neighbour(Child);
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+impl Neighbour {
+    fn new() -> Self {
+        let mut child = Command::new("unshare")
+            .args(["--net", "sh", "-ec", "echo; exec sleep 1000"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("the namespace");
+        let neighbour = Self(child);
+        let pid = neighbour.0.id();
+        let script = format!(
+            "ip link add near type veth peer name far netns {pid}
+             ip addr add 198.51.100.2/24 dev near; ip link set near up
+             nsenter --net=/proc/{pid}/ns/net sh -ec 'ip addr add 198.51.100.1/24 dev far; ip link set far up'"
+        );
+        assert!(Command::new("sh").args(["-ec", &script]).status().expect("sh").success());
+        neighbour
+    }
+
+    fn runs(&self, line: &str) {
+        let netns = format!("--net=/proc/{}/ns/net", self.0.id());
+        assert!(Command::new("nsenter").args([&netns, "sh", "-ec", line]).status().expect("sh").success());
+    }
+
+    /// What a web server says to it.
+    fn page(&self, at: &str) -> Option<String> {
+        let netns = Netns::open(Path::new(&format!("/proc/{}/ns/net", self.0.id()))).expect("the namespace");
+        let fetched = netns.enter(|| {
+            let mut stream =
+                TcpStream::connect_timeout(&at.parse().expect("an address"), Duration::from_secs(1))?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        });
+        fetched.ok().and_then(|answer| Some(answer.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+}
+
+#[test]
+fn n7_containers_are_reached_from_another_machine_by_a_route() {
+    with_site(|engine| {
+        let neighbour = Neighbour::new();
+        let mode = "com.docker.network.bridge.gateway_mode_ipv4=routed";
+        engine.prints(&["network", "create", "--subnet", "172.19.0.0/16", "-o", mode, "far"]);
+        let httpd = ["site", "httpd", "-f", "-h", "/www"];
+        let web = ["run", "-d", "--name", "web", "--network", "far", "-p", "80"];
+        engine.prints(&[&web[..], &httpd].concat());
+        engine.prints(&[&["run", "-d", "--name", "near"][..], &httpd].concat());
+        let near = shown(engine, "near", "/NetworkSettings/IPAddress").as_str().expect("one").to_owned();
+        neighbour
+            .runs("ip route add 172.19.0.0/16 via 198.51.100.2; ip route add 172.17.0.0/16 via 198.51.100.2");
+        eventually("it is reached", || neighbour.page("172.19.0.2:80").as_deref() == Some("a page\n"));
+        // A network that nobody made so is closed to others, whatever routes they have.
+        assert_eq!(neighbour.page(&format!("{near}:80")), None);
+        // The container is itself there, not this machine.
+        let script = "httpd -p 8080 -h /www; ip route | grep -c default";
+        engine.prints(&["exec", "web", "sh", "-c", script]);
+        let answered = engine.prints(&["exec", "web", "ping", "-c", "1", "-W", "5", "198.51.100.1"]);
+        assert!(answered.contains("1 packets received"), "{answered}");
+        assert_eq!(neighbour.page("172.19.0.2:8080"), None, "a port that is not published");
     });
 }

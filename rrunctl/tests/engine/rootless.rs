@@ -3,6 +3,7 @@
 //! The user is of a mount namespace in which /etc/passwd has one line more: the machine's own files stay as they are.
 
 use crate::harness::{Engine, alone, busybox, program, text};
+use crate::networks::{is_answered_by, udp_server};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -252,7 +253,20 @@ fn c20_networks_of_an_ordinary_user_lead_out() {
         let other = user.run(&["run", "-d", "-p", "127.0.0.1:8080:80", "box", "busybox"]);
         assert_eq!(other.status.code(), Some(125));
         assert!(text(&other.stderr).contains("Bind for 127.0.0.1:8080 failed: port is already allocated"));
-        user.refuses(&["run", "-d", "-p", "53:53/udp", "box", "busybox"], "published for TCP only");
+        let udp = ["run", "-d", "--name", "dns", "-p", "5300:53/udp", "-p", "[::1]:5301:53/udp"];
+        user.prints(&[&udp[..], &["box", "busybox", "sleep", "1000"]].concat());
+        let server = udp_server(user.prints(&["inspect", "-f", "{{.State.Pid}}", "dns"]).trim(), 53);
+        for (from, at) in [
+            ("127.0.0.1", "127.0.0.1:5300"),
+            // Not the address that the kernel would answer it from.
+            ("127.0.0.1", "127.0.0.9:5300"),
+            ("198.51.100.2", "198.51.100.2:5300"),
+            ("::1", "[::1]:5300"),
+            ("::1", "[::1]:5301"),
+        ] {
+            is_answered_by(&server, from, at);
+        }
+        user.prints(&["rm", "-f", "dns"]);
         // Nothing of it is among the host's links.
         let links = Command::new("ip").args(["-o", "link"]).output().expect("ip");
         assert_eq!(text(&links.stdout).lines().count(), 2, "{}", text(&links.stdout));

@@ -55,7 +55,7 @@ chmod 710 var/opaque; chown 5:6 usr; chmod 751 usr
 find . -exec touch -h -d '2021-02-02 02:02:02 UTC' {} +
 "#;
 
-/// Writes `odd.tar`, and `links.tar`, which only we take.
+/// Writes `odd.tar`, `debian.tar`, and `links.tar`, which only we take.
 fn image(dir: &Path) {
     sh(dir, LAYERS);
     let tar = "--format=posix --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime --xattrs --xattrs-include=* --numeric-owner --sort=name -b1";
@@ -85,6 +85,9 @@ fn image(dir: &Path) {
     archive(dir, "links", &[1, 4]);
     archive(dir, "small", &[2]);
     sh(dir, "rm -r 1 2 3");
+    // A system as people run it. What mmdebstrap(1) mounts meanwhile goes with the namespace.
+    sh(dir, "unshare --mount mmdebstrap --quiet --variant=minbase bookworm 5.tar");
+    archive(dir, "debian", &[5]);
 }
 
 /// Writes `NAME.tar`, an image of layers, as `docker save` would, and adds its ids to `known`.
@@ -442,6 +445,9 @@ fn lacks() -> Option<&'static str> {
     };
     if !version("dockerd").is_some_and(|said| said.contains(" 20.10.")) || !Path::new(DOCKER).exists() {
         return Some("dockerd 20.10: apt-get install docker.io");
+    }
+    if version("mmdebstrap").is_none() {
+        return Some("apt-get install mmdebstrap");
     }
     if !version("podman").is_some_and(|said| said.contains(" 4.3.")) {
         return Some("podman 4.3: apt-get install podman");
