@@ -388,11 +388,13 @@ impl Engine {
         let text = fs::read(&file).context(|| format!("read {}", file.display()))?;
         let mut settings: monitor::Settings = serde_json::from_slice(&text)
             .map_err(|e| Error::system(e.to_string()).context(file.display()))?;
-        // The rules of the firewall stand; that nobody else takes the ports meanwhile is in the leases.
-        settings.ports.clear();
+        // The rules of the firewall stand; what they do not lead went to sockets that are gone.
+        let held = self.networks.hold_again(id)?.into_iter().map(port).collect::<Result<Vec<_>>>()?;
+        let (ports, sockets) = held.into_iter().unzip();
+        settings.ports = ports;
         let dns = settings.dns.as_ref().map(|_| network::dns::listen(&self.netns(id))).transpose()?;
         let monitor = self.programs.monitor.clone();
-        monitor::adopt(&Setup { monitor, file, settings, ports: Vec::new(), dns }).map(|_| ())
+        monitor::adopt(&Setup { monitor, file, settings, ports: sockets, dns }).map(|_| ())
     }
 
     /// What a monitor has done when its container has ended for good: takes it down, and with `--rm` removes it.

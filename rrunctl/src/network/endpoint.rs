@@ -15,7 +15,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::home;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 /// What a container asks of one network.
@@ -458,17 +458,41 @@ impl Networks {
             for (host_ip, fd) in held {
                 let mapping = of(host_ip, number);
                 mapped.push(mapping.clone());
-                let target = match ip6 {
-                    Some(ip6) if host_ip.is_ipv6() => IpAddr::from(ip6),
-                    _ => ip.into(),
-                };
-                let target = SocketAddr::new(target, port.container_port);
-                let proxy = host_ip.is_ipv6() || self.host.is_elsewhere();
-                let netns = self.host.is_elsewhere().then(|| asked.netns.to_owned());
-                all.push(Held { fd, port: mapping, target, proxy, netns });
+                all.push(self.held(fd, mapping, (ip, ip6), asked.netns));
             }
         }
         Ok((mapped, all))
+    }
+
+    fn held(&self, fd: OwnedFd, port: Mapped, (ip, ip6): (Ipv4Addr, Option<Ipv6Addr>), netns: &Path) -> Held {
+        let target = match ip6 {
+            Some(ip6) if port.host_ip.is_ipv6() => IpAddr::from(ip6),
+            _ => ip.into(),
+        };
+        let target = SocketAddr::new(target, port.container_port);
+        let proxy = port.host_ip.is_ipv6() || self.host.is_elsewhere();
+        let netns = self.host.is_elsewhere().then(|| netns.to_owned());
+        Held { fd, port, target, proxy, netns }
+    }
+
+    /// The sockets of a container's ports again, whose last ones went with a monitor that was killed. A port that is
+    /// somebody else's by now is not among them.
+    ///
+    /// # Errors
+    /// Those of reading the leases.
+    pub fn hold_again(&self, container: &str) -> Result<Vec<Held>> {
+        let mut all = Vec::new();
+        for network in self.list()?.iter().filter(|network| network.is_bridge()) {
+            let leases = self.leases(network)?;
+            let up = leases.entry(container).is_some_and(|entry| entry.state == State::Up);
+            let Some(lease) = leases.get(container)?.filter(|_| up) else { continue };
+            for port in lease.ports.iter().filter(|port| port.host_port != 0) {
+                if let Ok(fd) = ports::hold(SocketAddr::new(port.host_ip, port.host_port), port.protocol) {
+                    all.push(self.held(fd, port.clone(), (lease.ip, lease.ip6), &lease.netns));
+                }
+            }
+        }
+        Ok(all)
     }
 
     fn refused<T>(&self, refused: &Refused, port: &PublishedPort) -> Result<T> {

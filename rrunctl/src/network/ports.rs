@@ -161,7 +161,7 @@ fn start(range: &RangeInclusive<u16>) -> u32 {
     u32::from_ne_bytes(bytes) % (u32::from(range.end() - range.start()) + 1)
 }
 
-fn hold(at: SocketAddr, protocol: Protocol) -> Result<OwnedFd, Errno> {
+pub(super) fn hold(at: SocketAddr, protocol: Protocol) -> Result<OwnedFd, Errno> {
     match (bound(at, protocol, false), protocol) {
         // Connections that a proxy had are in TIME_WAIT for a minute and keep the port from a socket without
         // SO_REUSEADDR. One with it, on the other hand, keeps nobody away unless it listens.

@@ -3,6 +3,8 @@
 use crate::containers::{eventually, shown, with_site};
 use crate::harness::*;
 use rrunctl::network::Netns;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
@@ -114,6 +116,16 @@ pub fn udp_server(pid: &str, port: u16) -> UdpSocket {
     server
 }
 
+/// Kills the monitor of the container with this directory.
+pub fn kill_monitor(run: &Path) {
+    let pid = std::fs::read_to_string(run.join("pid")).expect("a pid").trim().parse().expect("a number");
+    let pid = Pid::from_raw(pid).expect("a pid");
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("it lives");
+    pidfd_send_signal(&pidfd, Signal::KILL).expect("kill");
+    // Its sockets are closed when it has ended.
+    rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).expect("poll");
+}
+
 /// Asks `at`, and has `server` answer what its answer should be from the address that was asked.
 #[track_caller]
 pub fn is_answered_by(server: &UdpSocket, from: &str, at: &str) {
@@ -136,15 +148,25 @@ fn n5_udp_is_published_at_every_address_of_the_host() {
         let ports = ["-p", "5300:53/udp", "-p", "127.0.0.1:5301:53/udp"];
         engine.prints(&[&["run", "-d", "--name", "dns"][..], &ports, &["site", "sleep", "1000"]].concat());
         let server = udp_server(&shown(engine, "dns", "/State/Pid").to_string(), 53);
-        for (from, at) in [
-            ("127.0.0.1", "127.0.0.1:5300"),
-            ("127.0.0.1", "127.0.0.1:5301"),
-            // No rule of the firewall leads from IPv6 to IPv4: rrunmon does.
-            ("::1", "[::1]:5300"),
-            ("172.17.0.1", "172.17.0.1:5300"),
-        ] {
-            is_answered_by(&server, from, at);
-        }
+        let all = || {
+            for (from, at) in [
+                ("127.0.0.1", "127.0.0.1:5300"),
+                ("127.0.0.1", "127.0.0.1:5301"),
+                // No rule of the firewall leads from IPv6 to IPv4: rrunmon does.
+                ("::1", "[::1]:5300"),
+                ("172.17.0.1", "172.17.0.1:5300"),
+            ] {
+                is_answered_by(&server, from, at);
+            }
+        };
+        all();
+        // Another monitor holds the ports that the last one held.
+        let id = shown(engine, "dns", "/Id");
+        kill_monitor(&engine.path("run").join(id.as_str().expect("an id")));
+        UdpSocket::bind("[::]:5300").expect("nobody holds it");
+        engine.prints(&["system", "restore"]);
+        all();
+        UdpSocket::bind("[::]:5300").expect_err("it is held");
         let taken = engine.run(&["run", "-d", "-p", "5300:54/udp", "site", "true"]);
         assert!(text(&taken.stderr).contains("port is already allocated"), "{}", text(&taken.stderr));
         engine.prints(&["rm", "-f", "dns"]);

@@ -3,7 +3,7 @@
 //! The user is of a mount namespace in which /etc/passwd has one line more: the machine's own files stay as they are.
 
 use crate::harness::{Engine, alone, busybox, program, text};
-use crate::networks::{is_answered_by, udp_server};
+use crate::networks::{is_answered_by, kill_monitor, udp_server};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -243,6 +243,11 @@ fn c20_networks_of_an_ordinary_user_lead_out() {
         let httpd = ["box", "busybox", "httpd", "-f", "-h", "/"];
         let port = ["run", "-d", "--name", "web", "--network", "net", "-p", "127.0.0.1:8080:80"];
         user.prints(&[&port[..], &httpd].concat());
+        assert!(fetched("127.0.0.1:8080").ends_with("hello\n"));
+        // Another monitor holds the ports that the last one held.
+        let id = user.prints(&["inspect", "-f", "{{.Id}}", "web"]);
+        kill_monitor(&user.path("runtime/rrunctl").join(id.trim()));
+        user.prints(&["system", "restore"]);
         assert!(fetched("127.0.0.1:8080").ends_with("hello\n"));
         let fetch = |of: &str| format!("busybox wget -qO- http://{of}/etc/motd");
         let got = |of: &str| {
