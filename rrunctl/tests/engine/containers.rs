@@ -682,8 +682,11 @@ fn i9_the_image_of_a_container_is_not_removed_under_it() {
 }
 
 #[test]
-fn n1_host_and_containers_reach_each_other() {
+fn e6_n1_host_and_containers_reach_each_other() {
     with_site(|engine| {
+        // Of this network namespace.
+        let forwards = "/proc/sys/net/ipv4/ip_forward";
+        fs::write(forwards, "0").expect("write");
         engine.prints(&["run", "-d", "--name", "web", "site", "httpd", "-f", "-h", "/www"]);
         let address =
             shown(engine, "web", "/NetworkSettings/IPAddress").as_str().expect("an address").to_owned();
@@ -691,6 +694,7 @@ fn n1_host_and_containers_reach_each_other() {
         assert_eq!(shown(engine, "web", "/NetworkSettings/IPPrefixLen"), 16);
         eventually("the host reaches it", || page(&format!("{address}:80")).as_deref() == Some("a page\n"));
         assert_eq!(says(engine, &["site", "wget", "-qO-", &format!("http://{address}/")]), "a page\n");
+        assert_eq!(fs::read_to_string(forwards).expect("read"), "1\n");
     });
 }
 
@@ -799,6 +803,27 @@ fn n8_the_network_namespace_is_a_file_that_nsenter_takes() {
             text(&output.stdout).contains(address.as_str().expect("an address")),
             "{}",
             text(&output.stderr)
+        );
+    });
+}
+
+#[test]
+fn n9_a_container_has_namespaces_of_its_own_but_for_users_and_time() {
+    with_site(|engine| {
+        // As docker, of cgroups only with cgroup v2 unless it is asked for.
+        engine.prints(&["run", "-d", "--name", "web", "--cgroupns", "private", "site", "sleep", "1000"]);
+        let pid = shown(engine, "web", "/State/Pid");
+        let of = |process: &str, kind: &str| fs::read_link(format!("/proc/{process}/ns/{kind}")).expect(kind);
+        for kind in ["cgroup", "ipc", "mnt", "net", "pid", "uts", "user", "time"] {
+            let is_own = of(&pid.to_string(), kind) != of("thread-self", kind);
+            assert_eq!(is_own, !["user", "time"].contains(&kind), "{kind}");
+        }
+        let target = format!("--target={pid}");
+        let nsenter = [&*target, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "/bin/hostname"];
+        let output = Command::new("nsenter").args(nsenter).output().expect("util-linux");
+        assert_eq!(
+            text(&output.stdout),
+            shown(engine, "web", "/Config/Hostname").as_str().expect("one").to_owned() + "\n"
         );
     });
 }

@@ -555,7 +555,7 @@ fn the_root_is_taken_from_the_environment() {
 }
 
 #[test]
-fn e7_info_and_version_say_what_is_there() {
+fn e2_e7_info_and_version_say_what_is_there() {
     let engine = Engine::new();
     engine.loads(&zeros("a:1", 1, ago(1)).archive());
     let config = engine.path("daemon.json");

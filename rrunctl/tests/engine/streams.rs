@@ -167,7 +167,7 @@ fn much() -> Vec<u8> {
 }
 
 #[test]
-fn a_terminal_is_typed_at_resized_left_and_taken_again() {
+fn c7_a_terminal_is_typed_at_resized_left_and_taken_again() {
     with_site(|engine| {
         let mut screen = Screen::new(engine, (24, 80), &["run", "-it", "--name", "box", "site", "sh"]);
         screen.sees("# ").types("stty size\r").sees("24 80").sees("# ");
@@ -213,6 +213,21 @@ fn a_terminal_is_typed_at_resized_left_and_taken_again() {
         let output = engine.fed(&["exec", "-it", "box", "sh"], b"");
         assert_eq!(refusal(&output, &[]), "the input device is not a TTY");
         engine.prints(&["rm", "-f", "box"]);
+    });
+}
+
+#[test]
+fn c2_c7_ctrl_c_ends_the_server_that_is_attached_to() {
+    with_site(|engine| {
+        let server = "trap 'echo bye; exit 3' INT; echo early; while :; do sleep 0.1; done";
+        engine.prints(&["run", "-dit", "--name", "web", "site", "sh", "-c", server]);
+        eventually("it runs", || engine.prints(&["logs", "web"]).contains("early"));
+        let mut screen = Screen::new(engine, (24, 80), &["attach", "web"]);
+        eventually("it is attached", || screen.is_raw());
+        screen.types("\x03").sees("bye");
+        assert_eq!(screen.ends(), 3);
+        // What it wrote before is the log's.
+        assert!(!screen.text().contains("early"), "{}", screen.text());
     });
 }
 
@@ -298,7 +313,7 @@ fn ten_megabytes_come_through_whole() {
 }
 
 #[test]
-fn a_further_process_is_run_as_it_is_asked_for() {
+fn c6_a_further_process_is_run_as_it_is_asked_for() {
     with_site(|engine| {
         engine.prints(&["run", "-d", "--name", "box", "-e", "A=1", "site", "sleep", "1000"]);
         let says = |arguments: &[&str]| engine.prints(&[&["exec"], arguments].concat());
@@ -361,7 +376,7 @@ fn a_further_process_is_run_as_it_is_asked_for() {
 }
 
 #[test]
-fn a_process_with_a_terminal_is_left_and_goes_on() {
+fn c6_a_process_with_a_terminal_is_left_and_goes_on() {
     with_site(|engine| {
         engine.prints(&["run", "-d", "--name", "box", "site", "sleep", "1000"]);
         let mut screen = Screen::new(engine, (24, 80), &["exec", "-it", "box", "sh"]);
