@@ -31,11 +31,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Below the directory that a reboot takes: which process keeps the namespaces.
 const KEEPER: &str = "namespaces";
 /// Likewise, the pid of the process that is the way out.
 const WAY_OUT: &str = "namespaces.out";
+/// Likewise, when it was last started, or that was tried.
+const TRIED: &str = "namespaces.tried";
+/// How long it is not tried again.
+const NOT_AGAIN: Duration = Duration::from_secs(30);
 
 /// Whether this process is in a user namespace other than the first one, where `trusted.` attributes, devices and some
 /// sysctls are out of reach.
@@ -93,7 +98,7 @@ pub fn enter(run: &Path) -> Result<Vec<String>> {
     home::private(run)?;
     let _lock = Lock::exclusive(&run.join("namespaces.lock"))?;
     let (keeper, warnings) = match Keeper::of(run)? {
-        Some(keeper) => (keeper, Vec::new()),
+        Some(keeper) => (keeper, another_way_out(run, keeper.pid)?.into_iter().collect()),
         None => make(run).context(|| "make the user's namespaces")?,
     };
     let (user, mounts) = (keeper.namespace("user")?, keeper.namespace("mnt")?);
@@ -358,10 +363,24 @@ fn run_program(program: &str, args: &[String]) -> Result<Option<String>> {
     Ok((!done.status.success()).then(|| said.trim().replace('\n', "; ")))
 }
 
+/// A new one where the last one has ended; not with every command, as there may be none to be had.
+fn another_way_out(run: &Path, pid: Pid) -> Result<Option<String>> {
+    let tried = fs::metadata(run.join(TRIED)).and_then(|file| file.modified());
+    if last_way_out(run).is_some() || tried.is_ok_and(|at| at.elapsed().is_ok_and(|ago| ago < NOT_AGAIN)) {
+        return Ok(None);
+    }
+    way_out(run, pid)
+}
+
 /// Starts what carries the containers' packets out of the network namespace of `pid`; what to tell the user where there is
 /// none. Neither program lets anybody reach what listens on the host's loopback.
 fn way_out(run: &Path, pid: Pid) -> Result<Option<String>> {
-    end_last_way_out(run);
+    // Of namespaces whose keeper was killed: it stays in them, and would keep them.
+    if let Some(last) = last_way_out(run) {
+        let _ = kill_process(last, Signal::KILL);
+    }
+    let _ = fs::remove_file(run.join(WAY_OUT));
+    home::replace_until_boot(&run.join(TRIED), 0o600, b"")?;
     let mut failed = String::new();
     let id = pid.to_string();
     let pasta =
@@ -407,18 +426,13 @@ fn way_out(run: &Path, pid: Pid) -> Result<Option<String>> {
     )))
 }
 
-/// Of namespaces whose keeper was killed: the program stays in them, and would keep them.
-fn end_last_way_out(run: &Path) {
-    let file = run.join(WAY_OUT);
-    let text = fs::read_to_string(&file).unwrap_or_default();
-    if let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) {
-        let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).unwrap_or_default();
-        // pasta is passt, with a suffix for the processor.
-        if ["pasta", "passt"].iter().any(|known| name.starts_with(known)) || name.starts_with("slirp4netns") {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
-    let _ = fs::remove_file(&file);
+/// The process that is the way out, if it has not ended.
+fn last_way_out(run: &Path) -> Option<Pid> {
+    let text = fs::read_to_string(run.join(WAY_OUT)).ok()?;
+    let pid = Pid::from_raw(text.trim().parse().ok()?).filter(|pid| started(*pid).is_some())?;
+    let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok()?;
+    // pasta is passt, with a suffix for the processor.
+    ["pasta", "passt", "slirp4netns"].iter().any(|known| name.starts_with(known)).then_some(pid)
 }
 
 #[cfg(test)]

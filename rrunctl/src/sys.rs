@@ -5,10 +5,21 @@ use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// Lets `child`, and whatever it executes, have `fd` open at the same number.
+pub fn hand_on(child: &mut Command, fd: &impl AsRawFd) {
+    let fd = fd.as_raw_fd();
+    // SAFETY: fcntl(2) may be called between fork and execve.
+    unsafe {
+        child.pre_exec(
+            move || if libc::fcntl(fd, libc::F_SETFD, 0) == 0 { Ok(()) } else { Err(last().into()) },
+        )
+    };
+}
 
 /// Goes on in a child, where there is nothing; the parent gets the child's pid.
 ///
@@ -162,7 +173,7 @@ pub struct Signals {
 impl Signals {
     /// Takes those of `wanted` that are not ignored: whoever started this with nohup(1) wants it so.
     ///
-    /// They are blocked, which a child that is started by [`std::process::Command`] does not inherit.
+    /// They are blocked, and so are those of a child, unless [`Signals::left_to`] is said.
     ///
     /// # Errors
     /// Those of sigprocmask(2) and signalfd(2).
@@ -192,6 +203,18 @@ impl Signals {
                 }
                 fd => Ok(Self { fd: OwnedFd::from_raw_fd(fd), before }),
             }
+        }
+    }
+
+    /// Has a child begin with the signals as they were before.
+    pub fn left_to(&self, child: &mut Command) {
+        let before = self.before;
+        // SAFETY: sigprocmask(2) may be called between fork and execve, and what it reads was copied there.
+        unsafe {
+            child.pre_exec(move || {
+                libc::sigprocmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+                Ok(())
+            });
         }
     }
 

@@ -26,7 +26,10 @@ pub fn init(words: impl Iterator<Item = OsString>) -> ExitCode {
         Err(e) => return complain(&format!("take signals: {e}"), 1),
     };
     // A group of its own: what the terminal's keys send is for it and its children, and not for this process twice.
-    let child = match Command::new(&program).args(words).process_group(0).spawn() {
+    let mut child = Command::new(&program);
+    child.args(words).process_group(0);
+    signals.left_to(&mut child);
+    let child = match child.spawn() {
         Ok(child) => child,
         Err(e) => {
             let code = if e.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };

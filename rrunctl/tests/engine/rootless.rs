@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const UID: u32 = 54321;
 const RANGE: u32 = 1_000_000;
@@ -286,6 +286,20 @@ fn c20_networks_of_an_ordinary_user_lead_out() {
         // A zombie has no arguments.
         let left = fs::read(format!("/proc/{}/cmdline", out.as_raw_nonzero())).unwrap_or_default();
         assert_eq!(text(&left), "", "the last way out is still there");
+        // A way out that has ended is replaced, although not more often than each half minute.
+        let out = user.pid_in("namespaces.out").expect("a way out");
+        kill_process(out, Signal::KILL).expect("kill");
+        user.prints(&["ps"]);
+        assert_eq!(user.pid_in("namespaces.out"), Some(out));
+        let tried = user.path("runtime/rrunctl/namespaces.tried");
+        fs::File::options()
+            .append(true)
+            .open(&tried)
+            .and_then(|file| file.set_modified(UNIX_EPOCH))
+            .expect("utimensat");
+        let fetched = user.prints(&["exec", "web", "busybox", "sh", "-c", &fetch("198.51.100.1")]);
+        assert_eq!(fetched, "from outside\n");
+        assert_ne!(user.pid_in("namespaces.out"), Some(out));
         user.prints(&["rm", "-f", "web"]);
     });
 }
