@@ -280,10 +280,8 @@ install-engine: install engine
 	target/release/rrunctl completion fish > "$(FISH_COMPLETION)/rrunctl.fish"
 	for unit in service timer; do \
 	  sed 's|@SBIN@|$(PREFIX)/sbin|' rrunctl/systemd/rrunctl-restore.$$unit > "$(UNITS)/rrunctl-restore.$$unit"; done
-	# A user's systemd has neither these targets nor that one.
-	for unit in service timer; do \
-	  sed -e '/^After=/d; /^Wants=/d; s/multi-user.target/default.target/' "$(UNITS)/rrunctl-restore.$$unit" \
-	    > "$(USER_UNITS)/rrunctl-restore.$$unit"; done
+	install -m644 rrunctl/systemd/rrunctl-restore.timer -t "$(USER_UNITS)"
+	sed 's|@SBIN@|$(PREFIX)/sbin|' rrunctl/systemd/user.service > "$(USER_UNITS)/rrunctl-restore.service"
 
 uninstall:
 	rm -f "$(BIN)/rrun" "$(MAN)/rrun.8" "$(MAN)"/rrun-*.8 \

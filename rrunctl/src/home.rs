@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -141,7 +141,14 @@ impl Drop for Scratch {
 
 /// A lock held until it is dropped, of a file that stays.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held")] File);
+pub struct Lock(File);
+
+/// The lock is held until the last copy of the descriptor is closed (flock(2)).
+impl AsRawFd for Lock {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
 
 impl Lock {
     /// Waits until nobody else has `path` locked, which is made if it is missing.

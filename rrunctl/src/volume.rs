@@ -248,7 +248,7 @@ impl Volumes {
     /// # Errors
     /// Those of umount(2) and of `used`.
     pub fn unmount(&self, volume: &Volume, used: impl FnOnce() -> Result<bool>) -> Result<()> {
-        if volume.options.is_empty() {
+        if volume.options.is_empty() || !is_mounted(Path::new(&volume.mountpoint))? {
             return Ok(());
         }
         let _alone = Lock::exclusive(&self.users(&volume.name))?;

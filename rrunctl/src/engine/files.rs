@@ -22,6 +22,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// What rrun makes in a container's root to mount on; Docker has these in a layer of their own, which it does not show.
@@ -122,8 +123,10 @@ impl Engine {
         let points: Vec<Point> = container.record.mount_points.values().cloned().collect();
         let mounted = self.mount_volumes(container)?;
         // The namespace is the thread's alone, and what is mounted goes with it.
-        let done = std::thread::scope(|scope| {
-            let worker = scope.spawn(|| {
+        std::thread::scope(|scope| {
+            let (all_there, until_all_there) = mpsc::channel::<()>();
+            let worker = scope.spawn(move || {
+                let all_there = all_there;
                 sys::unshare_mounts().context(|| "unshare the mount namespace")?;
                 mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
                     .context(|| "make / a recursive slave")?;
@@ -134,13 +137,15 @@ impl Engine {
                 for point in &points {
                     put(point, &root)?;
                 }
+                drop(all_there);
                 work(root.as_fd())
             });
+            // From here on it has its own: others shall not wait for whoever sends or takes the files.
+            let _ = until_all_there.recv();
+            drop(mounted);
+            let _ = self.unmount_volumes(container);
             worker.join().unwrap_or_else(|_| Err(Error::system("a thread that mounts has panicked")))
-        });
-        drop(mounted);
-        let down = self.unmount_volumes(container);
-        done.and_then(|done| down.map(|()| done))
+        })
     }
 
     /// Packs `path` of a container as a tar, under its last name.
@@ -212,11 +217,11 @@ impl Engine {
         let container = self.containers.load(id)?;
         let mut config = to_image(&container.record.config)?;
         image::changes(&mut config, &request.changes)?;
+        let lock = self.containers.lock(id)?;
         let state = self.state(&container)?;
         let frozen =
             request.pause && self.has_cgroups() && state.running && !state.paused && !state.restarting;
-        let _lock = self.containers.lock(id)?;
-        let freeze = || Frozen::new(&self.programs.monitor, &self.runtime(), id);
+        let freeze = || Frozen::new(&self.programs.monitor, &self.runtime(), id, &lock);
         let frozen = frozen.then(freeze).transpose()?;
         let (base, _) = self.layers_of(&container)?;
         let (upper, lower) = self.opened_layers(&container)?;

@@ -14,6 +14,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::home::Lock;
 use crate::monitor::{self, Client, Driver, Found, Log, Phase, Policy, Restart, Root, Setup, Until, Waiter};
 use crate::network;
+use crate::volume::Volume;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -261,33 +262,41 @@ impl Engine {
     pub(super) fn mount_volumes(&self, container: &Container) -> Result<Vec<Lock>> {
         let points = container.record.mount_points.values().filter(|point| point.r#type == "volume");
         let mount = |point: &Point| self.volumes.mount(&self.volumes.inspect(&point.name)?);
-        points.filter_map(|point| mount(point).transpose()).collect()
+        let mounted: Result<Vec<Lock>> = points.filter_map(|point| mount(point).transpose()).collect();
+        if mounted.is_err() {
+            let _ = self.unmount_volumes(container);
+        }
+        mounted
     }
 
     pub(super) fn unmount_volumes(&self, container: &Container) -> Result<()> {
-        let own = &container.record.id;
         for point in container.record.mount_points.values().filter(|point| point.r#type == "volume") {
             let Ok(volume) = self.volumes.inspect(&point.name) else { continue };
-            self.volumes.unmount(&volume, || {
-                for other in
-                    self.containers.users_of_volume(&point.name)?.iter().filter(|other| *other != own)
-                {
-                    let used = match self.found(other)? {
+            self.unmount_volume(&volume, Some(&container.record.id))?;
+        }
+        Ok(())
+    }
+
+    /// Unmounts a volume that no container has, but for `own`.
+    pub(super) fn unmount_volume(&self, volume: &Volume, own: Option<&str>) -> Result<()> {
+        self.volumes.unmount(volume, || {
+            for user in self.containers.users_of_volume(&volume.name)? {
+                let used = Some(&*user) != own
+                    && match self.found(&user)? {
                         // One that is about to leave has no process any more.
-                        Found::Monitored(client) => {
-                            client.status().map_or(true, |status| status.phase != Phase::Ending)
-                        }
+                        Found::Monitored(client) => match client.status() {
+                            Ok(status) => status.phase != Phase::Ending,
+                            Err(e) => e.kind() != Kind::NotFound,
+                        },
                         Found::Orphaned { status, .. } => status != "stopped",
                         Found::Gone => false,
                     };
-                    if used {
-                        return Ok(true);
-                    }
+                if used {
+                    return Ok(true);
                 }
-                Ok(false)
-            })?;
-        }
-        Ok(())
+            }
+            Ok(false)
+        })
     }
 
     /// Takes down what a container that does not run has on the host: its network, but for the addresses that are kept
@@ -389,8 +398,9 @@ impl Engine {
         let mut settings: monitor::Settings = serde_json::from_slice(&text)
             .map_err(|e| Error::system(e.to_string()).context(file.display()))?;
         // The rules of the firewall stand; what they do not lead went to sockets that are gone.
-        let held = self.networks.hold_again(id)?.into_iter().map(port).collect::<Result<Vec<_>>>()?;
-        let (ports, sockets) = held.into_iter().unzip();
+        // That somebody looks after the container is worth more than they are.
+        let held = self.networks.hold_again(id).unwrap_or_default();
+        let (ports, sockets) = held.into_iter().filter_map(|held| port(held).ok()).unzip();
         settings.ports = ports;
         let dns = settings.dns.as_ref().map(|_| network::dns::listen(&self.netns(id))).transpose()?;
         let monitor = self.programs.monitor.clone();

@@ -18,8 +18,11 @@ use std::time::{Duration, Instant};
 const LONGEST: usize = 64 * 1024;
 /// How long a client that is silent, and to whom nothing is said, keeps its socket: as long as with Docker's proxy.
 const SILENT: Duration = Duration::from_secs(90);
-/// How much of one socket is passed on before the container's output has its turn again.
-const AT_ONCE: usize = 64;
+/// How much of one client is passed on, how much of all of a port's, and how many of them may be new, before the
+/// container's output has its turn again.
+const AT_ONCE: usize = 8;
+const OF_ALL: usize = 64;
+const NEW: usize = 16;
 
 /// The ports of UDP of one container.
 #[derive(Debug, Default)]
@@ -71,6 +74,9 @@ impl Datagrams {
 
     /// Does what can be done without waiting.
     pub fn ready(&mut self, now: Instant) {
+        if self.held.is_empty() {
+            return;
+        }
         let mut fds = Vec::new();
         self.poll(&mut fds);
         let ready = ready(&mut fds);
@@ -91,11 +97,16 @@ impl Datagrams {
 
     /// Passes on what clients have sent.
     fn hear(&mut self, n: usize, now: Instant, buffer: &mut [u8]) {
-        for _ in 0..AT_ONCE {
+        let mut new = 0;
+        for _ in 0..OF_ALL {
+            if new == NEW {
+                return;
+            }
             let (socket, to) = &self.held[n];
             let Ok((length, arrival)) = sys::receive_datagram(socket.as_fd(), buffer) else { return };
             let (key, to) = ((n, arrival), *to);
             if !self.exchanges.contains_key(&key) {
+                new += 1;
                 let from = subscriber(arrival.client.ip());
                 self.make_room(from);
                 // A datagram may be lost, and who cares sends it again.
@@ -104,32 +115,45 @@ impl Datagrams {
             }
             let Some(exchange) = self.exchanges.get_mut(&key) else { continue };
             exchange.moved = now;
-            // What is told first is that nobody listened to the one before.
-            for _ in 0..2 {
-                match send(&exchange.server, &buffer[..length], SendFlags::DONTWAIT) {
-                    Err(Errno::CONNREFUSED) => {}
-                    _ => break,
-                }
+            if !exchange.ask(&buffer[..length]) {
+                self.exchanges.remove(&key);
             }
         }
     }
 
-    /// The one that has been silent longest of whoever has the most makes room for another one. That may be one of
-    /// `from`'s own: a client that asks from a new port each time shall not wait for its old ones to be forgotten.
+    /// Those that have been silent longest of whoever has the most make room, several, as they are looked for among all.
+    /// They may be `from`'s own: a client that asks from a new port each time shall not wait for its old ones to be
+    /// forgotten.
     fn make_room(&mut self, from: From) {
-        while self.exchanges.len() >= self.most {
-            let of = greedy(self.exchanges.values(), from).unwrap_or(from);
-            let silent = |own: bool| {
-                let of_it = self.exchanges.iter().filter(|(_, exchange)| !own || exchange.from == of);
-                of_it.min_by_key(|(_, exchange)| exchange.moved).map(|(key, _)| *key)
-            };
-            let Some(key) = silent(true).or_else(|| silent(false)) else { return };
-            self.exchanges.remove(&key);
+        if self.exchanges.len() < self.most {
+            return;
+        }
+        let of = greedy(self.exchanges.values(), from).unwrap_or(from);
+        let anybodys = !self.exchanges.values().any(|exchange| exchange.from == of);
+        let those = self.exchanges.iter().filter(|(_, exchange)| anybodys || exchange.from == of);
+        let mut those: Vec<_> = those.map(|(key, exchange)| (exchange.moved, *key)).collect();
+        those.sort_unstable_by_key(|(moved, _)| *moved);
+        for (_, key) in those.iter().take((self.most / 16).max(1)) {
+            self.exchanges.remove(key);
         }
     }
 }
 
 impl Exchange {
+    /// Passes on what the client has sent; whether the socket is still good for anything.
+    fn ask(&self, bytes: &[u8]) -> bool {
+        // What is told first is that nobody listened to the one before.
+        for _ in 0..2 {
+            match send(&self.server, bytes, SendFlags::DONTWAIT) {
+                Err(Errno::CONNREFUSED) => {}
+                Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::MSGSIZE) => return true,
+                // It was destroyed (ss -K), or its address is gone.
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
     /// Passes on what the container has answered.
     fn answer(&mut self, held: &OwnedFd, arrival: &Arrival, now: Instant, buffer: &mut [u8]) {
         for _ in 0..AT_ONCE {

@@ -12,27 +12,36 @@
 
 use super::last_error;
 use crate::error::{Context as _, Error, Result};
-use crate::sys::Signals;
+use crate::home::Lock;
+use crate::sys::{self, Signals};
 use std::ffi::{OsStr, OsString};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 /// What tells this process from a monitor.
 const WORD: &str = "--frozen";
 
 /// A container that is frozen until this is dropped, or until this process ends.
 #[derive(Debug)]
-pub struct Frozen(Child);
+pub struct Frozen {
+    freezer: Child,
+    runtime: Vec<OsString>,
+    id: OsString,
+}
 
 impl Frozen {
-    /// Freezes the container `id` by `runtime`, rrun and its global options; `monitor` is rrunmon.
+    /// Freezes the container `id`, which is locked by `lock`, by `runtime`, rrun and its global options; `monitor` is
+    /// rrunmon.
     ///
     /// # Errors
     /// rrun's words.
-    pub fn new(monitor: &Path, runtime: &[String], id: &str) -> Result<Self> {
-        let mut child = Command::new(monitor)
+    pub fn new(monitor: &Path, runtime: &[String], id: &str, lock: &Lock) -> Result<Self> {
+        let mut command = Command::new(monitor);
+        // Who comes when this process was killed waits until the container is thawed.
+        sys::hand_on(&mut command, lock);
+        let mut child = command
             .arg(WORD)
             .args(runtime)
             .arg(id)
@@ -45,7 +54,8 @@ impl Frozen {
             .context(|| format!("execute {}", monitor.display()))?;
         let told = child.stdout.as_mut().is_some_and(|stdout| stdout.read_exact(&mut [0]).is_ok());
         if told {
-            return Ok(Self(child));
+            let runtime = runtime.iter().map(OsString::from).collect();
+            return Ok(Self { freezer: child, runtime, id: id.into() });
         }
         let output = child.wait_with_output().context(|| "wait for rrunmon")?;
         let text = String::from_utf8_lossy(&output.stderr);
@@ -55,8 +65,11 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
+        drop(self.freezer.stdin.take());
+        // Where that one was killed itself, nobody else would do it.
+        if !self.freezer.wait().is_ok_and(|status| status.success()) {
+            let _ = rrun(&self.runtime, "resume", &self.id, Stdio::null());
+        }
     }
 }
 
@@ -69,22 +82,29 @@ pub fn is_freezer(word: &OsStr) -> bool {
 /// standard input.
 pub fn freeze(words: impl Iterator<Item = OsString>) -> ExitCode {
     let mut runtime: Vec<_> = words.collect();
-    let (Some(id), Some((program, options))) = (runtime.pop(), runtime.split_first()) else {
-        return ExitCode::from(2);
-    };
-    // Whoever tells all processes to end thaws the container by ending the one that has the other end. What is taken is
-    // not taken from rrun.
+    let Some(id) = runtime.pop() else { return ExitCode::from(2) };
+    // Whoever tells all processes to end thaws the container by ending the one that has the other end. rrun has them
+    // blocked too: neither is ended half-way.
     let _signals = Signals::take(1..=64);
-    let run = |command: &str, errors: Stdio| {
-        let words = ["--log-format", "json", command];
-        let mut rrun = Command::new(program);
-        rrun.args(options).args(words).arg(&id).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-        rrun.status().is_ok_and(|status| status.success())
-    };
-    if !run("pause", Stdio::inherit()) {
-        return ExitCode::FAILURE;
+    match rrun(&runtime, "pause", &id, Stdio::inherit()) {
+        Ok(status) if status.success() => {}
+        // It thaws what it could not freeze.
+        Ok(status) if status.code().is_some() => return ExitCode::FAILURE,
+        // It was killed, or that is not known.
+        _ => {
+            let _ = rrun(&runtime, "resume", &id, Stdio::null());
+            return ExitCode::FAILURE;
+        }
     }
-    let _ = std::io::stdout().write_all(b"\n").and_then(|()| std::io::stdout().flush());
-    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-    if run("resume", Stdio::null()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let _ = io::stdout().write_all(b"\n").and_then(|()| io::stdout().flush());
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    let thawed = rrun(&runtime, "resume", &id, Stdio::null());
+    if thawed.is_ok_and(|status| status.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn rrun(runtime: &[OsString], command: &str, id: &OsStr, errors: Stdio) -> io::Result<ExitStatus> {
+    let (program, options) = runtime.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut rrun = Command::new(program);
+    rrun.args(options).args(["--log-format", "json", command]).arg(id);
+    rrun.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).status()
 }

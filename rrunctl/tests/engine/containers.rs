@@ -488,6 +488,31 @@ fn with_system(test: impl FnOnce(&Engine) + Send + 'static) {
 }
 
 #[test]
+fn a_program_begins_with_no_signal_blocked_or_ignored() {
+    with_site(|engine| {
+        engine.prints(&["run", "-d", "--name", "box", "site", "sleep", "1000"]);
+        let look = ["cat", "/proc/self/status"];
+        for how in [
+            &["run", "--rm", "site"][..],
+            &["run", "--rm", "-i", "site"],
+            &["run", "--rm", "--init", "site"],
+            &["exec", "box"],
+            &["exec", "-i", "box"],
+        ] {
+            let said = engine.prints(&[how, &look].concat());
+            for mask in ["SigBlk", "SigIgn"] {
+                let line = said.lines().find_map(|line| line.strip_prefix(mask)).expect("a mask");
+                assert_eq!(line, ":\t0000000000000000", "{mask} of {how:?}");
+            }
+        }
+        // So that it is ended by the first one.
+        engine.prints(&["run", "-d", "--name", "init", "--init", "site", "sleep", "1000"]);
+        engine.prints(&["stop", "-t", "20", "init"]);
+        assert_eq!(shown(engine, "init", "/State/ExitCode"), 143);
+    });
+}
+
+#[test]
 fn c18_a_system_with_its_own_init_runs_and_is_entered() {
     with_system(|engine| {
         engine.prints(&[
@@ -655,8 +680,19 @@ fn i10_a_commit_that_is_killed_leaves_no_container_frozen() {
         let mut commit = stopped.starts(&mut engine.command(&commit));
         assert_eq!(shown(engine, "web", "/State/Status"), "paused");
         commit.kill().and_then(|()| commit.wait()).expect("SIGKILL");
+        // Who comes next waits until it is thawed, and does not take it for frozen by somebody.
+        let mut pause = engine.command(&["pause", "web"]).stdout(Stdio::null()).spawn().expect("rrunctl");
+        let pid = format!(" {} ", pause.id());
+        eventually("it waits", || {
+            let locks = fs::read_to_string("/proc/locks").expect("/proc/locks");
+            let waits = locks.lines().any(|lock| lock.contains("->") && lock.contains(&pid));
+            waits || pause.try_wait().expect("wait").is_some()
+        });
         stopped.go();
-        eventually("it is thawed", || shown(engine, "web", "/State/Status") == "running");
+        eventually("it is thawed and paused", || pause.try_wait().expect("wait").is_some());
+        assert!(pause.wait().expect("wait").success());
+        assert_eq!(shown(engine, "web", "/State/Status"), "paused");
+        engine.prints(&["unpause", "web"]);
         engine.prints(&["commit", "web", "thawed"]);
         assert_eq!(shown(engine, "web", "/State/Status"), "running");
     });
@@ -978,6 +1014,29 @@ fn v1_a_volume_with_options_stays_mounted_for_who_is_about_to_have_it() {
         let copied = engine.path("copied");
         engine.prints(&["cp", "three:/b/file", copied.to_str().expect("UTF-8")]);
         assert_eq!(fs::read_to_string(copied).expect("read"), "bound\n");
+        // One container's files are another's: neither waits for the other's end.
+        engine.prints(&["create", "--name", "four", "-v", "bind:/b", "site", "true"]);
+        let mut from = engine.command(&["cp", "three:/b/file", "-"]);
+        let mut from = from.stdout(Stdio::piped()).spawn().expect("rrunctl");
+        let mut to = engine.command(&["cp", "-", "four:/tmp"]);
+        let mut to = to.stdin(from.stdout.take().expect("a pipe")).spawn().expect("rrunctl");
+        eventually("both end", || {
+            [&mut from, &mut to].into_iter().all(|child| child.try_wait().expect("wait").is_some())
+        });
+        assert!(from.wait().expect("wait").success() && to.wait().expect("wait").success());
+        // And nobody's end waits for who takes his time with another's files.
+        let mut slow = engine.command(&["cp", "-", "four:/tmp"]);
+        let mut slow = slow.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("rrunctl");
+        engine.prints(&["start", "three"]);
+        assert_eq!(engine.prints(&["wait", "three"]), "0\n");
+        engine.prints(&["rm", "three"]);
+        drop(slow.stdin.take());
+        slow.wait().expect("wait");
+        // What a killed one has mounted goes with a prune.
+        let scratch = fs::canonicalize(&bind).expect("a path");
+        let volume = shown(engine, "bind", "/Mountpoint").as_str().expect("a path").to_owned();
+        rustix::mount::mount_bind(&scratch, &volume).expect("mount");
+        engine.prints(&["system", "prune", "-f"]);
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         assert!(!mounts.contains(&engine.root().join("volumes").display().to_string()), "{mounts}");
     });
