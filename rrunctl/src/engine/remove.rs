@@ -143,11 +143,10 @@ impl Engine {
             home::remove_tree(&self.run_dir(&id))?;
         }
         self.containers.sweep_names()?;
-        // What a killed cp or start has mounted.
-        for volume in self.volumes.list()? {
-            self.unmount_volume(&volume, None)?;
-        }
         let mut warnings = self.networks.sweep(&is_there)?;
+        // What a killed cp or start has mounted.
+        let unmounted = self.volumes.list()?.into_iter().map(|volume| self.unmount_volume(&volume, None));
+        warnings.extend(unmounted.filter_map(Result::err).map(|e| e.to_string()));
         warnings.extend(broken.into_iter().map(|one| one.error.to_string()));
         Ok(warnings)
     }
