@@ -266,7 +266,13 @@ fn exec_beside_kill_ends_in_time() {
     let t = sleeper("execkill");
     let exec = t.rt(&["exec", &t.id, "sleep", "1000"]).limit(SECONDS_5).spawn();
     wait_for("the exec", SECONDS_5, || {
-        (t.rt(&["ps", "--format", "json", &t.id]).go().stdout().matches(',').count() == 1).then_some(())
+        // One that is in the cgroup and not yet at its program hears that the container is not running.
+        let pids: Vec<u32> =
+            serde_json::from_str(&t.rt(&["ps", "--format", "json", &t.id]).go().stdout()).ok()?;
+        let sleeps = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n")
+        };
+        (pids.len() == 2 && pids.iter().all(sleeps)).then_some(())
     });
     t.kill("KILL").ok();
     exec.wait().code_is(137);
