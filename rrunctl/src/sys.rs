@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use rustix::io::{Errno, Result};
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
@@ -19,6 +19,12 @@ pub fn hand_on(child: &mut Command, fd: &impl AsRawFd) {
             move || if libc::fcntl(fd, libc::F_SETFD, 0) == 0 { Ok(()) } else { Err(last().into()) },
         )
     };
+}
+
+/// Has a child begin with this limit of descriptors.
+pub fn limit_files(child: &mut Command, limit: Rlimit) {
+    // SAFETY: prlimit(2) may be called between fork and execve.
+    unsafe { child.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?)) };
 }
 
 /// Goes on in a child, where there is nothing; the parent gets the child's pid.

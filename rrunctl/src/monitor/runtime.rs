@@ -5,7 +5,7 @@
 use super::Settings;
 use crate::error::{Context as _, Error, Result};
 use crate::sys;
-use rustix::process::{Pid, WaitStatus};
+use rustix::process::{Pid, Resource, Rlimit, WaitStatus, getrlimit, setrlimit};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,6 +25,8 @@ pub(super) struct Runtime {
     pid: PathBuf,
     /// This process's score before it made itself the last one to be killed.
     oom_score_adj: Option<String>,
+    /// Its limit of descriptors before it was raised.
+    files: Option<Rlimit>,
 }
 
 impl Runtime {
@@ -32,15 +34,22 @@ impl Runtime {
     /// nobody else knows how the container ends; what it starts is not.
     pub fn new(settings: &Settings) -> Self {
         let before = fs::read_to_string(OOM_SCORE_ADJ).ok().map(|score| score.trim().to_owned());
-        let runtime = Self {
+        let files = getrlimit(Resource::Nofile);
+        let mut runtime = Self {
             argv: settings.runtime.clone(),
             id: settings.id.clone(),
             bundle: settings.bundle.clone(),
             log: settings.run.join("rrun.log"),
             pid: settings.run.join("init.pid"),
             oom_score_adj: before,
+            files: None,
         };
         let _ = fs::write(OOM_SCORE_ADJ, "-999");
+        let raised = Rlimit { current: files.maximum, ..files };
+        // Each connection that it passes on takes two.
+        if !settings.ports.is_empty() && raised != files && setrlimit(Resource::Nofile, raised).is_ok() {
+            runtime.files = Some(files);
+        }
         runtime
     }
 
@@ -106,6 +115,9 @@ impl Runtime {
     fn spawn(&self, mut command: Command) -> Result<Pid> {
         if let Some(score) = &self.oom_score_adj {
             let _ = fs::write(OOM_SCORE_ADJ, score);
+        }
+        if let Some(files) = self.files {
+            sys::limit_files(&mut command, files);
         }
         let spawned = command.spawn();
         let _ = fs::write(OOM_SCORE_ADJ, "-999");
