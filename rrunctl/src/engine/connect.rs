@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
+use super::start::port;
 use crate::container::files::{self, Dns, Line, Resolver};
 use crate::container::record::Container;
 use crate::container::types::{EndpointSettings, List, Map, NetworkSettings, PortBinding, of_container};
@@ -96,8 +97,16 @@ impl Engine {
             container.record.mac_addresses.insert(network.name.clone(), asked.mac_address.clone());
         }
         if running {
-            let mut endpoint = self.attach(&container, &netns, &network.name, Some(&asked), &[])?;
-            endpoint.held.clear();
+            // The network that led out may be one that it has left.
+            let lead_out =
+                network.is_bridge() && !network.internal && self.networks.published(id)?.is_empty();
+            let ports = if lead_out { published(&container)? } else { Vec::new() };
+            let mut endpoint = self.attach(&container, &netns, &network.name, Some(&asked), &ports)?;
+            if let Found::Monitored(client) = self.found(id)? {
+                let held = endpoint.held.drain(..).map(port).collect::<Result<Vec<_>>>()?;
+                let (ports, sockets): (Vec<_>, Vec<_>) = held.into_iter().unzip();
+                client.add_ports(&ports, &sockets)?;
+            }
             let settings = shown(asked, &endpoint, &container);
             container.record.network_settings.networks.insert(network.name.clone(), Some(settings));
         } else {
@@ -132,7 +141,18 @@ impl Engine {
                 format!("container {id} is not connected to network {}", network.name),
             ));
         }
+        let had_ports = !self.networks.published(id)?.is_empty();
         self.networks.detach(id, Some(&network.id))?;
+        // Its address may be another container's soon, and the ports somebody else's.
+        if running
+            && had_ports
+            && let Found::Monitored(client) = self.found(id)?
+        {
+            client.set_ports(|| {
+                let held = self.networks.hold_again(id)?;
+                Ok(held.into_iter().map(port).collect::<Result<Vec<_>>>()?.into_iter().unzip())
+            })?;
+        }
         self.settle_again(&mut container, running.then_some(links))
     }
 
@@ -161,15 +181,18 @@ impl Engine {
 
     /// Files and record of a container whose networks have changed; `links` of one that runs.
     fn settle_again(&self, container: &mut Container, links: Option<Vec<Link>>) -> Result<()> {
+        let mut written = Ok(());
         if let Some(links) = links {
             let endpoints = endpoints_of(&container.record.network_settings);
-            self.write_files(container, &endpoints, &links)?;
+            // What has been done is recorded, whatever becomes of the files.
+            written = self.write_files(container, &endpoints, &links);
             let mut settings = self.settled(container, &endpoints);
-            settings.ports = container.record.network_settings.ports.clone();
+            let ports = self.networks.published(&container.record.id)?;
+            settings.ports = shown_ports(container, ports.iter());
             container.record.network_settings = settings;
             if let Found::Monitored(client) = self.found(&container.record.id)? {
                 match self.dns(container)? {
-                    Some(dns) => match client.set_names(dns.networks.clone()) {
+                    Some(dns) => match client.set_names(dns.clone()) {
                         // It was started where it had no name.
                         Err(e) if e.to_string().contains("no name server") => {
                             client.set_dns(dns, &network::dns::listen(&self.netns(&container.record.id))?)?;
@@ -177,11 +200,12 @@ impl Engine {
                         other => other?,
                     },
                     // Nor is there anything to forget where there is no name server.
-                    None => drop(client.set_names(Vec::new())),
+                    None => drop(client.set_names(monitor::Dns::default())),
                 }
             }
         }
-        self.containers.save_record(container)
+        self.containers.save_record(container)?;
+        written
     }
 
     fn attach(
@@ -256,7 +280,13 @@ impl Engine {
             .iter()
             .filter_map(|server| Some(SocketAddr::new(server.parse().ok()?, 53)))
             .collect();
-        let servers = if given.is_empty() { network::dns::servers(&host_resolv_conf()?) } else { given };
+        // rrunmon asks from the host: for who has internal networks alone that would be a way out (CVE-2024-29018).
+        let leads_out = |name: &String| self.networks.resolve(name).is_ok_and(|network| !network.internal);
+        let servers = match container.record.network_settings.networks.keys().any(leads_out) {
+            false => Vec::new(),
+            true if given.is_empty() => network::dns::servers(&host_resolv_conf()?),
+            true => given,
+        };
         Ok(Some(monitor::Dns { servers, networks }))
     }
 

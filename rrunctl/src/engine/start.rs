@@ -323,6 +323,8 @@ impl Engine {
     /// # Errors
     /// Those of readdir(3).
     pub fn restore(&self) -> Result<Vec<(String, Result<()>)>> {
+        // Without its rules no port leads anywhere, and nothing keeps networks apart.
+        let mended = self.networks.mend_firewall(false);
         let (mut containers, broken) = self.containers.list_all()?;
         // Those that others link to, or whose network they share, were made before them.
         containers.reverse();
@@ -337,6 +339,7 @@ impl Engine {
                 Err(e) => done.push((name, Err(e))),
             }
         }
+        done.extend(mended.err().map(|e| ("firewall".to_owned(), Err(e))));
         done.extend(broken.into_iter().map(|one| (one.id, Err(one.error))));
         Ok(done)
     }
@@ -500,7 +503,7 @@ fn remove_shm(path: &Path) -> Result<()> {
 }
 
 /// A socket that keeps a port, and what it is for.
-fn port(held: network::Held) -> Result<(monitor::Port, std::os::fd::OwnedFd)> {
+pub(super) fn port(held: network::Held) -> Result<(monitor::Port, std::os::fd::OwnedFd)> {
     if held.proxy && held.port.protocol == network::Protocol::Tcp {
         // Of its connections those in TIME_WAIT would keep the port from the next container for a minute. Only one that
         // will listen may have it: otherwise it keeps nobody away.

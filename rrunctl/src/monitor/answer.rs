@@ -171,7 +171,9 @@ impl Monitor {
                 self.settings.restart = restart;
                 self.keep_settings();
             }
-            Request::Names { networks } => self.set_names(networks)?,
+            Request::Names { dns } => self.set_names(dns)?,
+            Request::Release => self.set_ports(Vec::new(), Vec::new()),
+            Request::Publish { ports } => self.set_ports(ports, fds),
             Request::Serve { dns } => self.set_dns(dns, fds)?,
             Request::Status => return Ok(Some(Reply::Status(self.status()))),
         }

@@ -253,14 +253,40 @@ impl Client {
         self.ask(&Request::Policy { restart }, &[])
     }
 
-    /// Changes whose names the container's name server answers, from the next question on: what [`super::Dns::networks`]
-    /// says. It keeps them over restarts.
+    /// Changes whom the container's name server asks and whose names it answers, from the next question on. It keeps that
+    /// over restarts.
     ///
     /// # Errors
     /// There is no name server, there are more networks than find room in a packet (about a hundred), or the monitor
     /// has gone.
-    pub fn set_names(&self, networks: Vec<(PathBuf, String)>) -> Result<()> {
-        self.ask(&Request::Names { networks }, &[])
+    pub fn set_names(&self, dns: super::Dns) -> Result<()> {
+        self.ask(&Request::Names { dns }, &[])
+    }
+
+    /// Has it hold other ports than those that it has; `sockets` is asked for them when those are free.
+    ///
+    /// # Errors
+    /// The monitor has gone; those of `sockets`.
+    pub fn set_ports(
+        &self,
+        sockets: impl FnOnce() -> Result<(Vec<super::Port>, Vec<OwnedFd>)>,
+    ) -> Result<()> {
+        self.ask(&Request::Release, &[])?;
+        let (ports, sockets) = sockets()?;
+        self.add_ports(&ports, &sockets)
+    }
+
+    /// Has it hold further ports.
+    ///
+    /// # Errors
+    /// The monitor has gone.
+    pub fn add_ports(&self, ports: &[super::Port], sockets: &[OwnedFd]) -> Result<()> {
+        // As many as a packet has room for.
+        for (ports, sockets) in ports.chunks(32).zip(sockets.chunks(32)) {
+            let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+            self.ask(&Request::Publish { ports: ports.to_vec() }, &sockets)?;
+        }
+        Ok(())
     }
 
     /// Gives the container a name server at `sockets`, which [`crate::network::dns::listen`] made, if it had none when it

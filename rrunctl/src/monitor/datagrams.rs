@@ -30,7 +30,8 @@ pub(super) struct Datagrams {
     held: Vec<(OwnedFd, SocketAddr)>,
     netns: Option<PathBuf>,
     exchanges: HashMap<Key, Exchange>,
-    most: usize,
+    /// How many clients there may be at a time.
+    pub most: usize,
 }
 
 /// Which held socket, who writes to it, and to which of the host's addresses.
@@ -52,13 +53,18 @@ impl Guest for Exchange {
 }
 
 impl Datagrams {
-    /// Passes on what comes to each of `held` to the address beside it, which is one in `netns`, for at most `most` clients
-    /// at a time.
-    pub fn new(held: Vec<(OwnedFd, SocketAddr)>, netns: Option<PathBuf>, most: usize) -> Self {
+    /// Passes on what comes to each of `held` to the address beside it, which is one in `netns`, too.
+    pub fn add(&mut self, held: Vec<(OwnedFd, SocketAddr)>, netns: Option<PathBuf>) {
         for (socket, _) in &held {
             let _ = sys::tell_destinations(socket.as_fd());
         }
-        Self { held, netns, most, ..Self::default() }
+        self.held.extend(held);
+        self.netns = netns;
+    }
+
+    /// How many sockets are held.
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// What to wait for.
@@ -191,7 +197,9 @@ mod tests {
     fn held(at: impl Into<IpAddr>, server: &UdpSocket, most: usize) -> (Datagrams, u16) {
         let (held, to) = (bound(at), server.local_addr().expect("an address"));
         let port = held.local_addr().expect("an address").port();
-        (Datagrams::new(vec![(held.into(), to)], None, most), port)
+        let mut datagrams = Datagrams { most, ..Datagrams::default() };
+        datagrams.add(vec![(held.into(), to)], None);
+        (datagrams, port)
     }
 
     /// Passes on until `socket` has something, and takes it.

@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::Dns;
 use super::restart::Restart;
+use super::{Dns, Port};
 use crate::error::{Error, Result};
 use rustix::io::Errno;
 use rustix::net::{
@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 /// How many descriptors go with one packet; the kernel's limit (SCM_MAX_FD) is 253.
 pub(super) const FDS: usize = 128;
@@ -45,8 +44,12 @@ pub(super) enum Request {
     StopRestarting,
     /// Another policy.
     Policy { restart: Restart },
-    /// The networks whose names its name server answers.
-    Names { networks: Vec<(PathBuf, String)> },
+    /// What its name server knows.
+    Names { dns: Dns },
+    /// Its ports are held no longer.
+    Release,
+    /// Further ports, whose sockets come with it.
+    Publish { ports: Vec<Port> },
     /// From now on it has a name server, or another one; its two sockets come with it.
     Serve { dns: Dns },
     /// What it does.

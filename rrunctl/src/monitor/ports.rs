@@ -51,23 +51,32 @@ pub(super) struct Ports {
 impl Ports {
     /// Holds `sockets`, which are for `ports`.
     pub fn new(sockets: Vec<OwnedFd>, ports: &[Port]) -> Self {
-        let netns = ports.iter().find_map(|port| port.netns.clone());
+        let mut held = Self::default();
+        held.add(sockets, ports);
+        held
+    }
+
+    /// Holds further ones.
+    pub fn add(&mut self, sockets: Vec<OwnedFd>, ports: &[Port]) {
+        self.netns = ports.iter().find_map(|port| port.netns.clone()).or_else(|| self.netns.take());
         let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
-        let rest = descriptors.saturating_sub(OTHERS + sockets.len());
-        let (mut others, mut of_udp) = (Vec::new(), Vec::new());
+        let mut of_udp = Vec::new();
         for (n, socket) in sockets.into_iter().enumerate() {
             let _ = rustix::io::ioctl_fionbio(&socket, true);
             match ports.get(n).and_then(|port| Some((port.protocol.as_str(), port.to?))) {
                 Some(("udp", to)) => of_udp.push((socket, to)),
                 // One that does not listen has hung up, says poll(2), and says it at once for ever.
-                Some(("tcp", to)) if listen(&socket, 128).is_ok() => others.push((socket, Some(to))),
-                _ => others.push((socket, None)),
+                Some(("tcp", to)) if listen(&socket, 128).is_ok() => self.sockets.push((socket, Some(to))),
+                _ => self.sockets.push((socket, None)),
             }
         }
+        self.datagrams.add(of_udp, self.netns.clone());
+        let held = self.sockets.len() + self.datagrams.held();
+        let rest = descriptors.saturating_sub(OTHERS + held);
         // A connection has two descriptors, a client of UDP one.
-        let (most, of_udp_most) = if of_udp.is_empty() { (rest / 2, 0) } else { (rest / 3, rest / 3) };
-        let datagrams = Datagrams::new(of_udp, netns.clone(), of_udp_most.clamp(8, MOST));
-        Self { sockets: others, netns, most: most.clamp(8, MOST), datagrams, ..Self::default() }
+        let share = if self.datagrams.held() == 0 { rest / 2 } else { rest / 3 };
+        self.most = share.clamp(8, MOST);
+        self.datagrams.most = self.most;
     }
 
     /// What to wait for.

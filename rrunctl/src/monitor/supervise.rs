@@ -582,15 +582,27 @@ impl Monitor {
         Ok(())
     }
 
-    /// Other networks' names are answered.
-    pub fn set_names(&mut self, networks: Vec<(PathBuf, String)>) -> Result<()> {
-        let (Some(dns), Some(settings)) = (&mut self.dns, &mut self.settings.dns) else {
+    /// Other networks' names are answered, and others asked.
+    pub fn set_names(&mut self, dns: Dns) -> Result<()> {
+        let (Some(responder), Some(settings)) = (&mut self.dns, &mut self.settings.dns) else {
             return Err(Error::conflict("the container has no name server"));
         };
-        dns.set_networks(networks.clone());
-        settings.networks = networks;
+        responder.set(dns.servers.clone(), dns.networks.clone());
+        *settings = dns;
         self.keep_settings();
         Ok(())
+    }
+
+    /// Further ports are held, or, where there are none, no ports any more.
+    pub fn set_ports(&mut self, ports: Vec<super::Port>, sockets: Vec<OwnedFd>) {
+        if ports.is_empty() {
+            self.ports = Ports::default();
+            self.settings.ports.clear();
+        } else {
+            self.ports.add(sockets, &ports);
+            self.settings.ports.extend(ports);
+        }
+        self.keep_settings();
     }
 
     fn not_created(&mut self, e: Error) {

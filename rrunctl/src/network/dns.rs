@@ -53,8 +53,10 @@ const PTR: u16 = 12;
 const AAAA: u16 = 28;
 const ANY: u16 = 255;
 
+const NO_ERROR: u8 = 0;
 const FORMAT_ERROR: u8 = 1;
 const SERVER_FAILURE: u8 = 2;
+const NO_SUCH_NAME: u8 = 3;
 const NOT_IMPLEMENTED: u8 = 4;
 
 /// What a packet asks.
@@ -352,9 +354,9 @@ impl Responder {
         Ok(Self { udp, tcp, servers, networks, pending, streams, resting: None })
     }
 
-    /// The names of other networks, from the next question on.
-    pub fn set_networks(&mut self, networks: Vec<(PathBuf, String)>) {
-        self.networks = networks;
+    /// Asks other servers, and has the names of other networks, from the next question on.
+    pub fn set(&mut self, servers: Vec<SocketAddr>, networks: Vec<(PathBuf, String)>) {
+        (self.servers, self.networks) = (servers, networks);
     }
 
     /// What to poll for.
@@ -465,6 +467,12 @@ impl Responder {
             match pending.socket.recv(&mut buffer) {
                 // Another id is a guess of somebody who forges the server's address.
                 Ok(length) if length >= 12 && buffer[..2] == pending.packet[..2] && buffer[2] & 0x80 != 0 => {
+                    // One that refuses or fails is no reason not to ask the next one, as resolv.conf(5) has it.
+                    let answers = [NO_ERROR, NO_SUCH_NAME].contains(&(buffer[3] & 0xf));
+                    if !answers && pending.server + 1 < self.servers.len() {
+                        self.forward(pending.packet, pending.client, pending.server + 1);
+                        continue;
+                    }
                     let _ = self.udp.send_to(&buffer[..length], pending.client);
                 }
                 Err(e) if e.kind() != ErrorKind::WouldBlock => {
@@ -801,6 +809,46 @@ mod tests {
         let mut packet = ask("db", A);
         packet[5] = 2;
         packet
+    }
+
+    #[test]
+    fn who_refuses_is_not_the_last_one_to_be_asked() {
+        let (refuses, knows) = (UdpSocket::bind(loopback()), UdpSocket::bind(loopback()));
+        let (refuses, knows) = (refuses.expect("bind"), knows.expect("bind"));
+        let at = |socket: &UdpSocket| socket.local_addr().expect("address");
+        let (mut responder, [udp, _]) = responder(vec![at(&refuses), at(&knows)]);
+        let client = UdpSocket::bind(loopback()).expect("bind");
+        for socket in [&refuses, &knows, &client] {
+            socket.set_read_timeout(Some(Duration::from_secs(10))).expect("setsockopt");
+        }
+        let answers = |server: &UdpSocket, code: u8| {
+            let mut packet = [0; 600];
+            let (length, from) = server.recv_from(&mut packet).expect("a question");
+            (packet[2], packet[3]) = (0x80, code);
+            server.send_to(&packet[..length], from).expect("send");
+        };
+        client.send_to(&ask("example.org", A), udp).expect("send");
+        turn(&mut responder, 1000);
+        answers(&refuses, 5);
+        turn(&mut responder, 1000);
+        answers(&knows, NO_ERROR);
+        turn(&mut responder, 1000);
+        let mut answer = [0; 600];
+        client.recv(&mut answer).expect("an answer");
+        assert_eq!(answer[3] & 0xf, NO_ERROR);
+        // That there is no such name is an answer, and the last one's words are those that there are.
+        for (code, asked) in [(NO_SUCH_NAME, false), (SERVER_FAILURE, true)] {
+            client.send_to(&ask("example.org", A), udp).expect("send");
+            turn(&mut responder, 1000);
+            answers(&refuses, code);
+            turn(&mut responder, 1000);
+            if asked {
+                answers(&knows, 5);
+                turn(&mut responder, 1000);
+            }
+            client.recv(&mut answer).expect("an answer");
+            assert_eq!(answer[3] & 0xf, if asked { 5 } else { code });
+        }
     }
 
     #[test]

@@ -259,23 +259,39 @@ impl Networks {
             let left = self.remove_strays(network);
             failed = failed.and(left);
         }
+        let warnings = self.mend_firewall(true)?;
+        failed.map(|()| warnings)
+    }
+
+    /// Makes the tables of bridges that are there from the files, where somebody has removed them (`flush ruleset`), or
+    /// `anew` in any case; lets the bridges through the tables of a firewall that has come meanwhile. What the user should
+    /// know.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn mend_firewall(&self, anew: bool) -> Result<Vec<String>> {
         let _lock = self.lock_firewall()?;
-        let mut firewall = self.host.firewall()?;
-        for family in [super::Family::V4, super::Family::V6] {
-            if firewall.stands(family)? {
-                self.rebuild(&mut firewall, family, None)?;
-            }
+        let (mut firewall, mut route) = (self.host.firewall()?, self.host.route()?);
+        let mut present = Vec::new();
+        for network in self.list()?.into_iter().filter(Network::is_bridge) {
+            let link = route.link(&network.link())?;
+            present.extend(link.is_some_and(|link| is_own(&network, &link)).then_some(network));
         }
         let mut warnings = Vec::new();
-        let mut route = self.host.route()?;
-        for network in networks.iter().filter(|network| network.is_bridge()) {
-            if route.link(&network.link())?.is_some_and(|link| is_own(network, &link)) {
-                for family in families(network) {
-                    warnings.extend(firewall.pass_foreign(family, &network.link())?);
-                }
+        for family in [super::Family::V4, super::Family::V6] {
+            if firewall.is_anothers(family)? {
+                continue;
+            }
+            let stands = firewall.stands(family)?;
+            let wanted = present.iter().any(|network| families(network).contains(&family));
+            if stands && anew || wanted && !stands {
+                self.rebuild(&mut firewall, family, None)?;
+            }
+            for network in present.iter().filter(|network| families(network).contains(&family)) {
+                warnings.extend(firewall.pass_foreign(family, &network.link())?);
             }
         }
-        failed.map(|()| warnings)
+        Ok(warnings)
     }
 
     fn leave(&self, network: &Network, who: &dyn Fn(&str) -> bool, forget: bool, link: Link) -> Result<()> {
@@ -352,7 +368,7 @@ impl Networks {
         Ok(())
     }
 
-    /// A container that has left the network of its default route goes out by another one, if it has another one.
+    /// A container that has left the network of a default route goes out by another one, if it has another one.
     fn default_route(&self, container: &str) {
         let Ok(networks) = self.list() else { return };
         for network in networks.iter().filter(|network| network.is_bridge() && !network.internal) {
@@ -360,21 +376,19 @@ impl Networks {
             let Ok(Some(lease)) = leases.get(container) else { continue };
             let done = Netns::open(&lease.netns).and_then(|netns| {
                 let mut inside = netns.enter(Socket::route)?;
-                if inside.routes()?.iter().any(|route| route.to.prefix() == 0) {
-                    return Ok(());
-                }
+                let routes = inside.routes()?;
+                let has = |v4| routes.iter().any(|route| route.to.prefix() == 0 && route.to.is_ipv4() == v4);
                 let mac = route::parse_mac(&lease.mac)?;
                 let link = inside.links(None)?.into_iter().find(|link| link.mac == Some(mac));
-                for (range, link) in network.ranges().zip(std::iter::repeat(&link)) {
-                    if let Some(link) = link {
+                for range in network.ranges().filter(|range| !has(range.subnet.is_ipv4())) {
+                    if let Some(link) = &link {
                         inside.set_default(range.gateway, link.index)?;
                     }
                 }
                 Ok(())
             });
-            if done.is_ok() {
-                return;
-            }
+            // Another network may do, or have what this one has not.
+            let _: Result<()> = done;
         }
     }
 
@@ -473,6 +487,21 @@ impl Networks {
         let proxy = port.host_ip.is_ipv6() || self.host.is_elsewhere();
         let netns = self.host.is_elsewhere().then(|| netns.to_owned());
         Held { fd, port, target, proxy, netns }
+    }
+
+    /// The ports of a container that are published now.
+    ///
+    /// # Errors
+    /// Those of reading the leases.
+    pub fn published(&self, container: &str) -> Result<Vec<Mapped>> {
+        let mut all = Vec::new();
+        for network in self.list()?.iter().filter(|network| network.is_bridge()) {
+            let leases = self.leases(network)?;
+            if leases.entry(container).is_some_and(|entry| entry.state == State::Up) {
+                all.extend(leases.get(container)?.into_iter().flat_map(|lease| lease.ports));
+            }
+        }
+        Ok(all)
     }
 
     /// The sockets of a container's ports again, whose last ones went with a monitor that was killed. A port that is

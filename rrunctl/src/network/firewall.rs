@@ -10,15 +10,18 @@ use super::netlink::Socket;
 use super::nft::{self, Batch, Element, Family, Hook, Step, Type, Verdict};
 use super::route::octets;
 use super::subnet::Subnet;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 const TABLE: &str = "rrun";
 /// Changes whenever the chains do, so that those of another version are replaced.
-const VERSION: &str = "rrunctl 1";
+const VERSION: &str = "rrunctl 2";
 
 /// How containers of a network are reached from beyond the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -217,6 +220,9 @@ fn skeleton(batch: &mut Batch, family: Family) {
         batch.add_rule("postrouting", &own);
     }
     batch.add_rule("postrouting", &[In(0), Among(0, "outgoing"), Out(0), NotAmong(0, "bridges"), Masquerade]);
+    // By a published port to another bridge: one that has both networks would answer by the other one.
+    let between = [In(0), Among(0, "outgoing"), Out(0), Among(0, "bridges"), Masquerade];
+    batch.add_rule("postrouting", &[&translated[..], &between].concat());
 
     const KNOWN: u32 = 2 | 4; // established, related
     batch.add_rule("forward", &[State(0), Mask(0, KNOWN), Not(0, vec![0; 4]), Then(Verdict::Accept)]);
@@ -242,21 +248,53 @@ fn skeleton(batch: &mut Batch, family: Family) {
 #[derive(Debug)]
 pub struct Firewall {
     socket: Socket,
+    /// The table's comment: the version, and whose it is.
+    comment: String,
 }
 
 impl Firewall {
+    /// Of the engine that keeps its files in `root`.
+    ///
     /// # Errors
     /// Those of socket(2).
-    pub fn open() -> Result<Self> {
-        Ok(Self { socket: Socket::netfilter()? })
+    pub fn open(root: &Path) -> Result<Self> {
+        let digest = Digest::of(root.as_os_str().as_bytes());
+        Ok(Self { socket: Socket::netfilter()?, comment: format!("{VERSION} {}", &digest.hex()[..16]) })
     }
 
-    /// Whether the table is there, and as this version makes it.
+    /// Whether the table is there, and as this version makes it for this engine.
     ///
     /// # Errors
     /// The kernel's.
     pub fn stands(&mut self, family: Family) -> Result<bool> {
-        Ok(nft::table(&mut self.socket, family, TABLE)?.is_some_and(|comment| comment == VERSION))
+        Ok(nft::table(&mut self.socket, family, TABLE)?.is_some_and(|comment| comment == self.comment))
+    }
+
+    /// Whether there is a table of another engine, one with another root directory. Its rules are about bridges of which
+    /// this one knows nothing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_anothers(&mut self, family: Family) -> Result<bool> {
+        let own = self.comment.split(' ').nth(2);
+        let comment = nft::table(&mut self.socket, family, TABLE)?;
+        Ok(comment.is_some_and(|comment| comment.split(' ').nth(2).is_some_and(|other| Some(other) != own)))
+    }
+
+    /// Refuses to share a network namespace with another engine.
+    ///
+    /// # Errors
+    /// There is one that has networks; the kernel's.
+    pub fn check_owner(&mut self, family: Family) -> Result<()> {
+        if !self.is_anothers(family)? {
+            return Ok(());
+        }
+        let name = if family == Family::V4 { "ip" } else { "ip6" };
+        Err(Error::conflict(format!("the table {name} {TABLE} is that of an engine with another --root")).remedy(
+            format!(
+                "remove that one's containers and networks, or, if it is gone, run `nft delete table {name} {TABLE}`"
+            ),
+        ))
     }
 
     /// Makes the table with all that is in it, in place of whatever there is, at once: one that stands is whole.
@@ -266,9 +304,9 @@ impl Firewall {
     /// The kernel's.
     pub fn rebuild(&mut self, family: Family, bridges: &[Bridge], forwards: &[Forward]) -> Result<()> {
         let mut batch = Batch::new(family, TABLE);
-        batch.add_table(VERSION);
+        batch.add_table(&self.comment);
         batch.remove_table();
-        batch.add_table(VERSION);
+        batch.add_table(&self.comment);
         skeleton(&mut batch, family);
         for bridge in bridges {
             for (set, element) in bridge_elements(family, bridge) {

@@ -48,7 +48,7 @@ use nft::Family;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What `daemon.json` says about networks.
 #[derive(Debug, Clone)]
@@ -120,7 +120,7 @@ impl Networks {
     /// # Errors
     /// Those of the files.
     pub fn open(home: &Home, config: Config) -> Result<Self> {
-        let host = HostNetwork(rootless::netns(home.run())?);
+        let host = HostNetwork { netns: rootless::netns(home.run())?, root: home.root().to_owned() };
         let networks = Self { dir: home.kept("networks"), config, host };
         let marker = networks.dir.join(".predefined");
         if !marker.exists() {
@@ -413,6 +413,9 @@ impl Networks {
             .remedy("give that link another name, or remove the network and create it again"));
         }
         let families = families(network);
+        for family in &families {
+            firewall.check_owner(*family)?;
+        }
         let mut stands = present.is_some();
         for family in &families {
             stands &= firewall.stands(*family)?;
@@ -456,12 +459,15 @@ impl Networks {
     fn check_bridge(&self, route: &mut Socket, network: &Network, link: route::Link) -> Result<route::Link> {
         self.host.enter(|| {
             sysctl(&format!("ipv4/conf/{}/route_localnet", link.name), "1")?;
-            if network.enable_ipv6 {
-                sysctl(&format!("ipv6/conf/{}/disable_ipv6", link.name), "0")?;
-                sysctl(&format!("ipv6/conf/{}/accept_ra", link.name), "0")?;
-                forward6()?;
+            let of_bridge = format!("ipv6/conf/{}", link.name);
+            // A kernel without IPv6 has none of these.
+            if Path::new("/proc/sys/net").join(&of_bridge).exists() {
+                // A container can send router advertisements, and the host would go out by it (CVE-2020-13401).
+                sysctl(&format!("{of_bridge}/accept_ra"), "0")?;
+                // Nor does the host forward what comes by a network that has no IPv6, and has no rules for it.
+                sysctl(&format!("{of_bridge}/disable_ipv6"), if network.enable_ipv6 { "0" } else { "1" })?;
             }
-            Ok(())
+            if network.enable_ipv6 { forward6() } else { Ok(()) }
         })?;
         for range in network.ranges() {
             route.add_address(link.index, range.gateway, range.subnet.prefix())?;
@@ -506,6 +512,9 @@ impl Networks {
             .filter(|other| other.is_bridge() && links.iter().any(|link| link.name == other.link()))
             .collect();
         for family in [Family::V4, Family::V6] {
+            if firewall.is_anothers(family)? {
+                continue;
+            }
             firewall.unpass_foreign(family, &network.link())?;
             if others.iter().any(|other| families(other).contains(&family)) {
                 firewall.remove_bridge(family, &network.bridge())?;
@@ -638,6 +647,10 @@ fn forward6() -> Result<()> {
     // Who forwards no longer listens to router advertisements, and would lose its own default route, unless it is told to.
     for entry in fs::read_dir("/proc/sys/net/ipv6/conf").context(|| "open /proc/sys/net/ipv6/conf")?.flatten()
     {
+        // What is made later decides for itself: it may be somebody's bridge.
+        if entry.file_name() == "default" {
+            continue;
+        }
         let accept = entry.path().join("accept_ra");
         if fs::read_to_string(&accept).is_ok_and(|present| present.trim() == "1") {
             let _ = fs::write(&accept, "2");

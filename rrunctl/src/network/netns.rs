@@ -13,7 +13,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const LOOPBACK: u32 = 1;
 
@@ -110,7 +110,12 @@ impl Netns {
 
 /// Where links and tables are: in this network namespace, or in another.
 #[derive(Debug)]
-pub(super) struct HostNetwork(pub(super) Option<Netns>);
+pub(super) struct HostNetwork {
+    /// Nothing is this one.
+    pub netns: Option<Netns>,
+    /// Where the engine keeps its files.
+    pub root: PathBuf,
+}
 
 impl HostNetwork {
     /// Does something there.
@@ -118,7 +123,7 @@ impl HostNetwork {
     /// # Errors
     /// Those of [`Netns::enter`].
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        match &self.0 {
+        match &self.netns {
             Some(netns) => netns.enter(work),
             None => work(),
         }
@@ -137,12 +142,12 @@ impl HostNetwork {
     /// # Errors
     /// Those of socket(2).
     pub fn firewall(&self) -> Result<Firewall> {
-        self.enter(Firewall::open)
+        self.enter(|| Firewall::open(&self.root))
     }
 
     /// Whether it is another one, so that what comes to the host's ports does not come by it.
     pub fn is_elsewhere(&self) -> bool {
-        self.0.is_some()
+        self.netns.is_some()
     }
 }
 

@@ -404,7 +404,9 @@ fn networks_are_apart_and_an_internal_one_is_alone() {
         let at = |of: &Container| format!("{}:80", of.ip());
         assert!(is_silent(Some(&one.netns), tcp, &at(&two)) && is_silent(Some(&two.netns), udp, &at(&one)));
         // By a port of the host everybody may, who may leave at all.
-        assert_eq!(said(Some(&one.netns), tcp, &format!("{HOST}:8080")), one.ip().to_string());
+        // As from the host: one that is in both networks would answer by its own way otherwise.
+        let gateway = world.networks.resolve("two").expect("two").range(true).expect("range").gateway;
+        assert_eq!(said(Some(&one.netns), tcp, &format!("{HOST}:8080")), gateway.to_string());
         assert!(
             inner[0].endpoint.ports.is_empty()
                 && inner[0].endpoint.ipv4.as_ref().expect("v4").gateway.is_none()
@@ -490,6 +492,20 @@ fn ipv6_is_given_where_it_is_asked_for() {
         assert!(is_silent(None, tcp, "[::1]:8080"));
         rustix::net::listen(&held.fd, 1).expect("listen");
         assert!(TcpStream::connect_timeout(&"[::1]:8080".parse().expect("address"), PATIENCE).is_ok());
+        // What sends router advertisements to a bridge is no router of the host's (CVE-2020-13401).
+        let six = Path::new("/proc/sys/net/ipv6/conf");
+        let setting = |link: &str, name: &str| {
+            fs::read_to_string(six.join(link).join(name)).expect("a setting").trim().to_owned()
+        };
+        world.attach("d", "bridge", &[]);
+        let of_six = world.networks.resolve("six").expect("six").link();
+        for (link, disabled) in [("rrun0", "1"), (&*of_six, "0")] {
+            assert_eq!(
+                (setting(link, "accept_ra"), setting(link, "disable_ipv6")),
+                ("0".into(), disabled.into())
+            );
+        }
+        assert_eq!(setting("default", "accept_ra"), "1");
         // One without IPv6 has no address at all.
         let c = world.attach("c", "bridge", &[]);
         let mut inside = c.netns.enter(Socket::route).expect("socket");
@@ -589,7 +605,7 @@ fn a_table_that_stands_is_whole() {
             to: "172.17.0.2:80".parse().expect("address"),
             routed: false,
         };
-        let mut firewall = Firewall::open().expect("socket");
+        let mut firewall = Firewall::open(Path::new("/")).expect("socket");
         // An address of the other family is no key, so that the kernel refuses it.
         firewall.rebuild(Family::V4, &[], &[forward("fd00::1", 80)]).expect_err("refused");
         assert!(!firewall.stands(Family::V4).expect("get"));
@@ -760,6 +776,28 @@ fn networks_are_made_listed_and_removed_in_dockers_words() {
     });
 }
 
+#[test]
+fn two_engines_do_not_share_a_host() {
+    alone("engines", |world| {
+        let a = world.attach("a", "bridge", &["8080:80"]);
+        serve(Some(&a.netns), "0.0.0.0:80");
+        let home = Home::open(&world.dir.join("other"), &world.dir.join("other-run")).expect("a home");
+        let other = Networks::open(&home, Config::default()).expect("networks");
+        let refused = other
+            .create(&CreateNetwork { name: "net".into(), ..CreateNetwork::default() })
+            .expect_err("refused");
+        assert!(refused.to_string().contains("that of an engine with another --root"), "{refused}");
+        // What it takes down and makes anew is its own.
+        other.sweep(&|_| true).expect("sweep");
+        other.mend_firewall(true).expect("mend");
+        other.prune(&|_| true).expect("prune");
+        assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:8080")), OUTSIDE);
+        world.networks.detach("a", None).expect("detach");
+        world.networks.prune(&|_| true).expect("prune");
+        other.create(&CreateNetwork { name: "net".into(), ..CreateNetwork::default() }).expect("create");
+    });
+}
+
 /// Nothing of the engine stands on the host.
 fn is_empty() {
     let mut route = Socket::route().expect("socket");
@@ -767,7 +805,10 @@ fn is_empty() {
         route.links(None).expect("links").into_iter().map(|link| link.name).collect();
     links.retain(|name| name.starts_with("br-") || name.starts_with("veth") || name.starts_with("rrun"));
     assert!(links.is_empty(), "{links:?}");
-    let mut firewall = Firewall::open().expect("socket");
+    let mut firewall = Firewall::open(Path::new("/")).expect("socket");
+    assert!(
+        !firewall.is_anothers(Family::V4).expect("get") && !firewall.is_anothers(Family::V6).expect("get")
+    );
     assert!(!firewall.stands(Family::V4).expect("get") && !firewall.stands(Family::V6).expect("get"));
     if let Some(ruleset) = nft(&["list", "ruleset"]) {
         assert_eq!(ruleset, "");
@@ -794,7 +835,7 @@ fn what_a_kill_left_is_found() {
                 Socket::route().expect("socket").remove_link(&lease.veth).expect("remove");
             }
             if step > 1 {
-                Firewall::open().expect("socket").take_back(&forwards[..1]).expect("take back");
+                world.networks.host.firewall().expect("socket").take_back(&forwards[..1]).expect("take back");
             }
             let again = world.attach("a", "bridge", &["80:80/tcp", "81:81/udp"]);
             assert_eq!(again.ip(), a.netns.enter(|| Ok(again.ip())).expect("netns"));
@@ -967,8 +1008,13 @@ fn what_somebody_flushed_is_made_again() {
         world.create("other", |_| {});
         let a = world.attach("a", "bridge", &["80:80"]);
         serve(Some(&a.netns), "0.0.0.0:80");
-        Firewall::open().expect("socket").remove(Family::V4).expect("remove");
+        world.networks.host.firewall().expect("socket").remove(Family::V4).expect("remove");
         world.attach("b", "other", &[]);
+        assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:80")), OUTSIDE);
+        // Also where nobody is attached: a timer sees to it.
+        world.networks.host.firewall().expect("socket").remove(Family::V4).expect("remove");
+        assert!(is_silent(Some(&world.outside), tcp, &format!("{HOST}:80")));
+        assert_eq!(world.networks.mend_firewall(false).expect("mend"), Vec::<String>::new());
         assert_eq!(said(Some(&world.outside), tcp, &format!("{HOST}:80")), OUTSIDE);
         if let Some(text) = nft(&["list", "set", "ip", "rrun", "bridges"]) {
             assert!(text.contains("rrun0") && text.contains("br-"), "{text}");
@@ -1166,7 +1212,7 @@ fn the_tables_are_what_nft_makes_of_the_same_text() {
                 to: to.parse().expect("address"),
                 routed,
             };
-            let mut firewall = Firewall::open().expect("socket");
+            let mut firewall = Firewall::open(Path::new("/")).expect("socket");
             for (family, forwards) in [
                 (
                     Family::V4,

@@ -895,6 +895,12 @@ impl Named {
         named
     }
 
+    /// What its name server had, but for the networks.
+    fn dns(&self, names: &[&str]) -> Dns {
+        let before = self.container.setup.settings.dns.clone().expect("a name server");
+        Dns { networks: self.networks(names), ..before }
+    }
+
     fn networks(&self, names: &[&str]) -> Vec<(PathBuf, String)> {
         names.iter().map(|name| (self.container.dir.join(name), (*name).to_owned())).collect()
     }
@@ -978,7 +984,7 @@ fn a_container_asks_its_monitor_for_names_and_goes_on_to_after_a_restart() {
         let said = said(&mut stream, &format!("nslookup {asked} 127.0.0.11"));
         assert!(said.contains(answered), "{asked}: {said}");
     }
-    client.set_names(named.networks(&["net", "more"])).expect("other names");
+    client.set_names(named.dns(&["net", "more"])).expect("other names");
     let both = |stream: &mut UnixStream| {
         for (asked, answered) in [("late", "10.8.8.2"), ("db", "10.9.9.2"), ("late.more", "10.8.8.2")] {
             let said = said(stream, &format!("nslookup {asked} 127.0.0.11"));
@@ -1012,13 +1018,14 @@ fn a_container_asks_its_monitor_for_names_and_goes_on_to_after_a_restart() {
 fn names_are_for_containers_with_a_name_server_and_all_networks_find_room_in_a_packet() {
     let container = Container::new("exec sleep 1000");
     let client = container.created();
-    let told = client.set_names(Vec::new()).expect_err("none").to_string();
+    let told = client.set_names(Dns::default()).expect_err("none").to_string();
     assert_eq!(told, "the container has no name server");
     let long =
         |n| (PathBuf::from(format!("/var/lib/rrunctl/networks/{}.leases", "a".repeat(64))), format!("n{n}"));
-    let told = client.set_names((0..100).map(long).collect()).expect_err("none").to_string();
+    let of = |count| Dns { networks: (0..count).map(long).collect(), ..Dns::default() };
+    let told = client.set_names(of(100)).expect_err("none").to_string();
     assert_eq!(told, "the container has no name server");
-    let told = client.set_names((0..1000).map(long).collect()).expect_err("too many").to_string();
+    let told = client.set_names(of(1000)).expect_err("too many").to_string();
     assert_eq!(told, "packet too long");
     let mut container = container;
     container.setup.settings.dns = Some(Dns::default());
@@ -1183,7 +1190,7 @@ fn a_container_whose_monitor_was_killed_is_taken_over_and_its_policy_goes_on() {
     let (mut stream, _) = client.streams(BOTH).expect("attached");
     client.start().expect("started");
     until(&mut stream, "run\n");
-    client.set_names(named.networks(&["net", "more"])).expect("other names");
+    client.set_names(named.dns(&["net", "more"])).expect("other names");
     let mut before = client.status().expect("a status");
     for restarts in 0..2 {
         kill_monitor(&named.container);

@@ -1,6 +1,6 @@
 //! The commands about networks, each test in a network namespace of its own.
 
-use crate::containers::{eventually, shown, with_site};
+use crate::containers::{eventually, page, shown, with_site};
 use crate::harness::*;
 use rrunctl::network::Netns;
 use rustix::event::{PollFd, PollFlags};
@@ -171,6 +171,108 @@ fn n5_udp_is_published_at_every_address_of_the_host() {
         assert!(text(&taken.stderr).contains("port is already allocated"), "{}", text(&taken.stderr));
         engine.prints(&["rm", "-f", "dns"]);
         UdpSocket::bind("[::]:5300").expect("it is free");
+    });
+}
+
+#[test]
+fn n5_ports_have_room_and_the_container_the_limits_of_its_caller() {
+    with_site(|engine| {
+        let run = ["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "site"];
+        let plain = engine.command(&[&run[..], &["sh", "-c", "ulimit -Sn; ulimit -Hn; sleep 1000"]].concat());
+        let mut command = Command::new("prlimit");
+        command.arg("--nofile=600:900").arg(plain.get_program()).args(plain.get_args());
+        assert!(command.output().expect("util-linux").status.success());
+        eventually("it says", || engine.prints(&["logs", "web"]) == "600\n900\n");
+        let id = shown(engine, "web", "/Id");
+        let run = engine.path("run").join(id.as_str().expect("an id"));
+        let pid = std::fs::read_to_string(run.join("pid")).expect("a pid");
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", pid.trim())).expect("limits");
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+        assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["900", "900"]);
+    });
+}
+
+#[test]
+fn n3_who_cannot_leave_asks_nobody_outside_for_names() {
+    with_site(|engine| {
+        // The server of a company, which rrunmon reaches from the host.
+        let server = UdpSocket::bind("127.0.0.1:53").expect("bind");
+        server.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+        engine.prints(&["network", "create", "net"]);
+        engine.prints(&["network", "create", "--internal", "inner"]);
+        let ask = ["site", "nslookup", "-type=a", "secret.example", "127.0.0.11"];
+        let on = |network: &'static str| {
+            [&["run", "--rm", "--dns", "127.0.0.1", "--network", network][..], &ask].concat()
+        };
+        let mut command = engine.command(&on("net"));
+        let mut asks = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rrunctl");
+        let (length, from) = server.recv_from(&mut [0; 600]).expect("a question");
+        assert!(length > 12);
+        server.send_to(b"no answer", from).expect("send");
+        asks.kill().and_then(|()| asks.wait()).expect("kill");
+        // CVE-2024-29018
+        while server.set_nonblocking(true).is_ok() && server.recv(&mut [0; 600]).is_ok() {}
+        let output = engine.run(&on("inner"));
+        assert!(
+            text(&output.stdout).contains("SERVFAIL"),
+            "{}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        assert!(server.recv(&mut [0; 600]).is_err(), "it was asked");
+        // Whoever comes to lead out does ask, and whoever leaves it does not.
+        engine.prints(&[
+            "run",
+            "-d",
+            "--name",
+            "box",
+            "--dns",
+            "127.0.0.1",
+            "--network",
+            "inner",
+            "site",
+            "sleep",
+            "1000",
+        ]);
+        let exec = ["exec", "box", "nslookup", "-type=a", "secret.example", "127.0.0.11"];
+        engine.prints(&["network", "connect", "net", "box"]);
+        let mut asks =
+            engine.command(&exec).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rrunctl");
+        eventually("it asks", || server.recv(&mut [0; 600]).is_ok());
+        asks.kill().and_then(|()| asks.wait()).expect("kill");
+        engine.prints(&["network", "disconnect", "net", "box"]);
+        while server.recv(&mut [0; 600]).is_ok() {}
+        assert!(text(&engine.run(&exec).stdout).contains("SERVFAIL"));
+    });
+}
+
+#[test]
+fn n5_ports_follow_the_networks_of_a_container_that_runs() {
+    with_site(|engine| {
+        for network in ["one", "two"] {
+            engine.prints(&["network", "create", network]);
+        }
+        let httpd = ["site", "httpd", "-f", "-h", "/www"];
+        let web = ["run", "-d", "--name", "web", "--network", "one", "-p", "8080:80"];
+        engine.prints(&[&web[..], &httpd].concat());
+        engine.prints(&["network", "connect", "two", "web"]);
+        let both = ["127.0.0.1:8080", "[::1]:8080"];
+        for at in both {
+            eventually(at, || page(at).as_deref() == Some("a page\n"));
+        }
+        // The network through which it is published: nobody else's container is meant by its address.
+        engine.prints(&["network", "disconnect", "one", "web"]);
+        engine.prints(&[&["run", "-d", "--name", "other", "--network", "one"][..], &httpd].concat());
+        for at in both {
+            assert_eq!(page(at), None, "{at}");
+        }
+        assert_eq!(engine.prints(&["port", "web"]), "");
+        std::net::TcpListener::bind("[::1]:8080").expect("it is free");
+        engine.prints(&["network", "connect", "one", "web"]);
+        for at in both {
+            eventually(at, || page(at).as_deref() == Some("a page\n"));
+        }
+        assert!(engine.prints(&["port", "web"]).starts_with("80/tcp -> 0.0.0.0:8080\n"));
     });
 }
 

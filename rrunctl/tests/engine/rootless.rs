@@ -289,6 +289,13 @@ fn c20_networks_of_an_ordinary_user_lead_out() {
         // A way out that has ended is replaced, although not more often than each half minute.
         let out = user.pid_in("namespaces.out").expect("a way out");
         kill_process(out, Signal::KILL).expect("kill");
+        // It ends when its link has gone, which takes the kernel a while.
+        let stat = format!("/proc/{}/stat", out.as_raw_nonzero());
+        let end = Instant::now() + Duration::from_secs(20);
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Instant::now() < end, "{stat}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         user.prints(&["ps"]);
         assert_eq!(user.pid_in("namespaces.out"), Some(out));
         let tried = user.path("runtime/rrunctl/namespaces.tried");
