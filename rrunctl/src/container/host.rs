@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::capability;
+use super::{apparmor, capability};
 use crate::rootless;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ pub struct Host {
     pub mems: String,
     /// Whether AppArmor has profiles here.
     pub apparmor: bool,
-    /// Whether Docker's profile, `docker-default`, is loaded.
-    pub apparmor_default: bool,
+    /// The profile of who names none, if one is loaded: Docker's or ours.
+    pub apparmor_default: Option<&'static str>,
     /// Whether the kernel can make what is below a mount read-only as well (mount_setattr(2), Linux 5.12).
     pub recursive_read_only: bool,
     /// Whether this is a user namespace, where some sysctls and devices are out of reach.
@@ -111,9 +111,9 @@ impl Host {
             mems: mounts.cpuset("mems"),
             apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y')
                 && Path::new("/sys/kernel/security/apparmor").exists(),
-            apparmor_default: text("/sys/kernel/security/apparmor/profiles")
-                .lines()
-                .any(|line| line.starts_with("docker-default ")),
+            apparmor_default: ["docker-default", apparmor::NAME]
+                .into_iter()
+                .find(|name| apparmor::is_among(&text("/sys/kernel/security/apparmor/profiles"), name)),
             recursive_read_only: kernel >= (5, 12),
             sysctls: SYSCTLS.iter().map(|(name, _)| *name).filter(|name| sysctl(name).exists()).collect(),
             thermal_throttle: processors(&text("/sys/devices/system/cpu/possible"))

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 pub mod capability;
 pub mod device;
 pub mod files;

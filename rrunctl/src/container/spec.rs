@@ -113,6 +113,8 @@ pub struct LookedUp {
     pub every: Vec<Device>,
     /// The numbers of the block devices that have limits.
     pub numbers: BTreeMap<String, (i64, i64)>,
+    /// The profile of AppArmor, unless one is asked for.
+    pub apparmor: Option<&'static str>,
 }
 
 impl LookedUp {
@@ -122,7 +124,7 @@ impl LookedUp {
     /// What is not there.
     pub fn of(host: &HostConfig, on: &Host) -> Result<Self> {
         let r = &host.resources;
-        let mut found = Self::default();
+        let mut found = Self { apparmor: on.apparmor_default, ..Self::default() };
         if host.privileged && !on.user_namespace {
             found.every = device::of_host()?;
         }
@@ -255,7 +257,7 @@ fn process(of: &Input<'_>, security: &Security, capabilities: &[String]) -> Valu
         let profile = match &security.apparmor {
             Some(profile) => Some(profile.as_str()),
             None if of.host.privileged => Some("unconfined"),
-            None => of.on.apparmor_default.then_some("docker-default"),
+            None => of.looked_up.apparmor,
         };
         if let Some(profile) = profile {
             process["apparmorProfile"] = profile.into();

@@ -4,6 +4,7 @@
 
 use super::show::is_under_way;
 use super::{Engine, tree};
+use crate::container::apparmor;
 use crate::container::mount::{self, Point};
 use crate::container::record::Container;
 use crate::container::spec::{self, Input, LookedUp};
@@ -142,6 +143,14 @@ impl Engine {
         let namespaces = self.namespaces(container)?;
         let merged = run.join("merged");
         let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        let mut looked_up = LookedUp::of(&container.host, on)?;
+        let mut warnings = connected.warnings;
+        if on.apparmor && !on.user_namespace && looked_up.apparmor.is_none() && !container.host.privileged {
+            match apparmor::load() {
+                Ok(()) => looked_up.apparmor = Some(apparmor::NAME),
+                Err(e) => warnings.push(format!("the container has no profile of AppArmor: {e}")),
+            }
+        }
         let record = &container.record;
         let (hosts, hostname, resolv_conf) =
             (path(&record.hosts_path), path(&record.hostname_path), path(&record.resolv_conf_path));
@@ -162,7 +171,7 @@ impl Engine {
             cgroups_path: &spec::cgroups_path(&container.host.resources.cgroup_parent, &id, on),
             links: &connected.links,
             init: Some(self.programs.monitor.as_path()),
-            looked_up: &LookedUp::of(&container.host, on)?,
+            looked_up: &looked_up,
         })?;
         let text = serde_json::to_vec(&config).map_err(|e| Error::system(e.to_string()))?;
         write(&run.join("config.json"), &text)?;
@@ -197,7 +206,7 @@ impl Engine {
             ports: sockets,
             dns: dns_sockets,
         })?;
-        Ok((client, connected.warnings))
+        Ok((client, warnings))
     }
 
     fn namespaces(&self, container: &Container) -> Result<Namespaces> {

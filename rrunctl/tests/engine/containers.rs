@@ -580,6 +580,33 @@ fn c19_a_service_is_run_by_hand_where_there_is_no_systemd() {
 }
 
 #[test]
+fn c20_a_container_is_confined_by_a_profile_of_apparmor() {
+    if !Path::new("/sys/kernel/security/apparmor").exists() {
+        println!("skipped: needs AppArmor");
+        return;
+    }
+    with_site(|engine| {
+        let current = ["site", "cat", "/proc/self/attr/current"];
+        let profile = says(engine, &current);
+        assert!(
+            ["rrunctl-default (enforce)\n", "docker-default (enforce)\n"].contains(&&*profile),
+            "{profile}"
+        );
+        let free = ["--security-opt", "apparmor=unconfined"];
+        assert_eq!(says(engine, &[&free[..], &current].concat()), "unconfined\n");
+        let mounts = ["--cap-add", "SYS_ADMIN", "site", "mount", "-t", "tmpfs", "none", "/tmp"];
+        let (code, _, err) = ran(engine, &mounts);
+        assert_eq!((code != 0, err.contains("ermission denied")), (true, true), "{err}");
+        assert_eq!(says(engine, &[&free[..], &mounts].concat()), "");
+        // What runs is ended and entered all the same.
+        engine.prints(&["run", "-d", "--name", "box", "site", "sleep", "1000"]);
+        assert_eq!(engine.prints(&["exec", "box", "cat", "/proc/self/attr/current"]), profile);
+        engine.prints(&["exec", "box", "sh", "-c", "sleep 1000 & kill $!"]);
+        engine.prints(&["stop", "-t", "1", "box"]);
+    });
+}
+
+#[test]
 fn c20_privileges_are_given_only_when_asked_for() {
     with_site(|engine| {
         let mount = ["site", "mount", "-t", "tmpfs", "none", "/tmp"];
