@@ -5,7 +5,7 @@
 use super::show::is_under_way;
 use super::{Engine, tree};
 use crate::container::mount::{self, Point};
-use crate::container::record::Container;
+use crate::container::record::{Container, Ended};
 use crate::container::spec::{self, Input, LookedUp};
 use crate::container::types::{HostConfig, LogConfig, RestartPolicy, of_container};
 use crate::container::user::Accounts;
@@ -316,9 +316,9 @@ impl Engine {
         joined.into_iter().fold(detached.and(netns).and(shm), Result::and)
     }
 
-    /// Starts what the restart policies want after a boot, or after monitors were killed: `always`, and `unless-stopped`
-    /// unless somebody stopped it. Gives those that run without a monitor another one, and removes those that `--rm` has
-    /// and whose monitor did not come to it. Returns what became of each.
+    /// Starts what the restart policies want after a boot: `always`, and `unless-stopped` unless somebody stopped it.
+    /// Gives those that run without a monitor another one, and removes those that `--rm` has and whose monitor did not
+    /// come to it. Returns what became of each.
     ///
     /// # Errors
     /// Those of readdir(3).
@@ -355,13 +355,23 @@ impl Engine {
             },
             Found::Gone => {}
         }
-        let wanted = match host.restart_policy.name.as_str() {
-            "always" => true,
-            "unless-stopped" => !record.has_been_manually_stopped,
-            // It ran when the machine went down, and that was no success.
-            "on-failure" => !record.has_been_manually_stopped && last.is_none_or(|last| last.code != 0),
-            _ => false,
+        let used_up = |last: &Ended| {
+            let maximum = host.restart_policy.maximum_retry_count;
+            !last.restarting && maximum > 0 && last.restarts >= maximum
         };
+        // A start makes the run directory and a boot takes it: who has one was not ended by a boot.
+        let booted = !self.run_dir(&record.id).exists();
+        let wanted = booted
+            && match host.restart_policy.name.as_str() {
+                "always" => true,
+                "unless-stopped" => !record.has_been_manually_stopped,
+                // It ran when the machine went down, and that was no success.
+                "on-failure" => {
+                    !record.has_been_manually_stopped
+                        && last.is_none_or(|last| last.code != 0 && !used_up(&last))
+                }
+                _ => false,
+            };
         if !record.has_been_started_before {
             return Ok(false);
         }

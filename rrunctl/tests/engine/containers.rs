@@ -378,10 +378,18 @@ fn c14_restart_policies_start_it_again() {
         });
         // Whoever stops it means it, and a boot starts it all the same; but not `unless-stopped`.
         engine.prints(&["stop", "-t", "1", "always", "unless"]);
-        assert_eq!(shown(engine, "always", "/State/Status"), "exited");
+        engine.prints(&["system", "restore"]);
+        for name in ["always", "unless", "twice"] {
+            assert_eq!(shown(engine, name, "/State/Status"), "exited", "{name}: nobody booted");
+        }
+        for name in ["always", "unless", "twice"] {
+            let id = shown(engine, name, "/Id");
+            fs::remove_dir_all(engine.path("run").join(id.as_str().expect("an id"))).expect("remove");
+        }
         engine.prints(&["system", "restore"]);
         assert_eq!(shown(engine, "always", "/State/Status"), "running");
         assert_eq!(shown(engine, "unless", "/State/Status"), "exited");
+        assert_eq!(shown(engine, "twice", "/State/Status"), "exited", "its retries are used up");
         let refused = engine.run(&["run", "--rm", "--restart", "always", "site", "true"]);
         assert_eq!(refused.status.code(), Some(125));
     });
