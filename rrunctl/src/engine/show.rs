@@ -182,6 +182,8 @@ impl Engine {
                 return Ok((record::state(&container.record, None, last.as_ref()), restarts));
             }
         };
+        // It may have been written since, and tells how the container ended that was asked about just now.
+        let last = if running.is_none() { self.last_run(id) } else { last };
         let restarts = last.as_ref().map_or(0, |last| last.restarts);
         Ok((record::state(&container.record, running.as_ref(), last.as_ref()), restarts))
     }

@@ -177,6 +177,22 @@ fn c2_exit_codes_are_dockers() {
 }
 
 #[test]
+fn c2_at_the_moment_of_its_end_a_container_was_not_just_created() {
+    with_site(|engine| {
+        engine.prints(&["create", "--name", "short", "site", "sh", "-c", "sleep 0.2; exit 3"]);
+        for _ in 0..5 {
+            engine.prints(&["start", "short"]);
+            let is = || engine.prints(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "short"]);
+            let mut said = is();
+            while said != "exited 3\n" {
+                assert_eq!(said, "running 0\n");
+                said = is();
+            }
+        }
+    });
+}
+
+#[test]
 fn c4_start_stop_and_restart_take_several_and_say_each() {
     with_site(|engine| {
         for name in ["one", "two"] {
