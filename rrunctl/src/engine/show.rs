@@ -87,9 +87,12 @@ impl Engine {
 
     /// What the last run left.
     pub(super) fn last_run(&self, id: &str) -> Option<Ended> {
-        // A power cut leaves it empty, and a container of which nobody knows how it ended.
-        let text = home::read(&self.containers.dir(id).join("exit.json")).ok().flatten()?;
-        serde_json::from_slice(&text).ok()
+        // A power cut leaves it empty, and a container of which nobody knows how it ended. On a full disk it is in the
+        // run directory.
+        [self.containers.dir(id), self.run_dir(id)].iter().find_map(|dir| {
+            let text = home::read(&dir.join("exit.json")).ok().flatten()?;
+            serde_json::from_slice(&text).ok()
+        })
     }
 
     /// Likewise, of one that rests: nobody has seen it if its monitor was killed, or the machine crashed.

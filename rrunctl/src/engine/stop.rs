@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -50,13 +51,13 @@ impl Engine {
                     // Whoever kills it does not want it again; other signals say nothing about that.
                     let ends = number == SIGKILL || Some(number) == stop_signal(&container).ok();
                     if ends {
-                        self.killed_by_hand(id)?;
+                        self.killed_by_hand(id);
                         client.stop_restarting()?;
                     }
                     self.signal(id, number)
                 }
                 Phase::Restarting => {
-                    self.killed_by_hand(id)?;
+                    self.killed_by_hand(id);
                     client.stop_restarting().map(|_| ())
                 }
                 Phase::Created | Phase::Ending => Err(not_running()),
@@ -109,12 +110,12 @@ impl Engine {
         let not_running = || Error::new(Kind::NotModified, format!("Container {id} is not running"));
         match self.found(id)? {
             Found::Monitored(client) => {
-                // Before the signal: otherwise its policy starts it again (nerdctl 5153).
-                self.stopped_by_hand(id)?;
+                self.stopped_by_hand(id);
                 let waiter = match client.wait(Until::Ended) {
                     Err(e) if e.kind() == Kind::NotFound => return Err(not_running()),
                     waiter => waiter?,
                 };
+                // Before the signal: otherwise its policy starts it again (nerdctl 5153).
                 let status = client.stop_restarting()?;
                 if status.phase == Phase::Created {
                     return Err(not_running());
@@ -183,8 +184,7 @@ impl Engine {
     /// Ends what a killed monitor left, and writes down that nobody saw how it ended.
     fn bury(&self, id: &str) -> Result<()> {
         self.delete_by_runtime(id)?;
-        let path = self.containers.dir(id).join("exit.json");
-        if home::read(&path)?.is_none() {
+        if self.last_run(id).is_none() {
             let exit = Exit {
                 code: 137,
                 signal: Some(SIGKILL.into()),
@@ -192,7 +192,9 @@ impl Engine {
                 ..Exit::default()
             };
             let text = serde_json::to_vec(&exit).map_err(|e| Error::system(e.to_string()))?;
-            home::replace(&path, 0o600, &text)?;
+            let replace = |dir: &Path| home::replace(&dir.join("exit.json"), 0o600, &text);
+            // The disk may be full.
+            replace(&self.containers.dir(id)).or_else(|_| replace(&self.run_dir(id)))?;
         }
         self.ended(id)
     }
@@ -300,21 +302,21 @@ impl Engine {
         self.networks.rename(id, container.record.name.trim_start_matches('/'))
     }
 
-    /// From here on a reboot leaves it alone if its policy is `unless-stopped`. The container is locked.
-    fn stopped_by_hand(&self, id: &str) -> Result<()> {
-        let mut container = self.containers.load(id)?;
-        if container.record.has_been_manually_stopped {
-            return Ok(());
+    /// From here on a reboot leaves it alone if its policy is `unless-stopped`. The container is locked. On a full disk
+    /// this cannot be kept, and the container is ended all the same.
+    fn stopped_by_hand(&self, id: &str) {
+        if let Ok(mut container) = self.containers.load(id)
+            && !container.record.has_been_manually_stopped
+        {
+            container.record.has_been_manually_stopped = true;
+            let _ = self.containers.save_record(&container);
         }
-        container.record.has_been_manually_stopped = true;
-        self.containers.save_record(&container)
     }
 
     /// Likewise, of one that is not locked: whoever has it locked, as to stop it, is not waited for.
-    fn killed_by_hand(&self, id: &str) -> Result<()> {
-        match self.containers.try_lock(id)? {
-            Some(_lock) => self.stopped_by_hand(id),
-            None => Ok(()),
+    fn killed_by_hand(&self, id: &str) {
+        if let Ok(Some(_lock)) = self.containers.try_lock(id) {
+            self.stopped_by_hand(id);
         }
     }
 
