@@ -7,7 +7,7 @@ use super::show::is_under_way;
 use crate::container::record::Container;
 use crate::container::signal;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::home;
+use crate::home::{self, Lock};
 use crate::monitor::{Client, Exit, Found, Phase, Until, Waiter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -73,8 +73,54 @@ impl Engine {
     /// # Errors
     /// No such signal; it cannot be ended.
     pub fn stop(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
-        let _lock = self.containers.lock(id)?;
-        self.stop_locked(&self.containers.load(id)?, signal, timeout)
+        let patience = patience(&self.containers.load(id)?, timeout);
+        match self.lock_to_end(id, patience).and_then(|lock| Ok((self.containers.load(id)?, lock))) {
+            Ok((container, _lock)) => self.stop_locked(&container, signal, timeout),
+            // It was `--rm`, or somebody else has removed it: it does not run.
+            Err(e) if e.kind() == Kind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Locks a container to end it. Who has it locked may be waiting for its end with more patience, as another `stop`:
+    /// after `patience` it is killed all the same, which is what that one waits for.
+    ///
+    /// # Errors
+    /// It is gone ([`Kind::NotFound`]); it cannot be killed.
+    pub(super) fn lock_to_end(&self, id: &str, patience: Option<Duration>) -> Result<Lock> {
+        let until = patience.map(|patience| Instant::now().checked_add(patience));
+        let Some(until) = until.flatten() else { return self.containers.lock(id) };
+        loop {
+            if let Some(lock) = self.containers.try_lock(id)? {
+                return Ok(lock);
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(
+                Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())),
+            );
+        }
+        match self.kill_under_way(id) {
+            Err(e) if e.kind() != Kind::NotFound => Err(e),
+            _ => self.containers.lock(id),
+        }
+    }
+
+    /// One that does not run is none of its business, and neither is one that is being made.
+    fn kill_under_way(&self, id: &str) -> Result<()> {
+        match self.found(id)? {
+            Found::Monitored(client) => match client.status()?.phase {
+                Phase::Running => {
+                    client.stop_restarting()?;
+                    self.signal_if_there(id, SIGKILL)
+                }
+                Phase::Restarting => client.stop_restarting().map(|_| ()),
+                Phase::Created | Phase::Ending => Ok(()),
+            },
+            Found::Orphaned { status, .. } if is_under_way(&status) => self.signal_if_there(id, SIGKILL),
+            _ => Ok(()),
+        }
     }
 
     /// `stop` and `start`.
@@ -82,7 +128,7 @@ impl Engine {
     /// # Errors
     /// Those of both.
     pub fn restart(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<Vec<String>> {
-        let lock = self.containers.lock(id)?;
+        let lock = self.lock_to_end(id, patience(&self.containers.load(id)?, timeout))?;
         // It is not the end of one with `--rm`.
         let kept = self.run_dir(id).join(super::KEPT);
         if self.run_dir(id).exists() {
@@ -105,8 +151,7 @@ impl Engine {
             Some(text) => signal::parse(text)?,
             None => stop_signal(container)?,
         };
-        let timeout = timeout.or(container.record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
-        let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
+        let patience = patience(container, timeout);
         let not_running = || Error::new(Kind::NotModified, format!("Container {id} is not running"));
         match self.found(id)? {
             Found::Monitored(client) => {
@@ -370,9 +415,15 @@ fn stop_signal(container: &Container) -> Result<u8> {
     }
 }
 
+/// How long a container has before it is killed; nothing is for ever.
+fn patience(container: &Container, timeout: Option<i64>) -> Option<Duration> {
+    let timeout = timeout.or(container.record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+    u64::try_from(timeout).ok().map(Duration::from_secs)
+}
+
 /// Waits until `fd` is readable, no longer than `patience`.
 fn readable(fd: &impl AsFd, patience: Option<Duration>) -> Result<bool> {
-    let until = patience.map(|patience| Instant::now() + patience);
+    let until = patience.and_then(|patience| Instant::now().checked_add(patience));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = left.map(|left| Timespec {

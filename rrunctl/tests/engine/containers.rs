@@ -245,6 +245,31 @@ fn c4_start_stop_and_restart_take_several_and_say_each() {
 }
 
 #[test]
+fn c4_a_stop_with_much_patience_keeps_nobody_from_ending_it() {
+    with_site(|engine| {
+        // As process 1 it does not end by SIGTERM.
+        let run = ["site", "sh", "-c", "trap : TERM; while :; do sleep 0.1; done"];
+        for (name, rm) in [("a", false), ("b", true), ("c", false)] {
+            let flags = ["run", "-d", "--name", name, if rm { "--rm" } else { "--init=false" }];
+            let id = engine.prints(&[&flags[..], &run].concat());
+            let mut patient = engine.command(&["stop", "-t", "3600", name]);
+            let mut patient = patient.stdout(Stdio::null()).spawn().expect("rrunctl starts");
+            let lock = engine.root().join("containers").join(id.trim()).join("lock");
+            eventually("it is locked", || {
+                Command::new("flock").arg("-n").arg(&lock).arg("true").status().is_ok_and(|s| !s.success())
+            });
+            match name {
+                "c" => assert_eq!(engine.prints(&["rm", "-f", name]), "c\n"),
+                _ => assert_eq!(engine.prints(&["stop", "-t", "1", name]), format!("{name}\n")),
+            }
+            assert!(patient.wait().expect("it ends").success(), "{name}");
+        }
+        assert_eq!(shown(engine, "a", "/State/ExitCode"), 137);
+        assert_eq!(engine.prints(&["ps", "-a", "--format", "{{.Names}}"]), "a\n");
+    });
+}
+
+#[test]
 fn c8_cp_works_both_ways_running_and_stopped() {
     with_site(|engine| {
         let here = engine.path("here");
