@@ -964,6 +964,14 @@ fn a_pause_freezes_and_an_update_holds_at_once() {
         engine.prints(&["update", "--memory", "100m", "--restart", "always", "web"]);
         assert_eq!(shown(engine, "web", "/HostConfig/Memory"), 100 << 20);
         assert_eq!(shown(engine, "web", "/HostConfig/RestartPolicy/Name"), "always");
+        // The next run by policy has the new limit, too.
+        let pid = shown(engine, "web", "/State/Pid");
+        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
+        eventually("it runs again", || {
+            shown(engine, "web", "/State/Status") == "running" && shown(engine, "web", "/State/Pid") != pid
+        });
+        let limit = "cd /sys/fs/cgroup; cat memory.max 2>/dev/null || cat memory/memory.limit_in_bytes";
+        assert_eq!(engine.prints(&["exec", "web", "sh", "-c", limit]), format!("{}\n", 100 << 20));
         engine.prints(&["pause", "web"]);
         engine.prints(&["stop", "-t", "5", "web"]);
         assert_eq!(shown(engine, "web", "/State/Status"), "exited");
