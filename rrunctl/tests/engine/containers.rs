@@ -380,6 +380,23 @@ fn c13_the_process_has_the_user_the_variables_and_the_directory() {
 }
 
 #[test]
+fn c13_whoever_starts_it_with_whatever_umask_its_user_reads_what_is_made_for_it() {
+    with_site(|engine| {
+        let path = |name: &str| engine.path(name).display().to_string();
+        let (made, cidfile) = (format!("{}:/m", path("made")), path("cidfile"));
+        let flags = ["run", "--rm", "-u", "alice", "-v", "volume:/v", "-v", &made, "--cidfile", &cidfile];
+        let script = "cat /etc/hosts /etc/hostname /etc/resolv.conf >/dev/null && ls /v && ls /m && umask";
+        let plain = engine.command(&[&flags[..], &["site", "sh", "-c", script]].concat());
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(plain.get_program());
+        let output = command.args(plain.get_args()).output().expect("sh starts");
+        assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("0022\n", ""));
+        let mode = |name: &str| fs::metadata(path(name)).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode("made"), mode("cidfile")), (0o755, 0o600));
+    });
+}
+
+#[test]
 fn c14_restart_policies_start_it_again() {
     with_site(|engine| {
         let count = |name: &str| shown(engine, name, "/RestartCount").as_i64().expect("a number");

@@ -17,6 +17,7 @@ use rustix::termios::tcgetwinsize;
 use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 /// Docker's code for what failed before the container's program could.
 const NOT_RUN: u8 = 125;
@@ -151,7 +152,8 @@ fn made(at: &At, image: &Image, request: CreateRequest) -> Result<Created> {
     let cidfile = Some(request.host.container_id_file.clone()).filter(|path| !path.is_empty());
     // Taken before there is anything to be lost sight of.
     let cidfile = cidfile.map(|path| {
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let mode = 0o666 & !at.umask.as_raw_mode();
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
         file.map(|file| (path.clone(), file)).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => Error::conflict(format!(
                 "container ID file found, make sure the other container isn't running or delete {path}"
