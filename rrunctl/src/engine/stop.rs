@@ -23,6 +23,8 @@ const SIGKILL: u8 = 9;
 const STOP_TIMEOUT: i64 = 10;
 /// How long the kernel may take to end what was killed. A process in an uninterruptible sleep takes as long as that.
 const KILLED: Duration = Duration::from_secs(30);
+/// How long who waits for an end waits for what comes after it, a hook of the runtime included.
+const TAKEN_DOWN: Duration = Duration::from_secs(10);
 
 /// What somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,7 +258,10 @@ impl Engine {
             let until = if condition == Condition::Removed { Until::Ended } else { Until::Exit };
             match self.found(id)? {
                 Found::Monitored(client) => match client.wait(until).and_then(Waiter::wait) {
-                    Ok(exit) if condition != Condition::Removed => return Ok(exit.code.into()),
+                    Ok(exit) if condition != Condition::Removed => {
+                        self.wait_until_down(id, &exit);
+                        return Ok(exit.code.into());
+                    }
                     Ok(exit) => code = exit.code.into(),
                     // The monitor left meanwhile, or it was killed.
                     Err(_) => was_under_way = true,
@@ -292,6 +297,19 @@ impl Engine {
                 // Nobody tells when somebody starts it or removes it.
                 _ => std::thread::sleep(Duration::from_millis(50)),
             }
+        }
+    }
+
+    /// Waits a while until what a container had that has ended with `exit` is free: its ports and addresses are the next
+    /// one's that the caller starts.
+    pub fn wait_until_down(&self, id: &str, exit: &Exit) {
+        if !exit.restarting
+            && let Ok(Found::Monitored(client)) = self.found(id)
+            // Somebody may have started it again.
+            && client.status().is_ok_and(|status| status.phase == Phase::Ending)
+            && let Ok(waiter) = client.wait(Until::Ended)
+        {
+            let _ = readable(&waiter, Some(TAKEN_DOWN));
         }
     }
 

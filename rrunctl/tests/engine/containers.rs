@@ -843,6 +843,25 @@ fn n5_ports_are_published_and_conflicts_refused() {
 }
 
 #[test]
+fn n5_whoever_has_seen_the_end_of_a_container_may_have_its_port() {
+    with_site(|engine| {
+        let with = |words: &[&str], script: &str| {
+            let run = ["--name", "web", "-p", "127.0.0.1:18082:80", "site", "sh", "-c", script];
+            engine.prints(&[&["run"], words, &run].concat());
+        };
+        for _ in 0..3 {
+            with(&[], "true");
+            engine.prints(&["rename", "web", "before"]);
+            with(&["-d"], "sleep 0.2");
+            assert_eq!(engine.prints(&["wait", "web"]), "0\n");
+            assert_eq!(engine.prints(&["start", "-a", "before"]), "");
+            engine.prints(&["start", "web"]);
+            engine.prints(&["rm", "-f", "web", "before"]);
+        }
+    });
+}
+
+#[test]
 fn n3_containers_of_a_network_know_each_other_by_name() {
     with_site(|engine| {
         engine.prints(&["network", "create", "mynet"]);
