@@ -554,6 +554,17 @@ fn with_system(test: impl FnOnce(&Engine) + Send + 'static) {
 }
 
 #[test]
+fn an_init_hands_on_real_time_signals_too() {
+    with_site(|engine| {
+        let script = "trap 'exit 7' 40; echo ready; while :; do sleep 0.1; done";
+        engine.prints(&["run", "-d", "--init", "--name", "rt", "site", "sh", "-c", script]);
+        eventually("it is ready", || engine.prints(&["logs", "rt"]) == "ready\n");
+        engine.prints(&["kill", "-s", "40", "rt"]);
+        assert_eq!(engine.prints(&["wait", "rt"]), "7\n");
+    });
+}
+
+#[test]
 fn a_program_begins_with_no_signal_blocked_or_ignored() {
     with_site(|engine| {
         engine.prints(&["run", "-d", "--name", "box", "site", "sleep", "1000"]);
