@@ -177,6 +177,35 @@ fn c2_exit_codes_are_dockers() {
 }
 
 #[test]
+fn c2_a_container_that_cannot_be_started_says_why_and_not_how_it_ended_before() {
+    with_site(|engine| {
+        let said = |name: &str| {
+            let format = "{{.State.Status}} {{.State.ExitCode}} {{.State.StartedAt}} {{.State.Error}}";
+            engine.prints(&["inspect", "-f", format, name])
+        };
+        for (name, program, code) in [("none", "nothing", 127), ("no-program", "/etc/passwd", 126)] {
+            assert_eq!(engine.run(&["run", "--name", name, "site", program]).status.code(), Some(code));
+            let said = said(name);
+            assert!(said.starts_with(&format!("created {code} 0001-01-01T00:00:00Z ")), "{said}");
+            assert!(said.contains(program), "{said}");
+        }
+        let port = ["-p", "127.0.0.1:18083:80", "site", "sh", "-c"];
+        assert_eq!(
+            engine.run(&[&["run", "--name", "ran"], &port[..], &["exit 3"]].concat()).status.code(),
+            Some(3)
+        );
+        engine.prints(&[&["run", "-d", "--name", "other"], &port[..], &["sleep 1000"]].concat());
+        engine.refuses(&["start", "ran"]);
+        let said = said("ran");
+        assert!(said.starts_with("exited 128 0001-01-01T00:00:00Z "), "{said}");
+        assert!(said.contains("port is already allocated"), "{said}");
+        engine.prints(&["rm", "-f", "other"]);
+        engine.run(&["start", "ran"]);
+        assert_eq!(engine.prints(&["wait", "ran"]), "3\n");
+    });
+}
+
+#[test]
 fn c2_at_the_moment_of_its_end_a_container_was_not_just_created() {
     with_site(|engine| {
         engine.prints(&["create", "--name", "short", "site", "sh", "-c", "sleep 0.2; exit 3"]);

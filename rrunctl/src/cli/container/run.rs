@@ -6,7 +6,7 @@ use super::super::At;
 use super::super::terminal::{self, Attached, Outcome};
 use super::flags::{Client, Flags, Image, Pull, Session, Ways};
 use crate::container::types::CreateRequest;
-use crate::engine::{Created, Engine};
+use crate::engine::{Created, Engine, not_executed};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{self, HELLO, Platform};
 use crate::monitor::Until;
@@ -137,13 +137,7 @@ fn attached(
 
 /// Docker's codes for a program that cannot be executed, by rrun's words.
 pub(in super::super) fn code(e: &Error) -> u8 {
-    let text = e.to_string();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    match () {
-        () if has(&["executable file not found", "no such file or directory"]) => 127,
-        () if has(&["permission denied", "is a directory"]) => 126,
-        () => NOT_RUN,
-    }
+    not_executed(e).unwrap_or(NOT_RUN)
 }
 
 /// Gets the image, makes the container, and writes its id where that is wanted.
