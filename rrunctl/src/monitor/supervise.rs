@@ -313,7 +313,7 @@ impl Monitor {
     }
 
     fn serve(mut self) -> Result<()> {
-        while self.at != At::Gone {
+        while self.at != At::Gone || self.streams.is_leaving() {
             let hangup = self.sleep()?;
             if sys::hangup()
                 && let Some(Err(e)) = self.log.as_mut().map(JsonFile::reopen)
@@ -361,7 +361,8 @@ impl Monitor {
             _ => None,
         };
         let dns = self.dns.as_ref().and_then(Responder::deadline);
-        let until = restart.into_iter().chain(self.ports.deadline()).chain(dns).min();
+        let until = restart.into_iter().chain(self.ports.deadline()).chain(dns);
+        let until = until.chain(self.streams.deadline()).min();
         let left = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
