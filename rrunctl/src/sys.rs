@@ -425,6 +425,15 @@ pub fn send_datagram(socket: BorrowedFd<'_>, bytes: &[u8], to: &Arrival) -> Resu
     }
 }
 
+/// Sends a signal by its number: rustix has no real-time ones.
+///
+/// # Errors
+/// Those of kill(2).
+pub fn kill(pid: Pid, signal: u8) -> Result<()> {
+    // SAFETY: kill(2) has numbers alone.
+    if unsafe { libc::kill(pid.as_raw_nonzero().get(), signal.into()) } == 0 { Ok(()) } else { Err(last()) }
+}
+
 fn last() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -6,6 +6,7 @@ use super::{At, Cli, Command};
 use crate::error::{Context as _, Error, Result};
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::Shell;
+use rustix::process::umask;
 use std::fs::DirBuilder;
 use std::path::PathBuf;
 
@@ -56,7 +57,8 @@ pub(super) struct Man {
 }
 
 impl Man {
-    fn run(self, _at: &At) -> Result<()> {
+    fn run(self, at: &At) -> Result<()> {
+        umask(at.umask);
         DirBuilder::new()
             .recursive(true)
             .create(&self.dir)

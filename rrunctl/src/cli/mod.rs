@@ -36,8 +36,9 @@ use crate::store::{Store, User};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use progress::{How, Progress};
+use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{geteuid, umask};
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -186,8 +187,11 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(read) => read,
         Err(e) => return usage(&e),
     };
+    // What is made is the engine's and its containers', who read it by another user: hosts, volumes, sources of mounts.
+    let umask = umask(Mode::from_raw_mode(0o022));
     let at = At {
         place,
+        umask,
         of_user: !geteuid().is_root(),
         // In another mount namespace, which a user's command enters, the kernel would tell less than the whole path.
         own: std::env::current_exe().unwrap_or_default(),
@@ -288,6 +292,8 @@ fn usage(e: &clap::Error) -> ExitCode {
 #[derive(Debug)]
 struct At {
     place: Place,
+    /// That of whoever has started it, for what is made for them.
+    umask: Mode,
     /// Somebody else than root has started it.
     of_user: bool,
     /// This program's file.

@@ -11,6 +11,7 @@ use super::types::{Config, HostConfig, List, Map, NEVER, NetworkSettings, State,
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::home::{self, Home, Lock};
 use rustix::fs::{AtFlags, CWD, FlockOperation, flock, linkat};
+use rustix::io::Errno;
 use serde::Deserialize;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
@@ -143,7 +144,7 @@ impl Containers {
     pub fn lock(&self, id: &str) -> Result<Lock> {
         let dir = self.dir(id);
         match Lock::exclusive(&dir.join("lock")) {
-            Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => Err(name::no_such(id)),
+            Err(e) if e.errno() == Some(Errno::NOENT) => Err(name::no_such(id)),
             other => other,
         }
     }
@@ -154,7 +155,7 @@ impl Containers {
     /// Those of flock(2); the container is gone.
     pub fn try_lock(&self, id: &str) -> Result<Option<Lock>> {
         match Lock::try_exclusive(&self.dir(id).join("lock")) {
-            Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => Err(name::no_such(id)),
+            Err(e) if e.errno() == Some(Errno::NOENT) => Err(name::no_such(id)),
             other => other,
         }
     }
@@ -390,11 +391,26 @@ impl Containers {
     }
 
     fn take_away(&self, id: &str, free: impl FnOnce(&str) -> Result<()>) -> Result<()> {
-        let scratch = self.home.scratch("container")?;
         let place = self.dir(id);
-        fs::rename(&place, scratch.path().join("old")).context(|| format!("rename {}", place.display()))?;
+        let (scratch, old) = match self.home.scratch("container") {
+            Ok(scratch) => (Some(scratch), "old".to_owned()),
+            // On a full disk there is room for another name, if not for another directory. Whoever sweeps it meanwhile
+            // does what is done here.
+            Err(e) if is_full(&e) => (None, format!("container.{}", home::unique()?)),
+            Err(e) => return Err(e),
+        };
+        let dir = scratch.as_ref().map_or_else(|| self.home.kept("tmp"), |scratch| scratch.path().to_owned());
+        let old = dir.join(old);
+        let rename = || fs::rename(&place, &old).context(|| format!("rename {}", place.display()));
+        rename().or_else(|e| {
+            if !is_full(&e) {
+                return Err(e);
+            }
+            // What it has written makes room; its record is there for another attempt.
+            home::remove_tree(&place.join("rw")).and_then(|()| rename())
+        })?;
         free(id)?;
-        home::remove_tree(&scratch.path().join("old"))
+        home::remove_tree(&old)
     }
 
     /// Frees the names that killed commands left: those that no container has and that nobody is about to give.
@@ -440,6 +456,11 @@ impl Containers {
         };
         Ok(self.list()?.into_iter().filter(has).map(|container| container.record.id).collect())
     }
+}
+
+/// Whether the file system, or what its owner may have of it, is full.
+fn is_full(e: &Error) -> bool {
+    matches!(e.errno(), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
 fn write(dir: &Path, container: &Container) -> Result<()> {

@@ -35,7 +35,7 @@ pub use files::CommitRequest;
 pub use filter::{FILTERS, Filters};
 pub use remove::Pruned;
 pub use show::{Listed, Top};
-pub use start::Prepared;
+pub use start::{Prepared, not_executed};
 pub use stats::{Cpu, Interface, Io, Memory, Stats};
 pub use stop::Condition;
 

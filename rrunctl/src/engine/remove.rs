@@ -9,6 +9,7 @@ use crate::home::{self, Lock};
 use crate::monitor::Found;
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 /// What a prune removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,8 +27,15 @@ impl Engine {
     /// # Errors
     /// It runs; something of it cannot be taken down.
     pub fn remove(&self, id: &str, force: bool, volumes: bool) -> Result<()> {
-        let _lock = self.containers.lock(id)?;
+        let was_there = self.containers.dir(id).exists();
+        let lock = if force { self.lock_to_end(id, Some(Duration::ZERO)) } else { self.containers.lock(id) };
+        let _lock = match lock {
+            // Somebody else was faster.
+            Err(e) if force && was_there && e.kind() == Kind::NotFound => return Ok(()),
+            lock => lock?,
+        };
         let container = match self.containers.load(id) {
+            Err(e) if force && was_there && e.kind() == Kind::NotFound => return Ok(()),
             Err(e) if force && e.kind() != Kind::NotFound => return self.remove_broken(id),
             container => container?,
         };

@@ -87,9 +87,12 @@ impl Engine {
 
     /// What the last run left.
     pub(super) fn last_run(&self, id: &str) -> Option<Ended> {
-        // A power cut leaves it empty, and a container of which nobody knows how it ended.
-        let text = home::read(&self.containers.dir(id).join("exit.json")).ok().flatten()?;
-        serde_json::from_slice(&text).ok()
+        // A power cut leaves it empty, and a container of which nobody knows how it ended. On a full disk it is in the
+        // run directory.
+        [self.containers.dir(id), self.run_dir(id)].iter().find_map(|dir| {
+            let text = home::read(&dir.join("exit.json")).ok().flatten()?;
+            serde_json::from_slice(&text).ok()
+        })
     }
 
     /// Likewise, of one that rests: nobody has seen it if its monitor was killed, or the machine crashed.
@@ -182,6 +185,8 @@ impl Engine {
                 return Ok((record::state(&container.record, None, last.as_ref()), restarts));
             }
         };
+        // It may have been written since, and tells how the container ended that was asked about just now.
+        let last = if running.is_none() { self.last_run(id) } else { last };
         let restarts = last.as_ref().map_or(0, |last| last.restarts);
         Ok((record::state(&container.record, running.as_ref(), last.as_ref()), restarts))
     }

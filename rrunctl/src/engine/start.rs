@@ -6,14 +6,17 @@ use super::show::is_under_way;
 use super::{Engine, tree};
 use crate::container::apparmor;
 use crate::container::mount::{self, Point};
-use crate::container::record::Container;
+use crate::container::record::{Container, Ended};
 use crate::container::spec::{self, Input, LookedUp};
+use crate::container::status::format_time;
 use crate::container::types::{HostConfig, LogConfig, RestartPolicy, of_container};
 use crate::container::user::Accounts;
 use crate::digest::Digest;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::home::Lock;
-use crate::monitor::{self, Client, Driver, Found, Log, Phase, Policy, Restart, Root, Setup, Until, Waiter};
+use crate::home::{self, Lock};
+use crate::monitor::{
+    self, Client, Driver, Exit, Found, Log, Phase, Policy, Restart, Root, Setup, Until, Waiter,
+};
 use crate::network;
 use crate::volume::Volume;
 use rustix::fs::CWD;
@@ -23,6 +26,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use time::OffsetDateTime;
 
 /// A container that is made and whose program is not executed yet: whoever wants its first output attaches now. It
 /// goes again when this is dropped.
@@ -86,9 +90,24 @@ impl Engine {
                 (record.has_been_started_before, record.has_been_manually_stopped) = before;
                 record.error = e.to_string();
                 let _ = self.containers.save_record(&container);
+                let _ = self.record_failure(&container, &e);
                 Err(e)
             }
         }
+    }
+
+    /// Writes down how a start has failed: what the run before left is none of it.
+    fn record_failure(&self, container: &Container, e: &Error) -> Result<()> {
+        let now = || format_time(OffsetDateTime::now_utc());
+        let exit = Exit {
+            code: not_executed(e).unwrap_or(128).into(),
+            // One that has never run has not ended.
+            finished_at: container.record.has_been_started_before.then(now).transpose()?.unwrap_or_default(),
+            error: e.to_string(),
+            ..Exit::default()
+        };
+        let text = serde_json::to_vec(&exit).map_err(|e| Error::system(e.to_string()))?;
+        home::replace(&self.containers.dir(&container.record.id).join("exit.json"), 0o600, &text)
     }
 
     /// Waits for a monitor that is about to leave.
@@ -325,9 +344,9 @@ impl Engine {
         joined.into_iter().fold(detached.and(netns).and(shm), Result::and)
     }
 
-    /// Starts what the restart policies want after a boot, or after monitors were killed: `always`, and `unless-stopped`
-    /// unless somebody stopped it. Gives those that run without a monitor another one, and removes those that `--rm` has
-    /// and whose monitor did not come to it. Returns what became of each.
+    /// Starts what the restart policies want after a boot: `always`, and `unless-stopped` unless somebody stopped it.
+    /// Gives those that run without a monitor another one, and removes those that `--rm` has and whose monitor did not
+    /// come to it. Returns what became of each.
     ///
     /// # Errors
     /// Those of readdir(3).
@@ -367,13 +386,23 @@ impl Engine {
             },
             Found::Gone => {}
         }
-        let wanted = match host.restart_policy.name.as_str() {
-            "always" => true,
-            "unless-stopped" => !record.has_been_manually_stopped,
-            // It ran when the machine went down, and that was no success.
-            "on-failure" => !record.has_been_manually_stopped && last.is_none_or(|last| last.code != 0),
-            _ => false,
+        let used_up = |last: &Ended| {
+            let maximum = host.restart_policy.maximum_retry_count;
+            !last.restarting && maximum > 0 && last.restarts >= maximum
         };
+        // A start makes the run directory and a boot takes it: who has one was not ended by a boot.
+        let booted = !self.run_dir(&record.id).exists();
+        let wanted = booted
+            && match host.restart_policy.name.as_str() {
+                "always" => true,
+                "unless-stopped" => !record.has_been_manually_stopped,
+                // It ran when the machine went down, and that was no success.
+                "on-failure" => {
+                    !record.has_been_manually_stopped
+                        && last.is_none_or(|last| last.code != 0 && !used_up(&last))
+                }
+                _ => false,
+            };
         if !record.has_been_started_before {
             return Ok(false);
         }
@@ -438,6 +467,18 @@ impl Engine {
             self.unmount_volumes(&container)?;
         }
         down
+    }
+}
+
+/// Docker's code for a program that cannot be executed, by rrun's words; nothing for what else keeps a container from
+/// starting.
+pub fn not_executed(e: &Error) -> Option<u8> {
+    let text = e.to_string();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    match () {
+        () if has(&["executable file not found", "no such file or directory"]) => Some(127),
+        () if has(&["permission denied", "is a directory"]) => Some(126),
+        () => None,
     }
 }
 

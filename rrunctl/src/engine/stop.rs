@@ -7,13 +7,14 @@ use super::show::is_under_way;
 use crate::container::record::Container;
 use crate::container::signal;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::home;
+use crate::home::{self, Lock};
 use crate::monitor::{Client, Exit, Found, Phase, Until, Waiter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ const SIGKILL: u8 = 9;
 const STOP_TIMEOUT: i64 = 10;
 /// How long the kernel may take to end what was killed. A process in an uninterruptible sleep takes as long as that.
 const KILLED: Duration = Duration::from_secs(30);
+/// How long who waits for an end waits for what comes after it, a hook of the runtime included.
+const TAKEN_DOWN: Duration = Duration::from_secs(10);
 
 /// What somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +53,13 @@ impl Engine {
                     // Whoever kills it does not want it again; other signals say nothing about that.
                     let ends = number == SIGKILL || Some(number) == stop_signal(&container).ok();
                     if ends {
-                        self.killed_by_hand(id)?;
+                        self.killed_by_hand(id);
                         client.stop_restarting()?;
                     }
                     self.signal(id, number)
                 }
                 Phase::Restarting => {
-                    self.killed_by_hand(id)?;
+                    self.killed_by_hand(id);
                     client.stop_restarting().map(|_| ())
                 }
                 Phase::Created | Phase::Ending => Err(not_running()),
@@ -72,8 +75,54 @@ impl Engine {
     /// # Errors
     /// No such signal; it cannot be ended.
     pub fn stop(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
-        let _lock = self.containers.lock(id)?;
-        self.stop_locked(&self.containers.load(id)?, signal, timeout)
+        let patience = patience(&self.containers.load(id)?, timeout);
+        match self.lock_to_end(id, patience).and_then(|lock| Ok((self.containers.load(id)?, lock))) {
+            Ok((container, _lock)) => self.stop_locked(&container, signal, timeout),
+            // It was `--rm`, or somebody else has removed it: it does not run.
+            Err(e) if e.kind() == Kind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Locks a container to end it. Who has it locked may be waiting for its end with more patience, as another `stop`:
+    /// after `patience` it is killed all the same, which is what that one waits for.
+    ///
+    /// # Errors
+    /// It is gone ([`Kind::NotFound`]); it cannot be killed.
+    pub(super) fn lock_to_end(&self, id: &str, patience: Option<Duration>) -> Result<Lock> {
+        let until = patience.map(|patience| Instant::now().checked_add(patience));
+        let Some(until) = until.flatten() else { return self.containers.lock(id) };
+        loop {
+            if let Some(lock) = self.containers.try_lock(id)? {
+                return Ok(lock);
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(
+                Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())),
+            );
+        }
+        match self.kill_under_way(id) {
+            Err(e) if e.kind() != Kind::NotFound => Err(e),
+            _ => self.containers.lock(id),
+        }
+    }
+
+    /// One that does not run is none of its business, and neither is one that is being made.
+    fn kill_under_way(&self, id: &str) -> Result<()> {
+        match self.found(id)? {
+            Found::Monitored(client) => match client.status()?.phase {
+                Phase::Running => {
+                    client.stop_restarting()?;
+                    self.signal_if_there(id, SIGKILL)
+                }
+                Phase::Restarting => client.stop_restarting().map(|_| ()),
+                Phase::Created | Phase::Ending => Ok(()),
+            },
+            Found::Orphaned { status, .. } if is_under_way(&status) => self.signal_if_there(id, SIGKILL),
+            _ => Ok(()),
+        }
     }
 
     /// `stop` and `start`.
@@ -81,7 +130,7 @@ impl Engine {
     /// # Errors
     /// Those of both.
     pub fn restart(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<Vec<String>> {
-        let lock = self.containers.lock(id)?;
+        let lock = self.lock_to_end(id, patience(&self.containers.load(id)?, timeout))?;
         // It is not the end of one with `--rm`.
         let kept = self.run_dir(id).join(super::KEPT);
         if self.run_dir(id).exists() {
@@ -104,17 +153,16 @@ impl Engine {
             Some(text) => signal::parse(text)?,
             None => stop_signal(container)?,
         };
-        let timeout = timeout.or(container.record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
-        let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
+        let patience = patience(container, timeout);
         let not_running = || Error::new(Kind::NotModified, format!("Container {id} is not running"));
         match self.found(id)? {
             Found::Monitored(client) => {
-                // Before the signal: otherwise its policy starts it again (nerdctl 5153).
-                self.stopped_by_hand(id)?;
+                self.stopped_by_hand(id);
                 let waiter = match client.wait(Until::Ended) {
                     Err(e) if e.kind() == Kind::NotFound => return Err(not_running()),
                     waiter => waiter?,
                 };
+                // Before the signal: otherwise its policy starts it again (nerdctl 5153).
                 let status = client.stop_restarting()?;
                 if status.phase == Phase::Created {
                     return Err(not_running());
@@ -183,8 +231,7 @@ impl Engine {
     /// Ends what a killed monitor left, and writes down that nobody saw how it ended.
     fn bury(&self, id: &str) -> Result<()> {
         self.delete_by_runtime(id)?;
-        let path = self.containers.dir(id).join("exit.json");
-        if home::read(&path)?.is_none() {
+        if self.last_run(id).is_none() {
             let exit = Exit {
                 code: 137,
                 signal: Some(SIGKILL.into()),
@@ -192,7 +239,9 @@ impl Engine {
                 ..Exit::default()
             };
             let text = serde_json::to_vec(&exit).map_err(|e| Error::system(e.to_string()))?;
-            home::replace(&path, 0o600, &text)?;
+            let replace = |dir: &Path| home::replace(&dir.join("exit.json"), 0o600, &text);
+            // The disk may be full.
+            replace(&self.containers.dir(id)).or_else(|_| replace(&self.run_dir(id)))?;
         }
         self.ended(id)
     }
@@ -209,7 +258,10 @@ impl Engine {
             let until = if condition == Condition::Removed { Until::Ended } else { Until::Exit };
             match self.found(id)? {
                 Found::Monitored(client) => match client.wait(until).and_then(Waiter::wait) {
-                    Ok(exit) if condition != Condition::Removed => return Ok(exit.code.into()),
+                    Ok(exit) if condition != Condition::Removed => {
+                        self.wait_until_down(id, &exit);
+                        return Ok(exit.code.into());
+                    }
                     Ok(exit) => code = exit.code.into(),
                     // The monitor left meanwhile, or it was killed.
                     Err(_) => was_under_way = true,
@@ -245,6 +297,19 @@ impl Engine {
                 // Nobody tells when somebody starts it or removes it.
                 _ => std::thread::sleep(Duration::from_millis(50)),
             }
+        }
+    }
+
+    /// Waits a while until what a container had that has ended with `exit` is free: its ports and addresses are the next
+    /// one's that the caller starts.
+    pub fn wait_until_down(&self, id: &str, exit: &Exit) {
+        if !exit.restarting
+            && let Ok(Found::Monitored(client)) = self.found(id)
+            // Somebody may have started it again.
+            && client.status().is_ok_and(|status| status.phase == Phase::Ending)
+            && let Ok(waiter) = client.wait(Until::Ended)
+        {
+            let _ = readable(&waiter, Some(TAKEN_DOWN));
         }
     }
 
@@ -300,21 +365,21 @@ impl Engine {
         self.networks.rename(id, container.record.name.trim_start_matches('/'))
     }
 
-    /// From here on a reboot leaves it alone if its policy is `unless-stopped`. The container is locked.
-    fn stopped_by_hand(&self, id: &str) -> Result<()> {
-        let mut container = self.containers.load(id)?;
-        if container.record.has_been_manually_stopped {
-            return Ok(());
+    /// From here on a reboot leaves it alone if its policy is `unless-stopped`. The container is locked. On a full disk
+    /// this cannot be kept, and the container is ended all the same.
+    fn stopped_by_hand(&self, id: &str) {
+        if let Ok(mut container) = self.containers.load(id)
+            && !container.record.has_been_manually_stopped
+        {
+            container.record.has_been_manually_stopped = true;
+            let _ = self.containers.save_record(&container);
         }
-        container.record.has_been_manually_stopped = true;
-        self.containers.save_record(&container)
     }
 
     /// Likewise, of one that is not locked: whoever has it locked, as to stop it, is not waited for.
-    fn killed_by_hand(&self, id: &str) -> Result<()> {
-        match self.containers.try_lock(id)? {
-            Some(_lock) => self.stopped_by_hand(id),
-            None => Ok(()),
+    fn killed_by_hand(&self, id: &str) {
+        if let Ok(Some(_lock)) = self.containers.try_lock(id) {
+            self.stopped_by_hand(id);
         }
     }
 
@@ -368,9 +433,15 @@ fn stop_signal(container: &Container) -> Result<u8> {
     }
 }
 
+/// How long a container has before it is killed; nothing is for ever.
+fn patience(container: &Container, timeout: Option<i64>) -> Option<Duration> {
+    let timeout = timeout.or(container.record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+    u64::try_from(timeout).ok().map(Duration::from_secs)
+}
+
 /// Waits until `fd` is readable, no longer than `patience`.
 fn readable(fd: &impl AsFd, patience: Option<Duration>) -> Result<bool> {
-    let until = patience.map(|patience| Instant::now() + patience);
+    let until = patience.and_then(|patience| Instant::now().checked_add(patience));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = left.map(|left| Timespec {

@@ -6,7 +6,9 @@ use super::{Engine, start};
 use crate::container::types::{Resources, RestartPolicy};
 use crate::container::{spec, validate};
 use crate::error::{Context as _, Error, Result};
+use crate::home;
 use crate::monitor::Found;
+use serde_json::Value;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
@@ -58,6 +60,7 @@ impl Engine {
         let found = self.found(id)?;
         if !matches!(found, Found::Gone) {
             self.update_cgroup(id, &asked).map_err(|e| e.context(doing()))?;
+            self.update_bundle(id, &merged).map_err(|e| e.context(doing()))?;
         }
         if let Found::Monitored(client) = &found
             && !restart.name.is_empty()
@@ -70,6 +73,19 @@ impl Engine {
         }
         self.containers.save(&container)?;
         Ok(warnings)
+    }
+
+    /// A restart by policy makes the container from the same config.json again.
+    fn update_bundle(&self, id: &str, has: &Resources) -> Result<()> {
+        let path = self.run_dir(id).join("config.json");
+        let Some(text) = home::read(&path)? else { return Ok(()) };
+        let broken = |e: serde_json::Error| Error::system(e.to_string()).context(path.display());
+        let mut config: Value = serde_json::from_slice(&text).map_err(broken)?;
+        let resources = config.pointer_mut("/linux/resources").and_then(Value::as_object_mut);
+        if let Some(resources) = resources {
+            resources.extend(spec::limits(has));
+        }
+        home::replace_until_boot(&path, 0o600, &serde_json::to_vec(&config).map_err(broken)?)
     }
 
     fn update_cgroup(&self, id: &str, asked: &Resources) -> Result<()> {

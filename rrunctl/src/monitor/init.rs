@@ -5,9 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-use crate::sys::Signals;
+use crate::sys::{self, Signals};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitCode};
@@ -43,10 +43,8 @@ pub fn init(words: impl Iterator<Item = OsString>) -> ExitCode {
     }
     loop {
         while let Some(signal) = signals.next() {
-            if i32::from(signal) != Signal::CHILD.as_raw()
-                && let Some(signal) = Signal::from_named_raw(signal.into())
-            {
-                let _ = kill_process(pid, signal);
+            if i32::from(signal) != Signal::CHILD.as_raw() {
+                let _ = sys::kill(pid, signal);
             }
         }
         while let Ok(Some((ended, status))) = wait(WaitOptions::NOHANG) {

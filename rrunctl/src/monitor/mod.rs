@@ -20,7 +20,8 @@
 //!   grace period of RCU in each (5 to 40 ms measured, rrun's whole create takes less), and under systemd every cgroup
 //!   outside a delegated one is systemd's. A service that starts containers therefore wants `KillMode=process`.
 //! * **Memory**: the buffers below are all there is, and nothing is kept for a client but its position in them. Who
-//!   reads slowly slows the container down, and nobody loses anything.
+//!   reads slowly slows the container down, and nobody loses anything. What has no room in a client's socket when the
+//!   container has ended is kept until it is read, or nothing was read for 10 s.
 
 #![forbid(unsafe_code)]
 

@@ -15,8 +15,11 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{Winsize, tcsetwinsize};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::Stdio;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// What is read at once.
 const AT_ONCE: usize = 16 * 1024;
@@ -26,6 +29,8 @@ const CLIENTS: usize = 64;
 const PIPE: usize = 1 << 20;
 /// What a socket takes at once then: both pipes, with what the kernel counts for each piece.
 const ALL_THAT_IS_LEFT: usize = 8 * PIPE;
+/// How long a client of a container that has ended may read nothing before it loses what is left for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The streams of one run of a container.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub(super) struct Streams {
     output: [Output; 2],
     input: Input,
     attached: Vec<Attached>,
+    /// Those of runs that are over who do not have all of their output.
+    leaving: Vec<Leaving>,
     size: Option<Winsize>,
     /// The terminal's other side, held so that a container of which nobody has it open for a while, as systemd does,
     /// has not ended its output.
@@ -83,10 +90,24 @@ struct Attached {
     sent: [usize; 2],
     /// Which output's frame it has a part of: the other has to wait.
     within: Option<usize>,
+    /// What has no room in the socket, and in that of standard error, when the container has ended.
+    left: [Pieces; 2],
     /// It has gone.
     gone: bool,
     /// It will send no more input.
     silent: bool,
+}
+
+/// Output that all clients who lack it have in common, and from where on it is to be sent.
+type Pieces = VecDeque<(Rc<[u8]>, usize)>;
+
+/// A socket to which nothing is sent but what is left.
+#[derive(Debug)]
+struct Leaving {
+    socket: OwnedFd,
+    left: Pieces,
+    /// When it took something last.
+    since: Instant,
 }
 
 impl Streams {
@@ -107,6 +128,7 @@ impl Streams {
             output: [output(), output()],
             input,
             attached: Vec::new(),
+            leaving: Vec::new(),
             size: None,
             peer: None,
             open: false,
@@ -196,6 +218,7 @@ impl Streams {
             wanted,
             sent,
             within: None,
+            left: Default::default(),
             gone: false,
             silent: !wanted.stdin,
         });
@@ -226,6 +249,17 @@ impl Streams {
                 fds.push(PollFd::new(stderr, PollFlags::OUT));
             }
         }
+        fds.extend(self.leaving.iter().map(|client| PollFd::new(&client.socket, PollFlags::OUT)));
+    }
+
+    /// Whether somebody has to get what is left of a run that is over.
+    pub fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// When somebody has read nothing for too long.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.leaving.iter().map(|client| client.since + PATIENCE).min()
     }
 
     /// Does what can be done without waiting. `log` gets all output, before any client. `hangup` says that there was a
@@ -243,9 +277,11 @@ impl Streams {
             self.hung_up();
         }
         self.attached.retain(|client| !client.gone);
+        self.leaving.retain_mut(Leaving::takes_more);
     }
 
-    /// Reads what the container has left behind, hands it to everybody and closes: it has ended.
+    /// Reads what the container has left behind, hands it to everybody and closes: it has ended. Who does not take all of
+    /// it at once has the rest later.
     pub fn finish(&mut self, log: &mut dyn FnMut(usize, &[u8])) {
         for client in &self.attached {
             for socket in std::iter::once(&client.socket).chain(&client.stderr) {
@@ -253,37 +289,56 @@ impl Streams {
                 let _ = set_socket_send_buffer_size_force(socket, ALL_THAT_IS_LEFT);
             }
         }
+        self.drain(log);
+    }
+
+    fn drain(&mut self, log: &mut dyn FnMut(usize, &[u8])) {
         // A frame of one stream that is sent in part holds the other one up.
         for n in [0, 1, 0, 1] {
             self.fan_out(n);
         }
+        self.keep();
         for n in 0..self.output.len() {
             // A process that outlived init may write on and on.
             let mut left = PIPE;
-            while left > 0 {
-                self.fan_out(n);
-                if self.output[n].busy {
-                    // Without CAP_NET_ADMIN: who has not taken it by now does not get it.
-                    let len = self.output[n].len;
-                    self.attached.retain(|client| !client.due(n, len));
-                    self.output[n].busy = false;
-                }
-                if !self.read_output(n, log) {
-                    break;
-                }
+            while left > 0 && self.read_output(n, log) {
                 left = left.saturating_sub(self.output[n].len);
+                // Without CAP_NET_ADMIN sockets have no room for all of it.
+                self.keep();
             }
-            self.fan_out(n);
             self.output[n].source = None;
         }
         self.close();
     }
 
+    /// Keeps what is in the buffers for those who lack it.
+    fn keep(&mut self) {
+        let pieces = self.output.each_mut().map(|output| {
+            std::mem::take(&mut output.busy).then(|| Rc::<[u8]>::from(&output.buffer[..output.len]))
+        });
+        for client in &mut self.attached {
+            // A frame that is sent in part is the first to be gone on with.
+            let first = client.within.unwrap_or(0);
+            for n in [first, 1 - first] {
+                if let Some(piece) = &pieces[n] {
+                    client.keep(n, piece);
+                }
+            }
+        }
+    }
+
     /// Closes everything, and what is not read yet is nobody's.
     pub fn close(&mut self) {
-        for client in self.attached.drain(..) {
-            for socket in std::iter::once(&client.socket).chain(&client.stderr) {
-                let _ = shutdown(socket, Shutdown::Write);
+        for Attached { socket, stderr, left: [left, left_of_stderr], .. } in self.attached.drain(..) {
+            for (socket, left) in [(Some(socket), left), (stderr, left_of_stderr)] {
+                let Some(socket) = socket else { continue };
+                if left.is_empty() {
+                    let _ = shutdown(&socket, Shutdown::Write);
+                } else {
+                    // A client that waits for room gets EPIPE.
+                    let _ = shutdown(&socket, Shutdown::Read);
+                    self.leaving.push(Leaving { socket, left, since: Instant::now() });
+                }
             }
         }
         self.attached.shrink_to(4);
@@ -420,14 +475,41 @@ impl Attached {
         if self.wanted.framed { 8 } else { 0 }
     }
 
+    /// What goes before so many bytes of an output.
+    fn frame(n: usize, len: usize) -> [u8; 8] {
+        let length = u32::try_from(len).unwrap_or_default().to_be_bytes();
+        [if n == 0 { 1 } else { 2 }, 0, 0, 0, length[0], length[1], length[2], length[3]]
+    }
+
+    /// Which of its sockets an output goes to.
+    fn way(&self, n: usize) -> usize {
+        usize::from(n == 1 && self.stderr.is_some())
+    }
+
+    /// Keeps what it lacks of an output's buffer for later.
+    fn keep(&mut self, n: usize, buffer: &Rc<[u8]>) {
+        if !self.due(n, buffer.len()) {
+            return;
+        }
+        let (header, way) = (self.header(), self.way(n));
+        let at = self.sent[n].checked_sub(header).unwrap_or_else(|| {
+            let frame = Self::frame(n, buffer.len());
+            self.left[way].push_back((Rc::from(&frame[self.sent[n]..]), 0));
+            0
+        });
+        self.left[way].push_back((Rc::clone(buffer), at));
+        self.sent[n] = header + buffer.len();
+        self.within = None;
+    }
+
     fn send(&mut self, n: usize, buffer: &[u8]) {
-        if self.within.is_some_and(|other| other != n) {
+        // What is kept for it comes before.
+        if self.within.is_some_and(|other| other != n) || !self.left[self.way(n)].is_empty() {
             return;
         }
         let socket = self.stderr.as_ref().filter(|_| n == 1).unwrap_or(&self.socket);
         let header = self.header();
-        let length = u32::try_from(buffer.len()).unwrap_or_default().to_be_bytes();
-        let frame = [if n == 0 { 1 } else { 2 }, 0, 0, 0, length[0], length[1], length[2], length[3]];
+        let frame = Self::frame(n, buffer.len());
         while self.sent[n] < header + buffer.len() {
             let more = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             let sent = match self.sent[n].checked_sub(header) {
@@ -450,6 +532,28 @@ impl Attached {
             }
         }
         self.within = None;
+    }
+}
+
+impl Leaving {
+    /// Sends what finds room; whether there is more, and somebody who reads it.
+    fn takes_more(&mut self) -> bool {
+        while let Some((piece, at)) = self.left.front_mut() {
+            match send(&self.socket, &piece[*at..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(len) => {
+                    *at += len;
+                    self.since = Instant::now();
+                    if *at == piece.len() {
+                        self.left.pop_front();
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return self.since.elapsed() < PATIENCE,
+                Err(_) => return false,
+            }
+        }
+        let _ = shutdown(&self.socket, Shutdown::Write);
+        false
     }
 }
 
@@ -518,6 +622,51 @@ mod tests {
         fast.read_to_end(&mut got[0]).expect("read");
         slow.read_to_end(&mut got[1]).expect("read");
         assert_eq!([got[0].len(), got[1].len(), logged.len()], [sent; 3]);
+    }
+
+    #[test]
+    fn who_reads_slowly_has_all_of_it_although_its_socket_has_no_room() {
+        for framed in [false, true] {
+            let (mut streams, _stdin, out, err) = streams(false);
+            let mut slow = attach(&mut streams, Wanted { framed, ..OUT });
+            let _stuck = attach(&mut streams, Wanted { framed, ..OUT });
+            let none = &mut |_, _: &[u8]| ();
+            let mut sent = fill(&mut streams, &out, &mut Vec::new());
+            while let Ok(n) = write(&err, &[b'e'; 1000]) {
+                sent += n;
+            }
+            drop((out, err));
+            // As an ordinary user's: its socket is no larger now.
+            streams.drain(none);
+            assert!(streams.is_leaving() && streams.attached.is_empty() && streams.deadline().is_some());
+            let (mut got, mut buffer) = (Vec::new(), [0; 4096]);
+            loop {
+                match read(&slow, &mut buffer) {
+                    Ok(0) => break,
+                    Ok(n) => got.extend_from_slice(&buffer[..n]),
+                    Err(_) => streams.ready(false, none),
+                }
+            }
+            if framed {
+                let (mut rest, mut payloads) = (&got[..], Vec::new());
+                while let [1 | 2, 0, 0, 0, a, b, c, d, more @ ..] = rest {
+                    let (payload, more) =
+                        more.split_at(u32::from_be_bytes([*a, *b, *c, *d]).try_into().expect("a length"));
+                    payloads.extend_from_slice(payload);
+                    rest = more;
+                }
+                assert_eq!(rest, []);
+                got = payloads;
+            }
+            assert_eq!(got.len(), sent);
+            assert!(got.iter().any(|byte| *byte == b'e'));
+            assert_eq!(slow.write(b"x").map_err(|e| e.kind()), Err(std::io::ErrorKind::BrokenPipe));
+            // Who reads nothing is not waited for without end.
+            assert_eq!(streams.leaving.len(), 1);
+            streams.leaving[0].since = Instant::now().checked_sub(PATIENCE).expect("a time");
+            streams.ready(false, none);
+            assert!(!streams.is_leaving() && streams.deadline().is_none());
+        }
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub(super) struct Monitor {
     pub settings: Settings,
     settings_path: PathBuf,
     exit_path: PathBuf,
+    /// Where it is while the disk is full.
+    exit_aside: PathBuf,
     runtime: Runtime,
     host: HostMounts,
     run: RunDir,
@@ -231,6 +233,7 @@ impl Monitor {
         Self {
             settings_path: path.to_owned(),
             exit_path: path.with_file_name("exit.json"),
+            exit_aside: settings.run.join("exit.json"),
             runtime: Runtime::new(&settings),
             host,
             run,
@@ -276,7 +279,9 @@ impl Monitor {
 
     /// Goes on with what another monitor was doing when it was killed.
     fn adopt(&mut self, init: Option<Adopted>) -> Result<()> {
-        let last = fs::read(&self.exit_path).ok().and_then(|json| serde_json::from_slice::<Exit>(&json).ok());
+        let last = [&self.exit_path, &self.exit_aside]
+            .iter()
+            .find_map(|path| serde_json::from_slice::<Exit>(&fs::read(path).ok()?).ok());
         let begun = self.run.begun();
         let is_recorded = |last: &Exit| Some(&last.started_at) == begun.as_ref();
         let last = last.filter(|last| last.restarting || is_recorded(last) || begun.is_none());
@@ -308,7 +313,7 @@ impl Monitor {
     }
 
     fn serve(mut self) -> Result<()> {
-        while self.at != At::Gone {
+        while self.at != At::Gone || self.streams.is_leaving() {
             let hangup = self.sleep()?;
             if sys::hangup()
                 && let Some(Err(e)) = self.log.as_mut().map(JsonFile::reopen)
@@ -356,7 +361,8 @@ impl Monitor {
             _ => None,
         };
         let dns = self.dns.as_ref().and_then(Responder::deadline);
-        let until = restart.into_iter().chain(self.ports.deadline()).chain(dns).min();
+        let until = restart.into_iter().chain(self.ports.deadline()).chain(dns);
+        let until = until.chain(self.streams.deadline()).min();
         let left = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
@@ -466,6 +472,7 @@ impl Monitor {
         if self.last.is_none() {
             // That of an earlier life.
             let _ = fs::remove_file(&self.exit_path);
+            let _ = fs::remove_file(&self.exit_aside);
             self.clients.answer_creator(&Reply::Created { pid: pid.as_raw_nonzero().get() });
         } else if self.restarts.stopped {
             self.streams.close();
@@ -548,17 +555,23 @@ impl Monitor {
     /// Writes `exit.json`. Not to the disk: a power cut ends the container anyhow, and what it leaves of the file is a
     /// container that ended in a way nobody knows.
     fn record(&mut self, exit: Exit) {
-        self.write(&self.exit_path, &exit);
+        // The other one would be of the run before.
+        if self.write(&self.exit_path, &exit) {
+            let _ = fs::remove_file(&self.exit_aside);
+        } else if self.write(&self.exit_aside, &exit) {
+            let _ = fs::remove_file(&self.exit_path);
+        }
         self.last = Some(exit);
     }
 
     /// Writes what has changed in `monitor.json`, for whoever [adopts](super::adopt) the container.
     pub fn keep_settings(&self) {
-        self.write(&self.settings_path, &self.settings);
+        let _ = self.write(&self.settings_path, &self.settings);
     }
 
-    fn write(&self, path: &Path, words: &impl Serialize) {
-        let new = self.exit_path.with_file_name(".monitor.new");
+    /// Whether it could; if not, that is told.
+    fn write(&self, path: &Path, words: &impl Serialize) -> bool {
+        let new = path.with_file_name(".monitor.new");
         let written = serde_json::to_vec(words).map_err(std::io::Error::from).and_then(|json| {
             fs::OpenOptions::new()
                 .create(true)
@@ -568,9 +581,12 @@ impl Monitor {
                 .open(&new)
                 .and_then(|mut file| file.write_all(&json))
         });
-        if let Err(e) = written.and_then(|()| fs::rename(&new, path)) {
+        let done = written.and_then(|()| fs::rename(&new, path));
+        done.map_err(|e| {
+            let _ = fs::remove_file(&new);
             self.run.tell(&Error::from(e).context(format!("write {}", path.display())));
-        }
+        })
+        .is_ok()
     }
 
     /// A name server, for a container that had none or had one at other sockets.

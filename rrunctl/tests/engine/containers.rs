@@ -177,6 +177,51 @@ fn c2_exit_codes_are_dockers() {
 }
 
 #[test]
+fn c2_a_container_that_cannot_be_started_says_why_and_not_how_it_ended_before() {
+    with_site(|engine| {
+        let said = |name: &str| {
+            let format = "{{.State.Status}} {{.State.ExitCode}} {{.State.StartedAt}} {{.State.Error}}";
+            engine.prints(&["inspect", "-f", format, name])
+        };
+        for (name, program, code) in [("none", "nothing", 127), ("no-program", "/etc/passwd", 126)] {
+            assert_eq!(engine.run(&["run", "--name", name, "site", program]).status.code(), Some(code));
+            let said = said(name);
+            assert!(said.starts_with(&format!("created {code} 0001-01-01T00:00:00Z ")), "{said}");
+            assert!(said.contains(program), "{said}");
+        }
+        let port = ["-p", "127.0.0.1:18083:80", "site", "sh", "-c"];
+        assert_eq!(
+            engine.run(&[&["run", "--name", "ran"], &port[..], &["exit 3"]].concat()).status.code(),
+            Some(3)
+        );
+        engine.prints(&[&["run", "-d", "--name", "other"], &port[..], &["sleep 1000"]].concat());
+        engine.refuses(&["start", "ran"]);
+        let said = said("ran");
+        assert!(said.starts_with("exited 128 0001-01-01T00:00:00Z "), "{said}");
+        assert!(said.contains("port is already allocated"), "{said}");
+        engine.prints(&["rm", "-f", "other"]);
+        engine.run(&["start", "ran"]);
+        assert_eq!(engine.prints(&["wait", "ran"]), "3\n");
+    });
+}
+
+#[test]
+fn c2_at_the_moment_of_its_end_a_container_was_not_just_created() {
+    with_site(|engine| {
+        engine.prints(&["create", "--name", "short", "site", "sh", "-c", "sleep 0.2; exit 3"]);
+        for _ in 0..5 {
+            engine.prints(&["start", "short"]);
+            let is = || engine.prints(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "short"]);
+            let mut said = is();
+            while said != "exited 3\n" {
+                assert_eq!(said, "running 0\n");
+                said = is();
+            }
+        }
+    });
+}
+
+#[test]
 fn c4_start_stop_and_restart_take_several_and_say_each() {
     with_site(|engine| {
         for name in ["one", "two"] {
@@ -225,6 +270,31 @@ fn c4_start_stop_and_restart_take_several_and_say_each() {
         engine.prints(&["stop", "-t", "1", "deaf"]);
         assert!(begun.elapsed() >= Duration::from_secs(1));
         assert_eq!(shown(engine, "deaf", "/State/ExitCode"), 137);
+    });
+}
+
+#[test]
+fn c4_a_stop_with_much_patience_keeps_nobody_from_ending_it() {
+    with_site(|engine| {
+        // As process 1 it does not end by SIGTERM.
+        let run = ["site", "sh", "-c", "trap : TERM; while :; do sleep 0.1; done"];
+        for (name, rm) in [("a", false), ("b", true), ("c", false)] {
+            let flags = ["run", "-d", "--name", name, if rm { "--rm" } else { "--init=false" }];
+            let id = engine.prints(&[&flags[..], &run].concat());
+            let mut patient = engine.command(&["stop", "-t", "3600", name]);
+            let mut patient = patient.stdout(Stdio::null()).spawn().expect("rrunctl starts");
+            let lock = engine.root().join("containers").join(id.trim()).join("lock");
+            eventually("it is locked", || {
+                Command::new("flock").arg("-n").arg(&lock).arg("true").status().is_ok_and(|s| !s.success())
+            });
+            match name {
+                "c" => assert_eq!(engine.prints(&["rm", "-f", name]), "c\n"),
+                _ => assert_eq!(engine.prints(&["stop", "-t", "1", name]), format!("{name}\n")),
+            }
+            assert!(patient.wait().expect("it ends").success(), "{name}");
+        }
+        assert_eq!(shown(engine, "a", "/State/ExitCode"), 137);
+        assert_eq!(engine.prints(&["ps", "-a", "--format", "{{.Names}}"]), "a\n");
     });
 }
 
@@ -339,6 +409,23 @@ fn c13_the_process_has_the_user_the_variables_and_the_directory() {
 }
 
 #[test]
+fn c13_whoever_starts_it_with_whatever_umask_its_user_reads_what_is_made_for_it() {
+    with_site(|engine| {
+        let path = |name: &str| engine.path(name).display().to_string();
+        let (made, cidfile) = (format!("{}:/m", path("made")), path("cidfile"));
+        let flags = ["run", "--rm", "-u", "alice", "-v", "volume:/v", "-v", &made, "--cidfile", &cidfile];
+        let script = "cat /etc/hosts /etc/hostname /etc/resolv.conf >/dev/null && ls /v && ls /m && umask";
+        let plain = engine.command(&[&flags[..], &["site", "sh", "-c", script]].concat());
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(plain.get_program());
+        let output = command.args(plain.get_args()).output().expect("sh starts");
+        assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("0022\n", ""));
+        let mode = |name: &str| fs::metadata(path(name)).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode("made"), mode("cidfile")), (0o755, 0o600));
+    });
+}
+
+#[test]
 fn c14_restart_policies_start_it_again() {
     with_site(|engine| {
         let count = |name: &str| shown(engine, name, "/RestartCount").as_i64().expect("a number");
@@ -378,10 +465,18 @@ fn c14_restart_policies_start_it_again() {
         });
         // Whoever stops it means it, and a boot starts it all the same; but not `unless-stopped`.
         engine.prints(&["stop", "-t", "1", "always", "unless"]);
-        assert_eq!(shown(engine, "always", "/State/Status"), "exited");
+        engine.prints(&["system", "restore"]);
+        for name in ["always", "unless", "twice"] {
+            assert_eq!(shown(engine, name, "/State/Status"), "exited", "{name}: nobody booted");
+        }
+        for name in ["always", "unless", "twice"] {
+            let id = shown(engine, name, "/Id");
+            fs::remove_dir_all(engine.path("run").join(id.as_str().expect("an id"))).expect("remove");
+        }
         engine.prints(&["system", "restore"]);
         assert_eq!(shown(engine, "always", "/State/Status"), "running");
         assert_eq!(shown(engine, "unless", "/State/Status"), "exited");
+        assert_eq!(shown(engine, "twice", "/State/Status"), "exited", "its retries are used up");
         let refused = engine.run(&["run", "--rm", "--restart", "always", "site", "true"]);
         assert_eq!(refused.status.code(), Some(125));
     });
@@ -484,6 +579,17 @@ fn with_system(test: impl FnOnce(&Engine) + Send + 'static) {
         let imported = engine.fed(&["import", "-c", "CMD [\"/sbin/init\"]", "-", "alpine:3.9"], &packed);
         assert!(imported.status.success(), "{}", text(&imported.stderr));
         test(engine);
+    });
+}
+
+#[test]
+fn an_init_hands_on_real_time_signals_too() {
+    with_site(|engine| {
+        let script = "trap 'exit 7' 40; echo ready; while :; do sleep 0.1; done";
+        engine.prints(&["run", "-d", "--init", "--name", "rt", "site", "sh", "-c", script]);
+        eventually("it is ready", || engine.prints(&["logs", "rt"]) == "ready\n");
+        engine.prints(&["kill", "-s", "40", "rt"]);
+        assert_eq!(engine.prints(&["wait", "rt"]), "7\n");
     });
 }
 
@@ -804,6 +910,25 @@ fn n5_ports_are_published_and_conflicts_refused() {
 }
 
 #[test]
+fn n5_whoever_has_seen_the_end_of_a_container_may_have_its_port() {
+    with_site(|engine| {
+        let with = |words: &[&str], script: &str| {
+            let run = ["--name", "web", "-p", "127.0.0.1:18082:80", "site", "sh", "-c", script];
+            engine.prints(&[&["run"], words, &run].concat());
+        };
+        for _ in 0..3 {
+            with(&[], "true");
+            engine.prints(&["rename", "web", "before"]);
+            with(&["-d"], "sleep 0.2");
+            assert_eq!(engine.prints(&["wait", "web"]), "0\n");
+            assert_eq!(engine.prints(&["start", "-a", "before"]), "");
+            engine.prints(&["start", "web"]);
+            engine.prints(&["rm", "-f", "web", "before"]);
+        }
+    });
+}
+
+#[test]
 fn n3_containers_of_a_network_know_each_other_by_name() {
     with_site(|engine| {
         engine.prints(&["network", "create", "mynet"]);
@@ -942,6 +1067,14 @@ fn a_pause_freezes_and_an_update_holds_at_once() {
         engine.prints(&["update", "--memory", "100m", "--restart", "always", "web"]);
         assert_eq!(shown(engine, "web", "/HostConfig/Memory"), 100 << 20);
         assert_eq!(shown(engine, "web", "/HostConfig/RestartPolicy/Name"), "always");
+        // The next run by policy has the new limit, too.
+        let pid = shown(engine, "web", "/State/Pid");
+        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
+        eventually("it runs again", || {
+            shown(engine, "web", "/State/Status") == "running" && shown(engine, "web", "/State/Pid") != pid
+        });
+        let limit = "cd /sys/fs/cgroup; cat memory.max 2>/dev/null || cat memory/memory.limit_in_bytes";
+        assert_eq!(engine.prints(&["exec", "web", "sh", "-c", limit]), format!("{}\n", 100 << 20));
         engine.prints(&["pause", "web"]);
         engine.prints(&["stop", "-t", "5", "web"]);
         assert_eq!(shown(engine, "web", "/State/Status"), "exited");

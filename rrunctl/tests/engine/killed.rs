@@ -3,7 +3,7 @@
 //!
 //! `RRUNCTL_KILLS` is how many operations there are, `RRUNCTL_SEED` which ones: it is printed.
 
-use crate::containers::with_site;
+use crate::containers::{site, with_site};
 use crate::harness::*;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,6 +134,62 @@ fn a_container_of_whose_end_nobody_knows_is_listed_and_restored_by_its_policy() 
             (status(engine, "kept").as_str(), status(engine, "again").as_str()),
             ("exited 255", "running 0")
         );
+    });
+}
+
+/// A small tmpfs, which has everything that an engine keeps.
+struct Small<'a>(&'a Engine);
+
+impl<'a> Small<'a> {
+    fn new(engine: &'a Engine) -> Self {
+        use rustix::mount::{MountFlags, mount};
+        fs::create_dir(engine.root()).expect("mkdir");
+        let options = c"size=32m,nr_inodes=4096,mode=700";
+        mount("small", engine.root(), "tmpfs", MountFlags::empty(), options).expect("mount");
+        Self(engine)
+    }
+
+    /// Takes all bytes, and then all inodes.
+    fn fill(&self) {
+        let mut full = File::create(self.0.root().join("full")).expect("a file");
+        while std::io::Write::write_all(&mut full, &[0; 4096]).is_ok() {}
+        for n in 0.. {
+            if File::create(self.0.root().join(format!("full{n}"))).is_err() {
+                break;
+            }
+        }
+        fs::create_dir(self.0.root().join("dir")).expect_err("no inode is left");
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        self.0.run(&["rm", "-f", "stopped", "killed", "removed"]);
+        rustix::mount::unmount(self.0.root(), rustix::mount::UnmountFlags::DETACH).expect("unmount");
+    }
+}
+
+#[test]
+fn on_a_full_disk_containers_are_still_stopped_killed_and_removed() {
+    alone(|| {
+        let engine = &Engine::new();
+        let small = Small::new(engine);
+        site(engine);
+        for name in ["stopped", "killed", "removed"] {
+            engine.prints(&["run", "-d", "--name", name, "--restart=always", "site", "sleep", "1000"]);
+        }
+        small.fill();
+        assert_eq!(engine.prints(&["stop", "-t", "0", "stopped"]), "stopped\n");
+        assert_eq!(engine.prints(&["kill", "killed"]), "killed\n");
+        assert_eq!(engine.prints(&["rm", "-f", "removed"]), "removed\n");
+        // What that has given back.
+        small.fill();
+        eventually_so(|| status(engine, "killed") == "exited 137");
+        assert_eq!(status(engine, "stopped"), "exited 137");
+        assert_eq!(status(engine, "killed"), "exited 137");
+        assert_eq!(engine.prints(&["rm", "stopped", "killed"]), "stopped\nkilled\n");
+        assert_eq!(engine.prints(&["ps", "-aq"]), "");
+        assert_eq!(fs::read_dir(engine.root().join("tmp")).expect("readdir").count(), 0);
     });
 }
 

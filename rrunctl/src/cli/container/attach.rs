@@ -99,7 +99,10 @@ fn attach(at: &At, container: &Container, ways: Ways<'_>) -> Result<()> {
 /// Those of [`Engine::wait`], where its monitor was killed.
 pub(super) fn ended(at: &At, engine: &Engine, id: &str, waiter: Waiter) -> Result<()> {
     let code = match waiter.wait() {
-        Ok(exit) => exit.code.into(),
+        Ok(exit) => {
+            engine.wait_until_down(id, &exit);
+            exit.code.into()
+        }
         Err(_) => engine.wait(id, Condition::NotRunning)?,
     };
     at.code.set(Some(u8::try_from(code).unwrap_or(u8::MAX)));

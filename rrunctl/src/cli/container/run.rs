@@ -6,7 +6,7 @@ use super::super::At;
 use super::super::terminal::{self, Attached, Outcome};
 use super::flags::{Client, Flags, Image, Pull, Session, Ways};
 use crate::container::types::CreateRequest;
-use crate::engine::{Created, Engine};
+use crate::engine::{Created, Engine, not_executed};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{self, HELLO, Platform};
 use crate::monitor::Until;
@@ -17,6 +17,7 @@ use rustix::termios::tcgetwinsize;
 use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 /// Docker's code for what failed before the container's program could.
 const NOT_RUN: u8 = 125;
@@ -136,13 +137,7 @@ fn attached(
 
 /// Docker's codes for a program that cannot be executed, by rrun's words.
 pub(in super::super) fn code(e: &Error) -> u8 {
-    let text = e.to_string();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    match () {
-        () if has(&["executable file not found", "no such file or directory"]) => 127,
-        () if has(&["permission denied", "is a directory"]) => 126,
-        () => NOT_RUN,
-    }
+    not_executed(e).unwrap_or(NOT_RUN)
 }
 
 /// Gets the image, makes the container, and writes its id where that is wanted.
@@ -151,7 +146,8 @@ fn made(at: &At, image: &Image, request: CreateRequest) -> Result<Created> {
     let cidfile = Some(request.host.container_id_file.clone()).filter(|path| !path.is_empty());
     // Taken before there is anything to be lost sight of.
     let cidfile = cidfile.map(|path| {
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let mode = 0o666 & !at.umask.as_raw_mode();
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
         file.map(|file| (path.clone(), file)).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => Error::conflict(format!(
                 "container ID file found, make sure the other container isn't running or delete {path}"
