@@ -244,7 +244,7 @@ impl Engine {
                 scope.spawn(|| archive::pack_diff(upper.as_fd(), &lower, &MADE, io::BufWriter::new(writer)));
             let made = image::commit(&self.store, Some(&base), reader, &commit);
             match packer.join().unwrap_or_else(|_| Err(Error::system("a thread that packs has panicked"))) {
-                // Of its own failures the reader sees but a tar that ends early.
+                // Of its own failures the reader sees but a tar that ends too early.
                 Err(e) if e.errno() != Some(Errno::PIPE) => Err(e),
                 _ => made,
             }

@@ -638,6 +638,18 @@ fn i10_commit_makes_an_image_of_what_was_written() {
     });
 }
 
+#[test]
+fn i10_a_commit_that_fails_leaves_the_name_to_the_image_of_before() {
+    with_site(|engine| {
+        let script = "echo >/www/.a; echo >/www/.wh.x; echo >/www/late";
+        engine.prints(&["run", "--name", "odd", "site", "sh", "-c", script]);
+        let (before, images) = (engine.id("site"), engine.prints(&["images", "-aq"]));
+        let refused = engine.refuses(&["commit", "odd", "site"]);
+        assert!(refused.contains("\"www/.wh.x\": a layer cannot have a file of this name"), "{refused}");
+        assert_eq!((engine.id("site"), engine.prints(&["images", "-aq"])), (before, images));
+    });
+}
+
 /// A script in the place of another program, which stops until [`Stopped::go`].
 struct Stopped(PathBuf);
 
