@@ -16,6 +16,7 @@ use crate::image::{Descriptor, Image};
 use rustix::fs::{CWD, RenameFlags, listxattr, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read};
@@ -68,7 +69,7 @@ impl Layers {
         Some(self.dir(diff_id).join("fs")).filter(|tree| tree.is_dir())
     }
 
-    /// The trees of an image, the topmost first, as overlayfs takes them.
+    /// The trees of an image, the topmost first, each once, as overlayfs takes them.
     ///
     /// # Errors
     /// One is missing.
@@ -81,7 +82,11 @@ impl Layers {
                     .remedy("pull it again")
             })
         });
-        trees.collect()
+        let mut trees: Vec<PathBuf> = trees.collect::<Result<_>>()?;
+        // overlayfs takes no directory twice (ELOOP), and what is seen of a layer is seen of its topmost place.
+        let mut seen = BTreeSet::new();
+        trees.retain(|tree| seen.insert(tree.clone()));
+        Ok(trees)
     }
 
     /// Bytes of the files of a layer, 0 if it is not here.

@@ -639,6 +639,18 @@ fn i10_commit_makes_an_image_of_what_was_written() {
 }
 
 #[test]
+fn i5_an_image_with_a_layer_twice_starts() {
+    with_site(|engine| {
+        let mut image = busybox(&["twice:1"]);
+        let empty = tar(&[("./", b"", 0o755)]);
+        image.layers.insert(1, empty.clone());
+        image.layers.push(empty);
+        engine.loads(&image.archive());
+        assert_eq!(says(engine, &["twice:1", "busybox", "cat", "/etc/motd"]), "hello\n");
+    });
+}
+
+#[test]
 fn i10_a_commit_that_fails_leaves_the_name_to_the_image_of_before() {
     with_site(|engine| {
         let script = "echo >/www/.a; echo >/www/.wh.x; echo >/www/late";
