@@ -1126,6 +1126,24 @@ fn c8_what_is_copied_here_gets_no_power_and_what_is_read_only_stays_so() {
 }
 
 #[test]
+fn c8_what_is_mounted_on_a_file_stays_mounted_there() {
+    with_site(|engine| {
+        let file = engine.path("file");
+        fs::write(&file, "127.0.0.1 other\n").expect("write");
+        let one = format!("{}:/etc/one", file.display());
+        engine.prints(&["run", "-d", "--name", "up", "-v", &one, "site", "sleep", "1000"]);
+        let hosts = engine.prints(&["exec", "up", "cat", "/etc/hosts"]);
+        for path in ["/etc/hosts", "/etc/one"] {
+            let refused = engine.refuses(&["cp", &file.display().to_string(), &format!("up:{path}")]);
+            assert!(refused.contains("device or resource busy"), "{refused}");
+            let mounted = engine.prints(&["exec", "up", "cat", "/proc/self/mountinfo"]);
+            assert!(mounted.contains(&format!(" {path} ")), "{mounted}");
+        }
+        assert_eq!(engine.prints(&["exec", "up", "cat", "/etc/hosts"]), hosts);
+    });
+}
+
+#[test]
 fn a_pid_namespace_is_shared_by_a_file_that_stays_what_it_is() {
     with_site(|engine| {
         engine.prints(&["run", "-d", "--name", "first", "--ipc", "shareable", "site", "sleep", "1000"]);
