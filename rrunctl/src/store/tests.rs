@@ -448,6 +448,7 @@ fn a_stopped_containers_layers_stay_until_it_is_gone() {
     let image = place.image(&[tar(&[("a", 0o644, "a")])], json!({}), &["a"]);
     let removed = images.remove("a", true, true, &|_| user("d", false)).expect("by force");
     assert_eq!(lines(&removed), ["Untagged: a:latest", &format!("Deleted: {}", image.id)]);
+    assert_eq!(images.of_container(&image.id).expect("its own"), image);
     assert!(images.list().expect("list").is_empty() && images.resolve(&image.id.hex()).is_err());
     assert!(place.store.layers().lower(&image).is_ok());
     images.prune(true, &Filter::default(), &|_| user("d", false)).expect("prune");

@@ -742,6 +742,27 @@ fn i9_the_image_of_a_container_is_not_removed_under_it() {
 }
 
 #[test]
+fn i9_a_stopped_container_works_without_its_image() {
+    with_site(|engine| {
+        engine.prints(&["create", "--name", "left", "site", "cat", "/www/index.html"]);
+        let removed = engine.prints(&["rmi", "-f", "site"]);
+        assert!(removed.starts_with("Untagged: site:latest\nDeleted: sha256:"), "{removed}");
+        assert_eq!(engine.prints(&["start", "-a", "left"]), "a page\n");
+        let back = engine.path("back");
+        engine.prints(&["cp", "left:/www/index.html", &back.display().to_string()]);
+        assert_eq!(fs::read_to_string(&back).expect("it was copied"), "a page\n");
+        engine.prints(&["cp", &back.display().to_string(), "left:/www/new"]);
+        assert_eq!(engine.prints(&["diff", "left"]), "C /www\nA /www/new\n");
+        let root = piped("tar", &["t"], &engine.run(&["export", "left"]).stdout);
+        assert!(text(&root).contains("www/new"));
+        engine.prints(&["commit", "left", "again"]);
+        assert_eq!(says(engine, &["again", "cat", "/www/new"]), "a page\n");
+        engine.prints(&["rm", "left"]);
+        assert_eq!(says(engine, &["again", "cat", "/www/index.html"]), "a page\n");
+    });
+}
+
+#[test]
 fn e6_n1_host_and_containers_reach_each_other() {
     with_site(|engine| {
         // Of this network namespace.
