@@ -83,6 +83,17 @@ impl Reference {
         Ok(Self { registry, repository, tag, digest })
     }
 
+    /// Refuses a digest in a name that an image shall get: it says what the image is, and only a pull has looked.
+    ///
+    /// # Errors
+    /// Docker's text.
+    pub fn refuse_digest(&self) -> Result<()> {
+        match self.digest {
+            Some(_) => Err(Error::invalid("refusing to create a tag with a digest reference")),
+            None => Ok(()),
+        }
+    }
+
     /// The name alone, in full: `docker.io/library/busybox`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)

@@ -13,12 +13,13 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::home::{self, Home, Lock};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags, openat, renameat_with, statx,
+    syncfs,
 };
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -334,11 +335,15 @@ impl Volumes {
         let new = open(&new)?;
         fill::copy(&from, &new).context(doing)?;
         fs::write(&filling, "").context(|| format!("write {}", filling.display()))?;
+        // Names that survive a crash without what is in their files would never be filled again.
+        let flush = |dir: &OwnedFd| syncfs(dir).context(|| "syncfs").context(doing);
+        flush(&new)?;
         match fill::move_into(&new, &data, &from) {
             // Something is mounted there, as by a driver's options: what a kill leaves there is all that there will be.
             Err(e) if e.errno() == Some(Errno::XDEV) => {
                 home::remove_tree(&filling)?;
-                fill::copy(&from, &data).context(doing)
+                fill::copy(&from, &data).context(doing)?;
+                flush(&data)
             }
             moved => moved.context(doing).and_then(|()| home::remove_tree(&filling)),
         }

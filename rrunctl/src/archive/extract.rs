@@ -30,8 +30,8 @@ pub struct ExtractOptions {
 /// are files like others.
 ///
 /// # Errors
-/// NotFound or Invalid where `dest` is not there or no directory; Invalid where `no_overwrite_dir_non_dir` forbids it; a
-/// broken archive or a name with `..`; those of the calls.
+/// NotFound or Invalid where `dest` is not there or no directory; Invalid where `no_overwrite_dir_non_dir` forbids it;
+/// EBUSY where something is mounted on what would be replaced; a broken archive or a name with `..`; those of the calls.
 pub fn extract(reader: impl Read, root: BorrowedFd<'_>, dest: &Path, options: &ExtractOptions) -> Result<()> {
     let mut tree =
         Tree { root, dest: in_root(dest), options: *options, parent: None, times: BTreeMap::new() };
@@ -131,7 +131,11 @@ impl Tree<'_> {
                 } else {
                     self.may_replace(directory, stat.is_some(), &path, member)?;
                     let parent = self.directory(&dir, member)?;
-                    node::remove(parent, name).context(|| format!("{}: remove", member.quoted()))?;
+                    let removing = || format!("{}: remove", member.quoted());
+                    if node::is_mounted(parent, name).context(removing)? {
+                        return Err(Errno::BUSY).context(removing);
+                    }
+                    node::remove(parent, name).context(removing)?;
                     if directory {
                         self.parent = None;
                     }

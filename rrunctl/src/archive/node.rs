@@ -7,9 +7,9 @@ use super::opaque_xattr;
 use crate::error::{Context as _, Error, Result};
 pub(super) use crate::home::remove_at as remove;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-    chownat, fchmod, fchown, fgetxattr, fsetxattr, futimens, getxattr, linkat, listxattr, mkdirat, mknodat,
-    openat, setxattr, statat, symlinkat, utimensat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, StatxAttributes, StatxFlags, Timespec, Timestamps,
+    Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fgetxattr, fsetxattr, futimens, getxattr, linkat,
+    listxattr, mkdirat, mknodat, openat, setxattr, statat, statx, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -52,6 +52,16 @@ pub(super) fn existing(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<O
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether something is mounted on `name`. The kernel refuses to unlink a mount point of the caller's namespace alone:
+/// one of a container's would be unmounted.
+pub(super) fn is_mounted(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<bool, Errno> {
+    match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::empty()) {
+        Ok(stat) => Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
         Err(e) => Err(e),
     }
 }

@@ -22,7 +22,8 @@ use tar::{Builder, EntryType, Header};
 /// Packs the upper directory of an overlay as a layer on `lowers`, the uppermost of which comes first. The overlay must
 /// have been mounted with `redirect_dir=off,metacopy=off,index=off`, so that all that changed is in it. The same
 /// directory makes the same bytes: names are in the order of their bytes, a directory before what is in it. Sockets
-/// are left out: no archive can have them. So is what a runtime made to mount on: see [`super::changes`].
+/// are left out: no archive can have them. So is what a runtime made to mount on: see [`super::changes`]. After an
+/// error what was written ends within a member or a block, and no reader takes it for a whole archive.
 ///
 /// # Errors
 /// A file whose name begins with `.wh.`, which a layer cannot have; those of the calls and of `writer`.
@@ -65,7 +66,7 @@ fn is_made_dir(file: &OwnedFd, path: &Path, made: &[&str]) -> Result<bool> {
 
 /// Packs `path` and all below it under the name `name`; a directory's contents alone if `name` is empty. `path` is
 /// resolved as a process whose root directory is `root` would; a symbolic link at its end is packed itself unless a
-/// slash or `/.` follows.
+/// slash or `/.` follows. After an error what was written is no whole archive, as with [`pack_diff`].
 ///
 /// # Errors
 /// NotFound where `path` is not there; those of the calls and of `writer`.
@@ -91,19 +92,20 @@ pub fn pack_tree(root: BorrowedFd<'_>, path: &Path, name: &Path, writer: impl Wr
 }
 
 struct Packer<W: Write> {
-    builder: Builder<W>,
+    builder: Builder<Torn<W>>,
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl<W: Write> Packer<W> {
     fn new(writer: W) -> Self {
-        Self { builder: Builder::new(writer), links: HashMap::new() }
+        Self { builder: Builder::new(Torn { writer, within: false, closed: false }), links: HashMap::new() }
     }
 
     fn finish(mut self) -> Result<()> {
         self.builder.finish()?;
         self.builder.get_mut().flush()?;
+        self.builder.get_mut().closed = true;
         Ok(())
     }
 
@@ -266,6 +268,7 @@ impl<W: Write> Packer<W> {
         for (name, value) in &attributes.xattrs {
             pax::record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
         }
+        self.builder.get_mut().within = true;
         if !records.is_empty() {
             let mut extended = Header::new_ustar();
             extended.set_entry_type(EntryType::XHeader);
@@ -278,12 +281,53 @@ impl<W: Write> Packer<W> {
             self.builder.append(&extended, &records[..])?;
         }
         header.set_cksum();
-        Ok(self.builder.append(&header, data)?)
+        self.builder.append(&header, data)?;
+        self.builder.get_mut().within = false;
+        Ok(())
+    }
+}
+
+impl<W: Write> Drop for Packer<W> {
+    /// The builder would write the end of a whole archive when it is dropped, whatever came before.
+    fn drop(&mut self) {
+        self.builder.get_mut().tear();
     }
 }
 
 fn quoted(path: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(path))
+}
+
+/// An archive on its way, which no reader takes for a whole one unless it is: where the stream ends between two members,
+/// most readers see the end of an archive, so that one that fails there ends within a block.
+struct Torn<W> {
+    writer: W,
+    /// A member has been begun and lacks something, which says enough.
+    within: bool,
+    /// Nothing is written any more.
+    closed: bool,
+}
+
+impl<W: Write> Torn<W> {
+    fn tear(&mut self) {
+        if !std::mem::replace(&mut self.closed, true) && !self.within {
+            // Who does not read any more sees no end either.
+            let _ = self.writer.write_all(&[0]).and_then(|()| self.writer.flush());
+        }
+    }
+}
+
+impl<W: Write> Write for Torn<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// As many bytes as the header says: a file may grow or shrink while it is read, and then the next header would be
@@ -401,6 +445,36 @@ line\"
     }
 
     #[test]
+    fn what_fails_ends_like_no_archive() {
+        let scratch = Scratch::new();
+        for script in ["touch .wh.f", "echo text >.a; touch .wh.f", "mkdir .a; touch .wh.f"] {
+            let upper = scratch.dir(&script.len().to_string());
+            sh(&upper, &format!("chmod 755 .; {script}"));
+            let mut archive = Vec::new();
+            pack_diff(File::open(&upper).expect("open").as_fd(), &[], &[], &mut archive).expect_err(script);
+            assert!(!archive.len().is_multiple_of(512), "{script}");
+            let e = unpack_into(&archive, &scratch.dir("layer")).expect_err(script).to_string();
+            assert!(e.ends_with("the archive ends within a header"), "{script}: {e}");
+            fs::remove_dir_all(scratch.0.join("layer")).expect("remove");
+        }
+        // Of a file that became shorter nothing is made up.
+        fs::write(scratch.0.join("file"), [b'x'; 512]).expect("write");
+        let mut file = File::open(scratch.0.join("file")).expect("open");
+        let stat = fstat(&file).expect("stat");
+        let attributes = node::attributes(file.as_fd(), &stat).expect("attributes");
+        let mut archive = Vec::new();
+        let mut packer = Packer::new(&mut archive);
+        let mut data = Exactly { data: &mut file, left: 513 };
+        packer.write(EntryType::Regular, b"f", b"", &attributes, 513, 0, &mut data).expect_err("shorter");
+        drop(packer);
+        let e = unpack_into(&archive, &scratch.dir("layer")).expect_err("shorter").to_string();
+        assert!(e.ends_with("the archive ends within \"f\""), "{e}");
+        // The end of a whole one is the builder's, and nothing follows it.
+        let archive = diff(&scratch.dir("empty"), &[]).expect("pack");
+        assert!(archive.ends_with(&[0; 1024]) && archive.len().is_multiple_of(512));
+    }
+
+    #[test]
     fn a_tree_is_packed_under_the_name_that_is_wanted() {
         let scratch = Scratch::new();
         let root = scratch.dir("root");
@@ -441,7 +515,7 @@ line\"
         packer
             .write(EntryType::Regular, b"big", b"", &attributes, 9 << 30, 0, &mut io::empty())
             .expect("write");
-        let archive = packer.builder.get_ref().clone();
+        let archive = packer.builder.get_ref().writer.clone();
         let text = String::from_utf8_lossy(&archive[512..1024]).into_owned();
         assert!(text.starts_with("15 uid=2097152\n19 size=9663676416\n"), "{text}");
         let e = Tar(archive).unpack(&Scratch::new().0).expect_err("no data").to_string();

@@ -21,6 +21,13 @@ use std::path::{Path, PathBuf};
 /// them are one byte of a compressed archive; the layers that programs make have few.
 const DEFERRED: usize = 16 << 20;
 
+/// The names of [`Unpacked::implied`] may have so many bytes: they are kept in memory and written down, and a name of
+/// 4 KiB is a few bytes of a compressed archive. 300,000 usual ones have as many.
+const IMPLIED: usize = 32 << 20;
+
+/// The names of all directories of a layer may have so many bytes.
+const DIRECTORIES: usize = 128 << 20;
+
 /// What the caller chooses.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UnpackOptions {
@@ -57,17 +64,10 @@ pub struct HardLink {
 /// holds a part of the layer and nothing outside has changed.
 ///
 /// # Errors
-/// A broken archive, a name with `..` or through a symbolic link, a hard link to nothing; those of the calls.
+/// A broken archive, a name with `..` or through a symbolic link, a hard link to nothing, too many directories; those of
+/// the calls.
 pub fn unpack(reader: impl Read, dir: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
-    let mut layer = Layer {
-        root: dir,
-        parent: None,
-        times: BTreeMap::new(),
-        implied: BTreeSet::from([PathBuf::from(".")]),
-        deferred: BTreeMap::new(),
-        deferred_bytes: 0,
-        size: 0,
-    };
+    let mut layer = Layer::new(dir);
     let mut members = Members::new(reader);
     let mut left = options.limit.unwrap_or(u64::MAX);
     while let Some(member) = members.next()? {
@@ -83,10 +83,15 @@ struct Layer<'a> {
     root: BorrowedFd<'a>,
     /// The directory that was used last; most archives have the files of a directory in a row.
     parent: Option<(PathBuf, OwnedFd)>,
-    /// A directory's time is set at the end: each file made in it changes it. Bounded by the tree, which has every
-    /// directory that is named here ([`Layer::forget`]), as `implied` is; and a name by [`Member::path`].
+    /// A directory's time is set at the end: each file made in it changes it. Bounded by [`DIRECTORIES`]: the tree has
+    /// every directory that is named here ([`Layer::forget`]), but their whole names are longer than what it has of them.
     times: BTreeMap<PathBuf, Timespec>,
+    /// Bytes of its names.
+    times_bytes: usize,
+    /// Bounded by [`IMPLIED`].
     implied: BTreeSet<PathBuf>,
+    /// Bytes of its names.
+    implied_bytes: usize,
     /// Bounded by [`DEFERRED`].
     deferred: BTreeMap<PathBuf, PathBuf>,
     /// Bytes of its names.
@@ -94,7 +99,21 @@ struct Layer<'a> {
     size: u64,
 }
 
-impl Layer<'_> {
+impl<'a> Layer<'a> {
+    fn new(root: BorrowedFd<'a>) -> Self {
+        Self {
+            root,
+            parent: None,
+            times: BTreeMap::new(),
+            times_bytes: 0,
+            implied: BTreeSet::from([PathBuf::from(".")]),
+            implied_bytes: 1,
+            deferred: BTreeMap::new(),
+            deferred_bytes: 0,
+            size: 0,
+        }
+    }
+
     fn add<R: Read>(&mut self, member: &Member, data: &mut Members<R>) -> Result<()> {
         let path = member.path()?;
         let Some(name) = path.file_name().filter(|_| path != Path::new(".")) else {
@@ -102,9 +121,7 @@ impl Layer<'_> {
                 return Err(Error::system(format!("{}: the root is a directory", member.quoted())));
             }
             node::apply(self.open(&path)?.as_fd(), Type::Directory, &member.attributes)?;
-            self.implied.remove(&path);
-            self.times.insert(path, member.attributes.mtime);
-            return Ok(());
+            return self.has(path, member);
         };
         let dir = directory_of(&path);
         if let Some(part) = dir.iter().find(|part| part.as_bytes().starts_with(WHITEOUT)) {
@@ -157,10 +174,7 @@ impl Layer<'_> {
             return Err(Error::system(format!("{}: somebody else makes files here", member.quoted())));
         }
         match member.typ {
-            Type::Directory => {
-                self.implied.remove(&path);
-                self.times.insert(path, member.attributes.mtime);
-            }
+            Type::Directory => self.has(path, member)?,
             Type::File => self.size = self.size.saturating_add(member.size),
             _ => {}
         }
@@ -183,7 +197,7 @@ impl Layer<'_> {
         if stat.as_ref().is_some_and(node::is_directory) {
             let own = node::subdirectory(parent, name).context(|| member.quoted())?;
             node::set_opaque(own.as_fd()).context(|| member.quoted())?;
-            self.implied.remove(&join(dir, name));
+            self.not_implied(&join(dir, name));
         }
         Ok(())
     }
@@ -239,6 +253,34 @@ impl Layer<'_> {
         }
     }
 
+    /// The archive has a directory itself.
+    fn has(&mut self, path: PathBuf, member: &Member) -> Result<()> {
+        self.not_implied(&path);
+        let bytes = path.as_os_str().len();
+        if self.times.insert(path, member.attributes.mtime).is_none() {
+            self.times_bytes += bytes;
+        }
+        if self.times_bytes > DIRECTORIES {
+            return Err(Error::system(format!("{}: the layer has too many directories", member.quoted())));
+        }
+        Ok(())
+    }
+
+    fn imply(&mut self, path: PathBuf) -> Result<()> {
+        self.implied_bytes += path.as_os_str().len();
+        if self.implied_bytes > IMPLIED {
+            return Err(Error::system("the layer has files in too many directories that it does not have"));
+        }
+        self.implied.insert(path);
+        Ok(())
+    }
+
+    fn not_implied(&mut self, path: &Path) {
+        if self.implied.remove(path) {
+            self.implied_bytes -= path.as_os_str().len();
+        }
+    }
+
     /// A directory that is removed takes what is known of those below it along.
     fn forget(&mut self, path: &Path) {
         self.parent = None;
@@ -246,11 +288,12 @@ impl Layer<'_> {
         let gone: Vec<PathBuf> =
             self.times.range(path.to_owned()..).map(|(p, _)| p).take_while(below).cloned().collect();
         for path in gone {
+            self.times_bytes -= path.as_os_str().len();
             self.times.remove(&path);
         }
         let gone: Vec<PathBuf> = self.implied.range(path.to_owned()..).take_while(below).cloned().collect();
         for path in gone {
-            self.implied.remove(&path);
+            self.not_implied(&path);
         }
         let gone: Vec<PathBuf> =
             self.deferred.range(path.to_owned()..).map(|(p, _)| p).take_while(below).cloned().collect();
@@ -306,7 +349,7 @@ impl Layer<'_> {
                 if hidden {
                     node::set_opaque(made.as_fd())?;
                 } else {
-                    self.implied.insert(path.clone());
+                    self.imply(path.clone())?;
                 }
                 found = Ok(made);
             }
@@ -867,6 +910,33 @@ mod tests {
         assert_eq!(few.deferred.len(), 1000);
         let e = links(20_000).unpack(&scratch.dir("many")).expect_err("too many").to_string();
         assert!(e.contains("hard links to files that it does not have"), "{e}");
+    }
+
+    #[test]
+    fn the_names_of_directories_are_limited() {
+        let scratch = Scratch::new();
+        let dir = File::open(scratch.dir("layer")).expect("open");
+        let mut layer = Layer::new(dir.as_fd());
+        let mut add = |tar: Tar, change: fn(&mut Layer<'_>)| -> Result<(usize, usize)> {
+            change(&mut layer);
+            let archive = tar.end();
+            let mut members = Members::new(&archive[..]);
+            while let Some(member) = members.next()? {
+                layer.add(&member, &mut members)?;
+            }
+            Ok((layer.times_bytes, layer.implied_bytes))
+        };
+        // What comes again counts once, and what goes no more.
+        let tar = Tar::default().dir("a/b", 0o755).dir("a/b", 0o700).dir("x/y", 0o755).file("x", "");
+        assert_eq!(add(tar, |_| {}).expect("few"), (3, 2));
+        let tar = Tar::default().dir("a", 0o755).dir(".", 0o755);
+        assert_eq!(add(tar, |_| {}).expect("few"), (5, 0));
+        let near =
+            |layer: &mut Layer<'_>| (layer.times_bytes, layer.implied_bytes) = (DIRECTORIES - 3, IMPLIED - 3);
+        let e = add(Tar::default().dir("long", 0o755), near).expect_err("too many").to_string();
+        assert_eq!(e, "\"long\": the layer has too many directories");
+        let e = add(Tar::default().file("more/f", ""), near).expect_err("too many").to_string();
+        assert_eq!(e, "\"more/f\": the layer has files in too many directories that it does not have");
     }
 
     #[test]

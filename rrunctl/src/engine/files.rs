@@ -7,6 +7,7 @@ use crate::archive::{self, Change, ExtractOptions};
 use crate::container::mount::Point;
 use crate::container::record::Container;
 use crate::container::types::Config;
+use crate::digest::Digest;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{self, Image, RunConfig};
 use crate::monitor::{Found, Frozen, Root, mount_overlay};
@@ -109,7 +110,7 @@ impl Engine {
     ) -> Result<T> {
         let id = &container.record.id;
         let dir = self.containers.dir(id);
-        let image = self.store.images().get(&crate::digest::Digest::parse(&container.record.image)?)?;
+        let image = self.store.images().of_container(&Digest::parse(&container.record.image)?)?;
         let scratch = self.home.scratch("mount")?;
         let merged = scratch.path().join("merged");
         DirBuilder::new().mode(0o700).create(&merged).context(|| format!("mkdir {}", merged.display()))?;
@@ -244,7 +245,7 @@ impl Engine {
                 scope.spawn(|| archive::pack_diff(upper.as_fd(), &lower, &MADE, io::BufWriter::new(writer)));
             let made = image::commit(&self.store, Some(&base), reader, &commit);
             match packer.join().unwrap_or_else(|_| Err(Error::system("a thread that packs has panicked"))) {
-                // Of its own failures the reader sees but a tar that ends early.
+                // Of its own failures the reader sees but a tar that ends too early.
                 Err(e) if e.errno() != Some(Errno::PIPE) => Err(e),
                 _ => made,
             }
@@ -254,7 +255,7 @@ impl Engine {
     }
 
     fn layers_of(&self, container: &Container) -> Result<(Image, Vec<PathBuf>)> {
-        let image = self.store.images().get(&crate::digest::Digest::parse(&container.record.image)?)?;
+        let image = self.store.images().of_container(&Digest::parse(&container.record.image)?)?;
         let lower = self.store.layers().lower(&image)?;
         Ok((image, lower))
     }

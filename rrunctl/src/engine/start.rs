@@ -151,7 +151,7 @@ impl Engine {
         )?;
 
         let connected = self.connect_all(container)?;
-        let image = self.store.images().get(&Digest::parse(&container.record.image)?)?;
+        let image = self.store.images().of_container(&Digest::parse(&container.record.image)?)?;
         let lower = self.store.layers().lower(&image)?;
         let upper = dir.join("rw");
         let user = {

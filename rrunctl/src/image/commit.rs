@@ -60,7 +60,7 @@ struct Written<'a> {
 /// of the layer alone.
 ///
 /// # Errors
-/// It is no tar; reading or writing failed.
+/// A name with a digest; it is no tar; reading or writing failed.
 pub fn commit(
     store: &Store,
     base: Option<&Image>,
@@ -83,7 +83,7 @@ pub fn commit(
 /// is what history shows (`-`, a URL).
 ///
 /// # Errors
-/// A line is not understood; it is no tar; reading or writing failed.
+/// A line is not understood; a name with a digest; it is no tar; reading or writing failed.
 pub fn import(
     store: &Store,
     archive: impl Read + Send,
@@ -109,6 +109,7 @@ fn create(
     commit: &Commit,
     platform: &Platform,
 ) -> Result<Image> {
+    commit.names.iter().try_for_each(Reference::refuse_digest)?;
     let _hold = store.hold()?;
     let created = create_held(store, base, layer, commit, platform);
     if created.is_err() {

@@ -121,16 +121,20 @@ fn from_index(store: &Store, contents: &Contents, index: &Index, found: &mut Vec
             }
         };
         let names = &mut found[at].names;
-        names.extend(name_of(entry).filter(|name| !names.contains(name)));
+        names.extend(name_of(entry)?.filter(|name| !names.contains(name)));
     }
     Ok(())
 }
 
 /// The name that an index gives to a manifest; a tag alone is none.
-fn name_of(entry: &Descriptor) -> Option<Reference> {
+fn name_of(entry: &Descriptor) -> Result<Option<Reference>> {
     let full = entry.annotations.get(FULL_NAME);
-    let name = full.or_else(|| entry.annotations.get(REF_NAME).filter(|name| name.contains([':', '/'])))?;
-    Reference::parse(name).ok()
+    let name = full.or_else(|| entry.annotations.get(REF_NAME).filter(|name| name.contains([':', '/'])));
+    let Some((text, name)) = name.and_then(|text| Some((text, Reference::parse(text).ok()?))) else {
+        return Ok(None);
+    };
+    name.refuse_digest().map_err(|e| e.context(format!("index.json: {text:?}")))?;
+    Ok(Some(name))
 }
 
 /// Images of manifest.json: those that the index has too get their names, the others a manifest.
@@ -141,7 +145,8 @@ fn from_saved(store: &Store, contents: &Contents, saved: &[Saved], found: &mut V
         let config = contents.document(store, &saved.config)?.ok_or_else(|| missing(&saved.config))?;
         let mut names = Vec::new();
         for name in saved.repo_tags.iter().flatten() {
-            names.push(Reference::parse(name).map_err(|e| e.context(format!("manifest.json: {name:?}")))?);
+            let parsed = Reference::parse(name).and_then(|name| name.refuse_digest().map(|()| name));
+            names.push(parsed.map_err(|e| e.context(format!("manifest.json: {name:?}")))?);
         }
         if let Some(same) = found.iter_mut().find(|found| found.config == config) {
             names.retain(|name| !same.names.contains(name));

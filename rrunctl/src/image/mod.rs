@@ -70,9 +70,7 @@ pub struct Layer {
 /// There is no such image, or `name` is not one.
 pub fn tag(store: &Store, image: &str, name: &str) -> Result<()> {
     let name = Reference::parse(name)?;
-    if name.digest.is_some() {
-        return Err(Error::invalid("refusing to create a tag with a digest reference"));
-    }
+    name.refuse_digest()?;
     store.images().tag(&name, &store.images().resolve(image)?)
 }
 

@@ -270,6 +270,51 @@ fn what_is_no_archive_of_images_leaves_nothing() {
 }
 
 #[test]
+fn only_a_pull_gives_an_image_a_name_with_a_digest() {
+    let place = Place::new("digest");
+    let layer = tar(&[("a", 0o644, "a")]);
+    let good = config(&[Digest::of(&layer)], json!({}));
+    let digest = Digest::of(b"another image");
+    let name = format!("busybox@{digest}");
+    let saved = json!([{"Config": "c", "RepoTags": ["a:1", &name], "Layers": ["l.tar"]}]).to_string();
+    let saved = archive(&[("manifest.json", saved.as_bytes()), ("c", &good), ("l.tar", &layer)]);
+    let blobs = [Descriptor::new(media_type::LAYER, Digest::of(&layer), layer.len() as u64)];
+    let described = Descriptor::new(media_type::CONFIG, Digest::of(&good), good.len() as u64);
+    let packed = manifest(media_type::MANIFEST, &described, &blobs).expect("a manifest");
+    let layout = |key: &str| {
+        let entry = json!({"mediaType": media_type::MANIFEST, "digest": Digest::of(&packed),
+            "size": packed.len(), "annotations": {key: &name}});
+        let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
+        let path = |bytes: &[u8]| layout::blob_path(&Digest::of(bytes));
+        archive(&[
+            ("index.json", index.as_bytes()),
+            (&path(&packed), &packed),
+            (&path(&good), &good),
+            (&path(&layer), &layer),
+        ])
+    };
+    // The tag is joined to the name by a colon.
+    let repositories = json!({"busybox@sha256": {digest.hex(): "11"}}).to_string();
+    let first = archive(&[
+        ("11/json", br#"{"id":"11"}"#),
+        ("11/layer.tar", &layer),
+        ("repositories", repositories.as_bytes()),
+    ]);
+    for bytes in
+        [saved, layout("io.containerd.image.name"), layout("org.opencontainers.image.ref.name"), first]
+    {
+        let e = loaded(&place, &bytes).map(|(_, lines)| lines).expect_err("a digest").to_string();
+        assert!(e.ends_with("refusing to create a tag with a digest reference"), "{e}");
+        assert_eq!(place.count(), (0, 0));
+        place.assert_whole();
+    }
+    let name = Reference::parse(&name).expect("a name");
+    let e = import(&place.store, &layer[..], "-", "", &[], None, Some(&name)).expect_err("a digest");
+    assert_eq!(e.to_string(), "refusing to create a tag with a digest reference");
+    place.assert_whole();
+}
+
+#[test]
 fn a_root_filesystem_is_imported_with_changes() {
     let place = Place::new("import");
     let bytes = tar(&[("./", 0o755, ""), ("bin/", 0o755, ""), ("bin/sh", 0o755, "#!")]);

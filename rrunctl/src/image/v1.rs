@@ -54,7 +54,9 @@ pub(super) fn find(store: &Store, contents: &Contents, take: Take<'_>) -> Result
             serde_json::from_slice(&bytes).map_err(|e| Error::invalid(format!("repositories: {e}")))?;
         for (name, tags) in repositories {
             for (tag, id) in tags {
-                tops.entry(id).or_default().push(Reference::parse(&format!("{name}:{tag}"))?);
+                let name = Reference::parse(&format!("{name}:{tag}"))?;
+                name.refuse_digest().map_err(|e| e.context("repositories"))?;
+                tops.entry(id).or_default().push(name);
             }
         }
     } else {

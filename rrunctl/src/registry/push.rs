@@ -166,8 +166,14 @@ impl Part {
     ) -> Result<Uploaded, Failure> {
         let query = from.map(|from| format!("?mount={}&from={from}", self.digest)).unwrap_or_default();
         let uri = repository.uri(&format!("blobs/uploads/{query}"))?;
-        let mut reply =
-            repository.send_for(from, (Method::POST, uri), Vec::new(), Payload::Bytes(&[]), true)?;
+        let asked = repository.send_for(from, (Method::POST, uri), Vec::new(), Payload::Bytes(&[]), true);
+        let mut reply = match asked {
+            // A token service may refuse the whole where it does not let one see the other repository.
+            Err(failure) if from.is_some() && !matches!(failure.cause, Cause::Stopped | Cause::Cut) => {
+                return self.upload(repository, store, None, chunked, sink);
+            }
+            asked => asked?,
+        };
         match (reply.status, from) {
             (201, Some(from)) => return Ok(Uploaded::Mounted(from.to_owned())),
             (202, _) => {}

@@ -55,6 +55,22 @@ impl Images {
         image.ok_or_else(|| Error::not_found(format!("No such image: {id}")))
     }
 
+    /// The image that a container was made of, also where it has been removed by force since: the layers stay with the
+    /// container.
+    ///
+    /// # Errors
+    /// `No such image: sha256:…`.
+    pub fn of_container(&self, id: &Digest) -> Result<Image> {
+        if let Some(image) = self.store.image(id, None)? {
+            return Ok(image);
+        }
+        match self.store.gone_record(id)? {
+            Some(record) => record.image(&self.store, *id, None),
+            // It may have come back in between.
+            None => self.get(id),
+        }
+    }
+
     /// All, newest first; without those that [`Images::damaged`] tells of.
     ///
     /// # Errors

@@ -15,11 +15,15 @@ use crate::home::{self, Home, Scratch};
 use crate::image::{Descriptor, Image};
 use rustix::fs::{CWD, RenameFlags, listxattr, renameat_with};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -34,13 +38,51 @@ pub struct Layers {
 struct Facts {
     /// Bytes of its files.
     size: u64,
-    /// Directories that shall be as they are below; a path may be no text.
-    implied: Vec<OsString>,
+    /// Directories that shall be as they are below.
+    implied: Vec<Implied>,
     /// It has hard links to files below, which it lacks.
     deferred: bool,
     /// It hides all that is below: overlayfs does not look whether the root of a layer is opaque.
     #[serde(default)]
     opaque: bool,
+}
+
+/// A path, which may be no text: then, and in what was written before, it is `{"Unix":[46]}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Implied(PathBuf);
+
+impl Serialize for Implied {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.to_str() {
+            Some(text) => serializer.serialize_str(text),
+            None => self.0.as_os_str().serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Implied {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Implied;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Implied, E> {
+                Ok(Implied(PathBuf::from(text)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Implied, A::Error> {
+                match map.next_entry::<String, Vec<u8>>()? {
+                    Some((key, bytes)) if key == "Unix" => Ok(Implied(OsString::from_vec(bytes).into())),
+                    _ => Err(A::Error::custom("no path")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
 }
 
 /// The ids of the stacks that end with each layer (image-spec config.md, Layer ChainID).
@@ -68,7 +110,7 @@ impl Layers {
         Some(self.dir(diff_id).join("fs")).filter(|tree| tree.is_dir())
     }
 
-    /// The trees of an image, the topmost first, as overlayfs takes them.
+    /// The trees of an image, the topmost first, each once, as overlayfs takes them.
     ///
     /// # Errors
     /// One is missing.
@@ -81,7 +123,11 @@ impl Layers {
                     .remedy("pull it again")
             })
         });
-        trees.collect()
+        let mut trees: Vec<PathBuf> = trees.collect::<Result<_>>()?;
+        // overlayfs takes no directory twice (ELOOP), and what is seen of a layer is seen of its topmost place.
+        let mut seen = BTreeSet::new();
+        trees.retain(|tree| seen.insert(tree.clone()));
+        Ok(trees)
     }
 
     /// Bytes of the files of a layer, 0 if it is not here.
@@ -126,7 +172,7 @@ impl Layers {
     fn publish_layer(&self, scratch: &Scratch, diff_id: &Digest, unpacked: &Unpacked) -> Result<()> {
         let facts = Facts {
             size: unpacked.size,
-            implied: unpacked.implied.iter().map(|path| path.clone().into_os_string()).collect(),
+            implied: unpacked.implied.iter().cloned().map(Implied).collect(),
             deferred: !unpacked.deferred.is_empty(),
             opaque: is_opaque(&scratch.path().join("layer/fs"))?,
         };
@@ -162,21 +208,22 @@ impl Layers {
         let scratch = self.home.scratch("implied")?;
         let root = scratch.path().join("fs");
         make_dir(&root)?;
-        for path in facts.implied.iter().map(|path| root.join(path)) {
+        for path in facts.implied.iter().map(|path| root.join(&path.0)) {
             let made = DirBuilder::new().recursive(true).mode(0o755).create(&path);
             made.and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
                 .context(|| format!("mkdir {}", path.display()))?;
         }
         let attributes = || -> Result<Vec<_>> {
-            let of = |path: &OsString| -> io::Result<_> {
+            let of = |path: &Path| -> io::Result<_> {
                 let (path, mut none) = (root.join(path), [0_u8; 0]);
                 let meta = fs::metadata(&path)?;
                 Ok((meta.mode(), meta.uid(), meta.gid(), listxattr(&path, &mut none)?))
             };
-            facts.implied.iter().map(|path| of(path).context(|| format!("stat {}", path.display()))).collect()
+            let paths = facts.implied.iter().map(|path| &path.0);
+            paths.map(|path| of(path).context(|| format!("stat {}", path.display()))).collect()
         };
         let made = attributes()?;
-        let implied = facts.implied.iter().map(PathBuf::from).collect();
+        let implied = facts.implied.iter().map(|path| path.0.clone()).collect();
         settle(&root, lower, &Unpacked { implied, ..Unpacked::default() })?;
         Ok(attributes()? != made)
     }
@@ -276,5 +323,25 @@ impl<R: Read, F: FnMut(u64)> Read for Counted<R, F> {
         self.done += n as u64;
         (self.on_bytes)(self.done);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_written_as_text_and_read_as_they_were_written_before() {
+        let before = r#"{"size":3,"implied":[{"Unix":[46]},{"Unix":[97,47,255]}],"deferred":false}"#;
+        let facts: Facts = serde_json::from_str(before).expect("an older file");
+        let path = |bytes: &[u8]| Implied(OsString::from_vec(bytes.to_vec()).into());
+        assert_eq!(facts.implied, [path(b"."), path(b"a/\xff")]);
+        let now = serde_json::to_string(&facts).expect("JSON");
+        let text = r#"{"size":3,"implied":[".",{"Unix":[97,47,255]}],"deferred":false,"opaque":false}"#;
+        assert_eq!(now, text);
+        assert_eq!(serde_json::from_str::<Facts>(&now).expect("a file").implied, facts.implied);
+        assert!(
+            serde_json::from_str::<Implied>("{}").is_err() && serde_json::from_str::<Implied>("1").is_err()
+        );
     }
 }

@@ -82,6 +82,10 @@ impl Store {
         read(&self.record_path(id))
     }
 
+    pub(super) fn gone_record(&self, id: &Digest) -> Result<Option<Record>> {
+        read(&self.gone_path(id))
+    }
+
     /// An image with one of its manifests, or with the newest; nothing if there is no such image, or if it is removed
     /// while it is read.
     pub(super) fn image(&self, id: &Digest, manifest: Option<Digest>) -> Result<Option<Image>> {

@@ -184,6 +184,18 @@ fn an_image_is_found_by_name_digest_and_id_in_long_and_short() {
 }
 
 #[test]
+fn a_layer_that_an_image_has_twice_is_one_lower_directory_at_its_topmost_place() {
+    let place = Place::new("twice");
+    let (base, empty) = (tar(&[("./", 0o755, ""), ("a", 0o644, "a")]), tar(&[("./", 0o755, "")]));
+    let top = tar(&[("./", 0o755, ""), ("b", 0o644, "b")]);
+    let image = place.image(&[base.clone(), empty.clone(), top.clone(), empty.clone()], json!({}), &["a"]);
+    let trees = [&empty, &top, &base].map(|layer| place.store.layers().tree(&Digest::of(layer)));
+    let trees: Vec<PathBuf> = trees.into_iter().map(|tree| tree.expect("it is unpacked")).collect();
+    assert_eq!(image.layers.len(), 4);
+    assert_eq!(place.store.layers().lower(&image).expect("layers"), trees);
+}
+
+#[test]
 fn a_name_goes_before_an_id_and_an_ambiguous_id_is_an_error() {
     let place = Place::new("ambiguous");
     let images = place.store.images();
@@ -436,6 +448,7 @@ fn a_stopped_containers_layers_stay_until_it_is_gone() {
     let image = place.image(&[tar(&[("a", 0o644, "a")])], json!({}), &["a"]);
     let removed = images.remove("a", true, true, &|_| user("d", false)).expect("by force");
     assert_eq!(lines(&removed), ["Untagged: a:latest", &format!("Deleted: {}", image.id)]);
+    assert_eq!(images.of_container(&image.id).expect("its own"), image);
     assert!(images.list().expect("list").is_empty() && images.resolve(&image.id.hex()).is_err());
     assert!(place.store.layers().lower(&image).is_ok());
     images.prune(true, &Filter::default(), &|_| user("d", false)).expect("prune");

@@ -771,6 +771,30 @@ fn i10_commit_makes_an_image_of_what_was_written() {
     });
 }
 
+#[test]
+fn i5_an_image_with_a_layer_twice_starts() {
+    with_site(|engine| {
+        let mut image = busybox(&["twice:1"]);
+        let empty = tar(&[("./", b"", 0o755)]);
+        image.layers.insert(1, empty.clone());
+        image.layers.push(empty);
+        engine.loads(&image.archive());
+        assert_eq!(says(engine, &["twice:1", "busybox", "cat", "/etc/motd"]), "hello\n");
+    });
+}
+
+#[test]
+fn i10_a_commit_that_fails_leaves_the_name_to_the_image_of_before() {
+    with_site(|engine| {
+        let script = "echo >/www/.a; echo >/www/.wh.x; echo >/www/late";
+        engine.prints(&["run", "--name", "odd", "site", "sh", "-c", script]);
+        let (before, images) = (engine.id("site"), engine.prints(&["images", "-aq"]));
+        let refused = engine.refuses(&["commit", "odd", "site"]);
+        assert!(refused.contains("\"www/.wh.x\": a layer cannot have a file of this name"), "{refused}");
+        assert_eq!((engine.id("site"), engine.prints(&["images", "-aq"])), (before, images));
+    });
+}
+
 /// A script in the place of another program, which stops until [`Stopped::go`].
 struct Stopped(PathBuf);
 
@@ -847,6 +871,27 @@ fn i9_the_image_of_a_container_is_not_removed_under_it() {
         let id = shown(engine, "web", "/Image");
         engine.prints(&["tag", id.as_str().expect("an id"), "site:again"]);
         assert_eq!(says(engine, &["site:again", "echo", "there"]), "there\n");
+    });
+}
+
+#[test]
+fn i9_a_stopped_container_works_without_its_image() {
+    with_site(|engine| {
+        engine.prints(&["create", "--name", "left", "site", "cat", "/www/index.html"]);
+        let removed = engine.prints(&["rmi", "-f", "site"]);
+        assert!(removed.starts_with("Untagged: site:latest\nDeleted: sha256:"), "{removed}");
+        assert_eq!(engine.prints(&["start", "-a", "left"]), "a page\n");
+        let back = engine.path("back");
+        engine.prints(&["cp", "left:/www/index.html", &back.display().to_string()]);
+        assert_eq!(fs::read_to_string(&back).expect("it was copied"), "a page\n");
+        engine.prints(&["cp", &back.display().to_string(), "left:/www/new"]);
+        assert_eq!(engine.prints(&["diff", "left"]), "C /www\nA /www/new\n");
+        let root = piped("tar", &["t"], &engine.run(&["export", "left"]).stdout);
+        assert!(text(&root).contains("www/new"));
+        engine.prints(&["commit", "left", "again"]);
+        assert_eq!(says(engine, &["again", "cat", "/www/new"]), "a page\n");
+        engine.prints(&["rm", "left"]);
+        assert_eq!(says(engine, &["again", "cat", "/www/index.html"]), "a page\n");
     });
 }
 
@@ -1258,6 +1303,74 @@ fn c8_what_is_copied_here_gets_no_power_and_what_is_read_only_stays_so() {
             &fs::metadata(here.join("su")).expect("stat").permissions(),
         );
         assert_eq!(mode & 0o7777, 0o777);
+    });
+}
+
+#[test]
+fn c8_cp_follows_a_link_at_its_end() {
+    with_site(|engine| {
+        let here = engine.path("here");
+        fs::create_dir(&here).expect("mkdir");
+        fs::write(here.join("file"), "hello\n").expect("write");
+        let local = |path: &str| here.join(path).display().to_string();
+        let links = "cd /tmp; ln() { busybox ln -s $1 $2; }; ln /www/index.html abs; ln abs two; ln ../www/new none; \
+                     ln /www dir; ln index.html /www/page; ln self self";
+        engine.prints(&["run", "--name", "down", "site", "sh", "-c", links]);
+        engine.prints(&["run", "-d", "--name", "up", "site", "sleep", "1000"]);
+        engine.prints(&["exec", "up", "sh", "-c", links]);
+        for name in ["up", "down"] {
+            let at = |path: &str| format!("{name}:{path}");
+            let shown = |path: &str| {
+                let back = local("back");
+                engine.prints(&["cp", &at(path), &back]);
+                let shown = fs::symlink_metadata(&back).expect("it was copied");
+                let shown = if shown.is_symlink() {
+                    fs::read_link(&back).expect("a link").display().to_string()
+                } else {
+                    fs::read_to_string(&back).expect("a file")
+                };
+                fs::remove_file(&back).expect("remove");
+                shown
+            };
+            // What is absolute on the way is the container's.
+            engine.prints(&["cp", "-L", &at("/tmp/dir/page"), &local("followed")]);
+            assert_eq!(fs::read_to_string(local("followed")).expect("followed"), "a page\n");
+            fs::remove_file(local("followed")).expect("remove");
+            engine.prints(&["cp", &local("file"), &at("/tmp/two")]);
+            engine.prints(&["cp", &local("file"), &at("/tmp/none")]);
+            assert_eq!(
+                ["/tmp/two", "/tmp/abs", "/tmp/none"].map(shown),
+                ["abs", "/www/index.html", "../www/new"]
+            );
+            assert_eq!(["/www/index.html", "/www/new"].map(shown), ["hello\n"; 2]);
+            let refused = engine.refuses(&["cp", &local("file"), &at("/tmp/self")]);
+            assert!(refused.contains("symbolic link"), "{refused}");
+            // The same here.
+            std::os::unix::fs::symlink(format!("to-{name}"), here.join(name)).expect("symlink");
+            for path in ["/etc/passwd", "/www/new"] {
+                engine.prints(&["cp", &at(path), &local(name)]);
+            }
+            assert!(fs::symlink_metadata(local(name)).expect("stat").is_symlink());
+            assert_eq!(fs::read_to_string(local(&format!("to-{name}"))).expect("a file"), "hello\n");
+        }
+    });
+}
+
+#[test]
+fn c8_what_is_mounted_on_a_file_stays_mounted_there() {
+    with_site(|engine| {
+        let file = engine.path("file");
+        fs::write(&file, "127.0.0.1 other\n").expect("write");
+        let one = format!("{}:/etc/one", file.display());
+        engine.prints(&["run", "-d", "--name", "up", "-v", &one, "site", "sleep", "1000"]);
+        let hosts = engine.prints(&["exec", "up", "cat", "/etc/hosts"]);
+        for path in ["/etc/hosts", "/etc/one"] {
+            let refused = engine.refuses(&["cp", &file.display().to_string(), &format!("up:{path}")]);
+            assert!(refused.contains("resource busy"), "{refused}");
+            let mounted = engine.prints(&["exec", "up", "cat", "/proc/self/mountinfo"]);
+            assert!(mounted.contains(&format!(" {path} ")), "{mounted}");
+        }
+        assert_eq!(engine.prints(&["exec", "up", "cat", "/etc/hosts"]), hosts);
     });
 }
 

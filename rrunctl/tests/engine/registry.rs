@@ -1377,6 +1377,30 @@ fn assert_received(image: &Built, received: &Mutex<Received>) {
 }
 
 #[test]
+fn a_push_needs_no_token_for_the_repository_that_a_blob_could_be_mounted_from() {
+    let (image, dir) = (small(), Dir::new());
+    let (registry, got) = receiving(&[], |seen, stream| {
+        if seen.path.starts_with("/token") && seen.path.contains("secret") {
+            answer(stream, 403, &[], br#"{"errors":[{"code":"DENIED","message":"denied"}]}"#);
+        } else if seen.path.starts_with("/token") {
+            answer(stream, 200, &[], br#"{"token": "t"}"#);
+        } else if !seen.headers.contains_key("authorization") {
+            answer(stream, 401, &[&challenge(&seen.headers["host"], "")], b"");
+        } else {
+            return false;
+        }
+        true
+    });
+    let store = stored(&dir, &image, &registry.address);
+    let name = format!("{}/x", registry.address);
+    let stored = store.images().resolve(&name).expect("the image");
+    store.images().tag(&reference(&format!("{}/secret", registry.address)), &stored).expect("tag");
+    push(&client(&Settings::default()), &store, &name).0.expect("push");
+    assert_received(&image, &got);
+    assert!(registry.seen().iter().any(|seen| seen.path.contains("repository%3Asecret%3Apull")));
+}
+
+#[test]
 fn a_push_sends_each_blob_whole_or_in_parts_as_the_registry_wants() {
     let image = build(&[("a", 10 << 20, Packed::Not), ("b", 10, Packed::Gzip)], false, "amd64");
     let dir = Dir::new();

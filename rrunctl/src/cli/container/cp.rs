@@ -6,6 +6,8 @@
 //! | a file | a file, or nothing | the file under this name |
 //! | a directory | a directory | the directory in it; with `/.` at its end what is in it |
 //! | a directory | nothing | the directory under this name |
+//!
+//! A symbolic link at the destination's end is followed, also where it leads to nothing.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +19,7 @@ use clap::Args;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -188,8 +190,11 @@ fn missing(path: &Path) -> Error {
     Error::not_found(format!("{}: no such file or directory", path.display()))
 }
 
-/// The type of what is at `path` for a process with this root directory, if there is anything.
-fn look(root: BorrowedFd<'_>, path: &Path, follow: bool) -> Result<Option<FileType>> {
+/// So many symbolic links are followed one after the other, as by the kernel.
+const LINKS: usize = 40;
+
+/// What is at `path` for a process with this root directory, and its type, if there is anything.
+fn look(root: BorrowedFd<'_>, path: &Path, follow: bool) -> Result<Option<(OwnedFd, FileType)>> {
     let inside = path.strip_prefix("/").unwrap_or(path);
     let inside = if inside == Path::new("") { Path::new(".") } else { inside };
     let flags = OFlags::PATH | OFlags::CLOEXEC | if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
@@ -198,7 +203,7 @@ fn look(root: BorrowedFd<'_>, path: &Path, follow: bool) -> Result<Option<FileTy
         return match openat2(root, inside, flags, Mode::empty(), resolve) {
             Ok(fd) => {
                 let stat = fstat(&fd).context(|| path.display().to_string())?;
-                Ok(Some(FileType::from_raw_mode(stat.st_mode)))
+                Ok(Some((fd, FileType::from_raw_mode(stat.st_mode))))
             }
             // Something was renamed on the way.
             Err(Errno::AGAIN) => continue,
@@ -208,23 +213,36 @@ fn look(root: BorrowedFd<'_>, path: &Path, follow: bool) -> Result<Option<FileTy
     }
 }
 
+/// Goes where symbolic links at the end of a path lead. At the last one's end there may be nothing.
+fn behind_links(root: BorrowedFd<'_>, path: &Path) -> Result<(PathBuf, Option<FileType>)> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match look(root, &path, false)? {
+            Some((link, FileType::Symlink)) => {
+                // Of the link itself: by its path, what is absolute on the way would be the host's.
+                let target = readlinkat(&link, "", Vec::new()).context(|| path.display().to_string())?;
+                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                path = path.parent().unwrap_or_else(|| Path::new("/")).join(target);
+            }
+            found => return Ok((path, found.map(|(_, kind)| kind))),
+        }
+    }
+    Err(Error::from(Errno::LOOP).context(path.display()))
+}
+
 /// Finds out what is to be copied; `follow` goes where a symbolic link at the end leads.
 fn source(root: BorrowedFd<'_>, given: &Path, follow: bool) -> Result<Source> {
     let bytes = given.as_os_str().as_bytes();
     let contents = bytes.ends_with(b"/.");
     let as_dir = contents || bytes.ends_with(b"/");
-    let mut path: PathBuf = given.components().collect();
-    let mut kind = look(root, &path, as_dir)?.ok_or_else(|| missing(given))?;
-    for _ in 0..40 {
-        if !(kind == FileType::Symlink && follow) {
-            break;
-        }
-        let inside = path.strip_prefix("/").unwrap_or(&path);
-        let target = readlinkat(root, inside, Vec::new()).context(|| path.display().to_string())?;
-        let target = PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes()));
-        path = path.parent().unwrap_or_else(|| Path::new("/")).join(target);
-        kind = look(root, &path, false)?.ok_or_else(|| missing(given))?;
-    }
+    let path: PathBuf = given.components().collect();
+    let (mut path, kind) = if follow && !as_dir {
+        behind_links(root, &path)?
+    } else {
+        let found = look(root, &path, as_dir)?;
+        (path, found.map(|(_, kind)| kind))
+    };
+    let kind = kind.ok_or_else(|| missing(given))?;
     let is_dir = kind == FileType::Directory;
     if as_dir && !is_dir {
         return Err(Error::invalid(format!("{}: not a directory", given.display())));
@@ -246,8 +264,9 @@ fn copy(
 ) -> Result<u64> {
     let bytes = to.as_os_str().as_bytes();
     let wants_dir = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
-    let plain: PathBuf = to.components().collect();
-    let (dir, name) = match look(to_root, &plain, true)? {
+    // A link stays, and what it leads to is written, although there may be nothing yet.
+    let (plain, there) = behind_links(to_root, &to.components().collect::<PathBuf>())?;
+    let (dir, name) = match there {
         Some(FileType::Directory) if from.contents => (plain.clone(), PathBuf::new()),
         Some(FileType::Directory) => (plain.clone(), PathBuf::from(from.name())),
         Some(_) if from.is_dir => return Err(Error::invalid("cannot copy directory")),
