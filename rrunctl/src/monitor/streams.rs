@@ -655,7 +655,7 @@ mod tests {
                     payloads.extend_from_slice(payload);
                     rest = more;
                 }
-                assert_eq!(rest, []);
+                assert!(rest.is_empty());
                 got = payloads;
             }
             assert_eq!(got.len(), sent);
