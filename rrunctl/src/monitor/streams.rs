@@ -659,7 +659,7 @@ mod tests {
                 got = payloads;
             }
             assert_eq!(got.len(), sent);
-            assert!(got.iter().any(|byte| *byte == b'e'));
+            assert!(got.contains(&b'e'));
             assert_eq!(slow.write(b"x").map_err(|e| e.kind()), Err(std::io::ErrorKind::BrokenPipe));
             // Who reads nothing is not waited for without end.
             assert_eq!(streams.leaving.len(), 1);

@@ -278,7 +278,7 @@ fn c4_a_stop_with_much_patience_keeps_nobody_from_ending_it() {
     with_site(|engine| {
         // As process 1 it does not end by SIGTERM.
         let run = ["site", "sh", "-c", "trap : TERM; while :; do sleep 0.1; done"];
-        for (name, rm) in [("a", false), ("b", true), ("c", false)] {
+        for (name, rm) in [("aa", false), ("bb", true), ("cc", false)] {
             let flags = ["run", "-d", "--name", name, if rm { "--rm" } else { "--init=false" }];
             let id = engine.prints(&[&flags[..], &run].concat());
             let mut patient = engine.command(&["stop", "-t", "3600", name]);
@@ -288,13 +288,13 @@ fn c4_a_stop_with_much_patience_keeps_nobody_from_ending_it() {
                 Command::new("flock").arg("-n").arg(&lock).arg("true").status().is_ok_and(|s| !s.success())
             });
             match name {
-                "c" => assert_eq!(engine.prints(&["rm", "-f", name]), "c\n"),
+                "cc" => assert_eq!(engine.prints(&["rm", "-f", name]), "cc\n"),
                 _ => assert_eq!(engine.prints(&["stop", "-t", "1", name]), format!("{name}\n")),
             }
             assert!(patient.wait().expect("it ends").success(), "{name}");
         }
-        assert_eq!(shown(engine, "a", "/State/ExitCode"), 137);
-        assert_eq!(engine.prints(&["ps", "-a", "--format", "{{.Names}}"]), "a\n");
+        assert_eq!(shown(engine, "aa", "/State/ExitCode"), 137);
+        assert_eq!(engine.prints(&["ps", "-a", "--format", "{{.Names}}"]), "aa\n");
     });
 }
 
