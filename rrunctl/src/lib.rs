@@ -63,6 +63,10 @@
 //!
 //! The Docker API on a socket; builds; health checks; `journald` and other log drivers.
 //!
+//! Forwarding, which containers need, is turned on for all links of the host, and what is none of ours is let through:
+//! a host that has it off for a reason wants a FORWARD chain that drops. Beside a Docker before 28 whose chain drops, our
+//! accept in DOCKER-USER comes before its isolation, so that our containers reach its containers.
+//!
 //! # An ordinary user
 //!
 //! A first command makes namespaces and leaves who keeps them, and every command enters two of them before it opens
@@ -73,6 +77,8 @@
 //!
 //! # Where this differs from the design, and why
 //!
+//! * **One engine a network namespace**: the tables of the firewall are one engine's, and another --root is refused where
+//!   they are. Two would have to know each other's bridges to keep them apart.
 //! * **Not in rrun's workspace**: see Cargo.toml.
 
 pub mod archive;
