@@ -190,14 +190,17 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
             }
             WaitStatus::PtraceSyscall(_) => {
                 tracee.within = true;
-                if let (true, Ok(mut regs)) = (begun, ptrace::getregs(pid)) {
+                // The calls of an init that was there before count from here on: the one that it waits in begins anew, before
+                // the runtime is executed or after.
+                let was_there = init.is_some() && tracee.process == 1;
+                if let (true, Ok(mut regs)) = (begun || was_there, ptrace::getregs(pid)) {
                     let number = regs.orig_rax.cast_signed();
                     let count = counts.entry((tracee.process, number)).or_insert(0);
                     *count += 1;
                     let call = usize::try_from(number).ok().and_then(Sysno::new);
                     if let Some(call) = call {
-                        own = own || (call, regs.rdi) == FIRST;
-                        let point = Point { process: tracee.process, call, nth: *count, own };
+                        own = own || !was_there && (call, regs.rdi) == FIRST;
+                        let point = Point { process: tracee.process, call, nth: *count, own: own || was_there };
                         points.push(point);
                         match aim {
                             Some((at, deed)) if at == point => {
