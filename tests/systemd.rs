@@ -5,10 +5,12 @@
 use crate::harness::{Out, Test, program, runtime, wait_for};
 use crate::{requires, rrun_only};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{LockResult, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 const SLICE: &str = "rrtest.slice";
@@ -23,8 +25,24 @@ fn v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// A daemon-reexec cuts everybody's conversations with systemd, systemctl's too: no other test has one meanwhile.
+static REEXEC: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    /// Held to the end of a test, which is that of its thread.
+    static QUIET: RefCell<Option<LockResult<RwLockReadGuard<'static, ()>>>> = const { RefCell::new(None) };
+}
+
 /// A container whose scope is in a slice of the tests.
 fn scoped(name: &str) -> Test {
+    QUIET.with_borrow_mut(|quiet| {
+        quiet.get_or_insert_with(|| REEXEC.read());
+    });
+    scoped_alone(name)
+}
+
+/// The same for the test that does a daemon-reexec.
+fn scoped_alone(name: &str) -> Test {
     let t = Test::new(name);
     let path = format!("{SLICE}:rr:{}", t.id);
     t.edit(|c| c["linux"]["cgroupsPath"] = json!(path));
@@ -158,12 +176,8 @@ fn differences(
 
 type Shown = (BTreeMap<String, String>, BTreeMap<String, String>);
 
-/// A daemon-reexec cuts the peers' conversations.
-static REEXEC: std::sync::RwLock<()> = std::sync::RwLock::new(());
-
 /// What a runtime makes of resources, after create and after each update.
 fn outcome(program: &Path, resources: &Value, updates: &[&[&str]]) -> Vec<Shown> {
-    let _quiet = REEXEC.read();
     let name = program.file_name().unwrap().to_str().unwrap();
     let t = scoped(&format!("as-{name}"));
     t.sh("exec sleep 1000").edit(|c| {
@@ -502,8 +516,10 @@ fn opens(t: &Test) -> String {
 fn devices_and_limits_survive_a_reload() {
     requires!(root);
     requires!(systemd(), "needs systemd as PID 1");
+    // With one thread all tests are in it.
+    QUIET.take();
     let _alone = REEXEC.write();
-    let t = scoped("reload");
+    let t = scoped_alone("reload");
     t.edit(|c| {
         let allowed = json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm" });
         c["linux"]["resources"]["devices"].as_array_mut().unwrap().push(allowed);
