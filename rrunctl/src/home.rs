@@ -88,8 +88,11 @@ impl Home {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(Error::from(e).context(format!("mkdir {}", path.display()))),
             }
-            let lock = File::open(&path).context(|| format!("open {}", path.display()))?;
             // `sweep` may have come between, seen nobody's lock, and removed it.
+            let lock = match File::open(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.context(|| format!("open {}", path.display()))?,
+            };
             if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
                 return Ok(Scratch { path, lock });
             }
@@ -411,6 +414,23 @@ mod tests {
         let path = at_work.path().to_owned();
         drop(at_work);
         assert!(!path.exists());
+        remove_tree(&dir).expect("remove");
+    }
+
+    #[test]
+    fn a_sweep_beside_it_does_not_keep_a_command_from_its_directory() {
+        let (dir, home) = home("swept");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    home.sweep().expect("sweep");
+                }
+            });
+            let made: Result<Vec<_>> = (0..8_000).map(|_| home.scratch("layer").map(drop)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            made.expect("scratches");
+        });
         remove_tree(&dir).expect("remove");
     }
 
