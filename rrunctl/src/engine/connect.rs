@@ -144,16 +144,17 @@ impl Engine {
         let had_ports = !self.networks.published(id)?.is_empty();
         self.networks.detach(id, Some(&network.id))?;
         // Its address may be another container's soon, and the ports somebody else's.
-        if running
-            && had_ports
-            && let Found::Monitored(client) = self.found(id)?
-        {
-            client.set_ports(|| {
-                let held = self.networks.hold_again(id)?;
-                Ok(held.into_iter().map(port).collect::<Result<Vec<_>>>()?.into_iter().unzip())
-            })?;
-        }
-        self.settle_again(&mut container, running.then_some(links))
+        let released = if running && had_ports { self.release_ports(id) } else { Ok(()) };
+        self.settle_again(&mut container, running.then_some(links)).and(released)
+    }
+
+    /// Has the monitor hold no more ports than those that are still published.
+    fn release_ports(&self, id: &str) -> Result<()> {
+        let Found::Monitored(client) = self.found(id)? else { return Ok(()) };
+        client.set_ports(|| {
+            let held = self.networks.hold_again(id)?;
+            Ok(held.into_iter().map(port).collect::<Result<Vec<_>>>()?.into_iter().unzip())
+        })
     }
 
     fn check_joinable(&self, container: &Container, network: &network::Network) -> Result<()> {

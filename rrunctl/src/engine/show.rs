@@ -249,8 +249,11 @@ impl Engine {
     /// What the container wrote, and that with its image.
     fn sizes(&self, container: &Container) -> Result<(i64, i64)> {
         let written = home::size(&self.containers.dir(&container.record.id).join("rw"));
-        let image =
-            self.store.images().get(&Digest::parse(&container.record.image)?).map_or(0, |image| image.size);
+        let image = self
+            .store
+            .images()
+            .of_container(&Digest::parse(&container.record.image)?)
+            .map_or(0, |image| image.size);
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok((number(written), number(written.saturating_add(image))))
     }
@@ -264,7 +267,7 @@ impl Engine {
         let (state, restarts) = self.state_and_restarts(&container, None)?;
         let (dir, merged) = (self.containers.dir(id), self.run_dir(id).join("merged"));
         // An image that was removed by force is no reason not to show its container.
-        let image = self.store.images().get(&Digest::parse(&container.record.image)?).ok();
+        let image = self.store.images().of_container(&Digest::parse(&container.record.image)?).ok();
         let lower = image.and_then(|image| self.store.layers().lower(&image).ok()).unwrap_or_default();
         let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
         let (upper, work) = (dir.join("rw"), dir.join("work"));

@@ -882,6 +882,8 @@ fn i9_a_stopped_container_works_without_its_image() {
         engine.prints(&["create", "--name", "left", "site", "cat", "/www/index.html"]);
         let removed = engine.prints(&["rmi", "-f", "site"]);
         assert!(removed.starts_with("Untagged: site:latest\nDeleted: sha256:"), "{removed}");
+        let lower = shown(engine, "left", "/GraphDriver/Data/LowerDir");
+        assert!(lower.as_str().is_some_and(|lower| lower.contains("/layers/")), "{lower}");
         assert_eq!(engine.prints(&["start", "-a", "left"]), "a page\n");
         let back = engine.path("back");
         engine.prints(&["cp", "left:/www/index.html", &back.display().to_string()]);
