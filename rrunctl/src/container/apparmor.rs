@@ -51,9 +51,11 @@ profile rrunctl-default flags=(attach_disconnected, mediate_deleted) {
 }
 ";
 
-/// Whether a profile of this name is among those that the kernel has, in the words of its `profiles`.
-pub fn is_among(profiles: &str, name: &str) -> bool {
-    profiles.lines().any(|line| line.split(' ').next() == Some(name))
+/// The profile that is to be had without loading one, Docker's or this; `profiles` is what the kernel says of those that it
+/// has.
+pub fn first_loaded(profiles: &str) -> Option<&'static str> {
+    let is_loaded = |name: &str| profiles.lines().any(|line| line.split(' ').next() == Some(name));
+    ["docker-default", NAME].into_iter().find(|name| is_loaded(name))
 }
 
 /// Loads the profile; it stays until the next boot. Why not, otherwise.

@@ -111,9 +111,7 @@ impl Host {
             mems: mounts.cpuset("mems"),
             apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y')
                 && Path::new("/sys/kernel/security/apparmor").exists(),
-            apparmor_default: ["docker-default", apparmor::NAME]
-                .into_iter()
-                .find(|name| apparmor::is_among(&text("/sys/kernel/security/apparmor/profiles"), name)),
+            apparmor_default: apparmor::first_loaded(&text("/sys/kernel/security/apparmor/profiles")),
             recursive_read_only: kernel >= (5, 12),
             sysctls: SYSCTLS.iter().map(|(name, _)| *name).filter(|name| sysctl(name).exists()).collect(),
             thermal_throttle: processors(&text("/sys/devices/system/cpu/possible"))

@@ -4,7 +4,7 @@
 
 use super::conntrack;
 use super::definition::Network;
-use super::firewall::{Forward, Mode, Protocol};
+use super::firewall::{Forward, Mode, Protocol, Table};
 use super::leases::{Lease, Leases, State};
 use super::netlink::Socket;
 use super::netns::{HostNetwork, Netns};
@@ -279,10 +279,11 @@ impl Networks {
         }
         let mut warnings = Vec::new();
         for family in [super::Family::V4, super::Family::V6] {
-            if firewall.is_anothers(family)? {
+            let table = firewall.table(family)?;
+            if table == Table::Anothers {
                 continue;
             }
-            let stands = firewall.stands(family)?;
+            let stands = table == Table::Stands;
             let wanted = present.iter().any(|network| families(network).contains(&family));
             if stands && anew || wanted && !stands {
                 self.rebuild(&mut firewall, family, None)?;

@@ -244,6 +244,32 @@ fn skeleton(batch: &mut Batch, family: Family) {
     batch.add_rule("forward", &[Out(0), Among(0, "bridges"), Then(Verdict::Drop)]);
 }
 
+/// What there is of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// There is none.
+    Missing,
+    /// It is as this version makes it for this engine.
+    Stands,
+    /// Another version has made it.
+    Older,
+    /// It is of another engine, one with another root directory. Its rules are about bridges of which this one knows
+    /// nothing.
+    Anothers,
+}
+
+impl Table {
+    /// Why a family whose table is another engine's is not to be had.
+    pub fn refusal(family: Family) -> Error {
+        let name = if family == Family::V4 { "ip" } else { "ip6" };
+        Error::conflict(format!("the table {name} {TABLE} is that of an engine with another --root")).remedy(
+            format!(
+                "remove that one's containers and networks, or, if it is gone, run `nft delete table {name} {TABLE}`"
+            ),
+        )
+    }
+}
+
 /// The tables of this network namespace.
 #[derive(Debug)]
 pub struct Firewall {
@@ -262,39 +288,26 @@ impl Firewall {
         Ok(Self { socket: Socket::netfilter()?, comment: format!("{VERSION} {}", &digest.hex()[..16]) })
     }
 
+    /// What there is of the table.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn table(&mut self, family: Family) -> Result<Table> {
+        let Some(comment) = nft::table(&mut self.socket, family, TABLE)? else { return Ok(Table::Missing) };
+        let whose = |comment: &str| comment.split(' ').nth(2).map(str::to_owned);
+        Ok(match whose(&comment) {
+            _ if comment == self.comment => Table::Stands,
+            other if other.is_some() && other != whose(&self.comment) => Table::Anothers,
+            _ => Table::Older,
+        })
+    }
+
     /// Whether the table is there, and as this version makes it for this engine.
     ///
     /// # Errors
     /// The kernel's.
     pub fn stands(&mut self, family: Family) -> Result<bool> {
-        Ok(nft::table(&mut self.socket, family, TABLE)?.is_some_and(|comment| comment == self.comment))
-    }
-
-    /// Whether there is a table of another engine, one with another root directory. Its rules are about bridges of which
-    /// this one knows nothing.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn is_anothers(&mut self, family: Family) -> Result<bool> {
-        let own = self.comment.split(' ').nth(2);
-        let comment = nft::table(&mut self.socket, family, TABLE)?;
-        Ok(comment.is_some_and(|comment| comment.split(' ').nth(2).is_some_and(|other| Some(other) != own)))
-    }
-
-    /// Refuses to share a network namespace with another engine.
-    ///
-    /// # Errors
-    /// There is one that has networks; the kernel's.
-    pub fn check_owner(&mut self, family: Family) -> Result<()> {
-        if !self.is_anothers(family)? {
-            return Ok(());
-        }
-        let name = if family == Family::V4 { "ip" } else { "ip6" };
-        Err(Error::conflict(format!("the table {name} {TABLE} is that of an engine with another --root")).remedy(
-            format!(
-                "remove that one's containers and networks, or, if it is gone, run `nft delete table {name} {TABLE}`"
-            ),
-        ))
+        Ok(self.table(family)? == Table::Stands)
     }
 
     /// Makes the table with all that is in it, in place of whatever there is, at once: one that stands is whole.

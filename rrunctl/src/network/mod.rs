@@ -40,7 +40,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::home::{self, Home, Lock};
 use crate::rootless;
 use crate::settings::Settings;
-use firewall::{Firewall, Forward};
+use firewall::{Firewall, Forward, Table};
 use leases::Leases;
 use netlink::Socket;
 use netns::HostNetwork;
@@ -413,12 +413,12 @@ impl Networks {
             .remedy("give that link another name, or remove the network and create it again"));
         }
         let families = families(network);
-        for family in &families {
-            firewall.check_owner(*family)?;
-        }
         let mut stands = present.is_some();
         for family in &families {
-            stands &= firewall.stands(*family)?;
+            match firewall.table(*family)? {
+                Table::Anothers => return Err(Table::refusal(*family)),
+                table => stands &= table == Table::Stands,
+            }
         }
         if let Some(link) = present.filter(|_| stands) {
             return self.check_bridge(&mut route, network, link);
@@ -512,7 +512,7 @@ impl Networks {
             .filter(|other| other.is_bridge() && links.iter().any(|link| link.name == other.link()))
             .collect();
         for family in [Family::V4, Family::V6] {
-            if firewall.is_anothers(family)? {
+            if firewall.table(family)? == Table::Anothers {
                 continue;
             }
             firewall.unpass_foreign(family, &network.link())?;

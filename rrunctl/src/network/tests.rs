@@ -806,10 +806,9 @@ fn is_empty() {
     links.retain(|name| name.starts_with("br-") || name.starts_with("veth") || name.starts_with("rrun"));
     assert!(links.is_empty(), "{links:?}");
     let mut firewall = Firewall::open(Path::new("/")).expect("socket");
-    assert!(
-        !firewall.is_anothers(Family::V4).expect("get") && !firewall.is_anothers(Family::V6).expect("get")
-    );
-    assert!(!firewall.stands(Family::V4).expect("get") && !firewall.stands(Family::V6).expect("get"));
+    for family in [Family::V4, Family::V6] {
+        assert_eq!(firewall.table(family).expect("get"), firewall::Table::Missing);
+    }
     if let Some(ruleset) = nft(&["list", "ruleset"]) {
         assert_eq!(ruleset, "");
     }
