@@ -48,6 +48,10 @@
 //!   ID/                     the monitor's socket, its pid, how it ended
 //! ```
 //!
+//! What `--rm` has is removed after a boot at the latest, so the disk is not waited for: its records are not flushed, and its
+//! overlay is `volatile` (Linux 5.10), without the flush of the whole file system at its end that overlayfs does. A power cut
+//! may leave an empty record, with which `system restore` removes the container.
+//!
 //! # The processes of a container
 //!
 //! `rrunmon` makes a mount namespace of its own, mounts the root filesystem there and calls `rrun create`, tells whoever

@@ -91,6 +91,8 @@ pub struct Broken {
     pub id: String,
     /// Which file, where in it, and what to do.
     pub error: Error,
+    /// A file is empty, as a power cut leaves one that was not flushed: it was to be removed in any case (`--rm`).
+    pub lost: bool,
 }
 
 /// A name that nobody else can take; free again when it is dropped, unless it was kept.
@@ -314,7 +316,11 @@ impl Containers {
                 Err(e) => {
                     let remedy =
                         format!("repair the file, or `rrunctl rm -f {}`", id.get(..12).unwrap_or(&id));
-                    broken.push(Broken { error: e.context(format!("container {id}")).remedy(remedy), id });
+                    let lost = [HOST, RECORD]
+                        .iter()
+                        .any(|name| fs::metadata(self.dir(&id).join(name)).is_ok_and(|file| file.len() == 0));
+                    let error = e.context(format!("container {id}")).remedy(remedy);
+                    broken.push(Broken { error, lost, id });
                 }
             }
         }
@@ -465,13 +471,20 @@ fn is_full(e: &Error) -> bool {
 
 fn write(dir: &Path, container: &Container) -> Result<()> {
     let host = serde_json::to_vec(&container.host).map_err(|e| Error::system(e.to_string()))?;
-    home::replace(&dir.join(HOST), 0o600, &host)?;
+    replace(&dir.join(HOST), &host, container)?;
     write_record(dir, container)
 }
 
 fn write_record(dir: &Path, container: &Container) -> Result<()> {
     let record = serde_json::to_vec(&container.record).map_err(|e| Error::system(e.to_string()))?;
-    home::replace(&dir.join(RECORD), 0o600, &record)
+    replace(&dir.join(RECORD), &record, container)
+}
+
+/// What `--rm` has does not outlive a boot: the disk is not waited for, and a power cut may leave an [empty](Broken::lost)
+/// file.
+fn replace(path: &Path, bytes: &[u8], container: &Container) -> Result<()> {
+    let replace = if container.host.auto_remove { home::replace_until_boot } else { home::replace };
+    replace(path, 0o600, bytes)
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {

@@ -202,6 +202,9 @@ impl Engine {
 
         let ports: Vec<_> = connected.held.into_iter().map(port).collect::<Result<_>>()?;
         let (ports, sockets) = ports.into_iter().unzip();
+        // What `--rm` has is not worth a flush of its file system at the end, nor one each time that the container asks.
+        let volatile = container.host.auto_remove && on.kernel >= (5, 10);
+        let options = volatile.then(|| "volatile".to_owned()).into_iter().collect();
         let dns = self.dns(container)?;
         let dns_sockets = dns.as_ref().map(|_| network::dns::listen(&self.netns(&id))).transpose()?;
         let client = monitor::spawn(&Setup {
@@ -211,7 +214,7 @@ impl Engine {
                 bundle: run.clone(),
                 runtime: self.runtime(),
                 run,
-                root: Some(Root { lower, upper, work: dir.join("work"), merged, options: Vec::new() }),
+                root: Some(Root { lower, upper, work: dir.join("work"), merged, options }),
                 tty: container.record.config.tty,
                 open_stdin: container.record.config.open_stdin,
                 stdin_once: container.record.config.stdin_once,
@@ -368,7 +371,12 @@ impl Engine {
             }
         }
         done.extend(mended.err().map(|e| ("firewall".to_owned(), Err(e))));
-        done.extend(broken.into_iter().map(|one| (one.id, Err(one.error))));
+        for one in broken {
+            // Only a boot loses what was written.
+            let booted = !self.run_dir(&one.id).exists();
+            let removed = if one.lost && booted { self.remove(&one.id, true, true) } else { Err(one.error) };
+            done.push((one.id, removed));
+        }
         Ok(done)
     }
 

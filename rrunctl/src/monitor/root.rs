@@ -4,6 +4,7 @@
 
 use super::Root;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::home;
 use crate::sys;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, open, statx};
 use rustix::io::Errno;
@@ -142,6 +143,9 @@ pub(super) fn shared(bundle: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// Those of the new mount API, and with kernels before 6.8 of mount(2).
 pub fn mount_overlay(root: &Root) -> Result<()> {
+    // The kernel takes no work directory of a volatile mount again, because it does not know whether its machine has
+    // crashed since. This one has not: what is volatile does not outlive a boot.
+    home::remove_tree(&root.work.join("work/incompat"))?;
     // A path can be longer than the 255 bytes of fsconfig(2) and contain the ':' and ',' of mount(2); these cannot.
     let dir = |path: &Path| {
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

@@ -20,7 +20,6 @@ use super::runtime::Runtime;
 use super::streams::Streams;
 use super::{Dns, Driver, Settings, now};
 use crate::error::{Context as _, Error, Result};
-use crate::home;
 use crate::network::dns::Responder;
 use crate::sys;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -432,9 +431,6 @@ impl Monitor {
             if self.to_mount
                 && let Some(overlay) = &self.settings.root
             {
-                // The kernel takes no work directory of a volatile mount again, because it does not know whether its
-                // machine has crashed since. This one has not.
-                home::remove_tree(&overlay.work.join("work/incompat"))?;
                 root::check(overlay)?;
                 root::mount_overlay(overlay)?;
             }

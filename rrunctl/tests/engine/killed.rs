@@ -226,6 +226,37 @@ fn a_broken_container_hides_no_other_is_not_pruned_and_can_be_removed() {
 }
 
 #[test]
+fn what_rm_has_is_not_flushed_starts_again_and_goes_where_a_power_cut_left_it_empty() {
+    with_site(|engine| {
+        let is_volatile = |before: &[&str]| {
+            let mounts = engine.prints(&[before, &["cat", "/proc/mounts"]].concat());
+            mounts.lines().any(|line| line.contains(" / ") && line.contains("volatile"))
+        };
+        assert!(is_volatile(&["run", "--rm", "site"]) && !is_volatile(&["run", "site"]));
+        engine.prints(&["run", "-d", "--rm", "--name", "again", "site", "sleep", "1000"]);
+        engine.prints(&["exec", "again", "sh", "-c", "echo made >/made"]);
+        assert_eq!(engine.prints(&["restart", "-t", "0", "again"]), "again\n");
+        assert!(is_volatile(&["exec", "again"]));
+        assert_eq!(engine.prints(&["exec", "again", "cat", "/made"]), "made\n");
+
+        engine.prints(&["rm", "-f", "again"]);
+        engine.prints(&["container", "prune", "-f"]);
+        for (name, left) in [("lost", ""), ("damaged", "{")] {
+            let id = engine.prints(&["create", "--rm", "--name", name, "site"]);
+            let record = engine.root().join("containers").join(id.trim()).join("config.v2.json");
+            fs::write(record, left).expect("write");
+        }
+        // One that is broken otherwise is not ours to remove.
+        let damaged = engine.run(&["system", "restore"]);
+        let said = text(&damaged.stderr);
+        assert_eq!((damaged.status.code(), said.matches("config.v2.json").count()), (Some(1), 1), "{said}");
+        engine.prints(&["create", "--name", "lost", "site"]);
+        assert_eq!(engine.prints(&["rm", "-f", "damaged"]), "damaged\n");
+        assert_eq!(engine.prints(&["ps", "-a", "--format", "{{.Names}}"]), "lost\n");
+    });
+}
+
+#[test]
 fn a_monitor_that_is_stopped_hides_no_other_container() {
     with_site(|engine| {
         let id = engine.prints(&["run", "-d", "--name", "silent", "site", "sleep", "1000"]);
