@@ -200,7 +200,8 @@ fn follow(root: Pid, init: Option<u32>, aim: Option<(Point, Deed)>) -> (Vec<Poin
                     let call = usize::try_from(number).ok().and_then(Sysno::new);
                     if let Some(call) = call {
                         own = own || !was_there && (call, regs.rdi) == FIRST;
-                        let point = Point { process: tracee.process, call, nth: *count, own: own || was_there };
+                        let point =
+                            Point { process: tracee.process, call, nth: *count, own: own || was_there };
                         points.push(point);
                         match aim {
                             Some((at, deed)) if at == point => {
