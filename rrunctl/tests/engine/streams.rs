@@ -404,7 +404,7 @@ fn c6_a_process_with_a_terminal_is_left_and_goes_on() {
             (24, 80),
             &["exec", "-it", "box", "sh", "-c", "echo $$ >/tmp/pid; echo ready; cat"],
         );
-        screen.sees("ready").types("x\r").sees("x\r\nx\r\n");
+        screen.sees("ready\r\n").types("x\r").sees("x\r\nx\r\n");
         screen.signal(Signal::TERM);
         assert_eq!(screen.ends(), -Signal::TERM.as_raw());
         let is_there =
@@ -417,7 +417,7 @@ fn c6_a_process_with_a_terminal_is_left_and_goes_on() {
             (24, 80),
             &["exec", "-i", "box", "sh", "-c", "readlink /proc/self/fd/0; cat"],
         );
-        screen.sees("pipe:").types("typed\r").sees("typed\r\ntyped\r\n").types("\x04");
+        screen.sees("pipe:").sees("]\r\n").types("typed\r").sees("typed\r\ntyped\r\n").types("\x04");
         assert_eq!(screen.ends(), 0);
         engine.prints(&["rm", "-f", "box"]);
     });
