@@ -192,8 +192,8 @@ fn n5_ports_have_room_and_the_container_the_limits_of_its_caller() {
     });
 }
 
-/// Whether `server` was asked for a name with `label`. What lies in wait is
-/// read: a container that was asked to end may still repeat its own question.
+/// Whether `server` was asked for a name with `label`, of all the questions that lie there: a container whose client was
+/// killed goes on, and repeats its own.
 fn was_asked(server: &UdpSocket, label: &str) -> bool {
     let mut question = [0; 600];
     while let Ok(length) = server.recv(&mut question) {
